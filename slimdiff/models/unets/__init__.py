@@ -1,0 +1,5 @@
+"""UNets."""
+
+from slimdiff.models.unets.unet import UNet
+
+__all__ = ['UNet']

@@ -1,0 +1,255 @@
+"""What a Runner trains: a UNet, a noise schedule, a loss, and how to sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import get_rank, get_world_size
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from slimdiff.models.layers.preconditioning import PREDICTION_TYPES
+from slimdiff.models.losses import signal_to_noise
+from slimdiff.registry import LOSSES, MODELS, plain
+from slimdiff.sampling import build_scheduler, denoise, guided, image_generators, initial_noise
+
+SCHEDULE_KEYS = ('num_train_timesteps', 'beta_schedule', 'beta_start', 'beta_end', 'trained_betas',
+                 'rescale_betas_zero_snr')
+
+
+@MODELS.register_module()
+class DiffusionModel(BaseModel):
+    """Denoising diffusion (Ho et al. 2020), in pixels or latents, with or without classes.
+
+    Args:
+        unet: config of the network.
+        noise_scheduler: config of a diffusers scheduler: it adds the noise, and its ``prediction_type`` says what the
+            network predicts.
+        sampler: config of the scheduler that samples; what it leaves out comes from ``noise_scheduler``.
+        num_steps: denoising steps when sampling.
+        guidance_scale: classifier-free guidance when sampling; 1 is none.
+        sigma_data: standard deviation of the data, for the output preconditioning
+            (:mod:`slimdiff.models.layers.preconditioning`); None trains the bare network.
+        loss_weight: config of a weight over timesteps (plain, min-SNR, P2).
+        autoencoder: config of the first stage.
+        num_classes: None for an unconditional model. The null class is the label ``num_classes``.
+        class_dropout: probability of training a sample on the null class.
+
+    Raises:
+        ValueError: an argument out of range, or a prediction type that is not eps, x0 or v.
+        RegistryError: an unknown scheduler, network, loss weight or autoencoder.
+    """
+
+    def __init__(self,
+                 unet: Mapping[str, Any],
+                 noise_scheduler: Mapping[str, Any] = dict(type='DDPMScheduler'),
+                 sampler: Mapping[str, Any] = dict(type='DDIMScheduler'),
+                 num_steps: int = 50,
+                 guidance_scale: float = 1.0,
+                 sigma_data: float | None = 0.5,
+                 loss_weight: Mapping[str, Any] = dict(type='UniformWeight'),
+                 autoencoder: Mapping[str, Any] = dict(type='IdentityAutoencoder'),
+                 num_classes: int | None = None,
+                 class_dropout: float = 0.1,
+                 data_preprocessor: Mapping[str, Any] | None = None,
+                 init_cfg: Mapping[str, Any] | None = None) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        if not 0 <= class_dropout < 1:
+            raise ValueError(f'class_dropout is a probability in [0, 1), got {class_dropout}.')
+        self.noise_scheduler = build_scheduler(noise_scheduler)
+        if not hasattr(self.noise_scheduler, 'alphas_cumprod'):
+            raise ValueError(f"noise_scheduler {type(self.noise_scheduler).__name__} has no discrete noise schedule; "
+                             'train with one that has, such as DDPMScheduler, and sample with any (sampler=...).')
+        self.prediction_type = self.noise_scheduler.config.prediction_type
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise ValueError(f"prediction_type '{self.prediction_type}' is unknown; "
+                             f"choose one of {', '.join(PREDICTION_TYPES)}.")
+        self.sampler = build_scheduler(sampler, base=self.noise_scheduler)
+        self.num_steps = num_steps
+        self.guidance_scale = guidance_scale
+        self.num_classes = num_classes
+        self.class_dropout = class_dropout
+        self.loss_weight = LOSSES.build(loss_weight)
+        self.autoencoder = MODELS.build(autoencoder).requires_grad_(False).eval()
+        self.unet = MODELS.build(self._complete(plain(unet), sigma_data))
+        self.alphas_cumprod = self.noise_scheduler.alphas_cumprod.double()
+        self._step_seed: int | None = None
+
+    def _complete(self, unet: dict[str, Any], sigma_data: float | None) -> dict[str, Any]:
+        """Tell the UNet what the algorithm knows: the classes, and the schedule for its preconditioning."""
+        if self.num_classes is not None:
+            unet.setdefault('num_classes', self.num_classes)
+        if sigma_data is not None:
+            config = self.noise_scheduler.config
+            unet.setdefault('preconditioning', dict(
+                schedule={k: config[k] for k in SCHEDULE_KEYS if config.get(k) is not None},
+                prediction_type=self.prediction_type,
+                sigma_data=sigma_data))
+        return unet
+
+    @property
+    def num_train_timesteps(self) -> int:
+        return self.alphas_cumprod.shape[0]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a generated image."""
+        side = self.unet.config.sample_size * self.autoencoder.downsampling
+        return (3 if self.autoencoder.downsampling > 1 else self.unet.config.in_channels, side, side)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """The modules that the optimizer trains and that an EMA covers."""
+        return {'unet': self.unet}
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [-1, 1] to latents, without gradient."""
+        with torch.no_grad():
+            return self.autoencoder.encode(images)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents to images in [-1, 1]."""
+        with torch.no_grad():
+            return self.autoencoder.decode(latents).clamp(-1, 1)
+
+    # ---- training ---------------------------------------------------------------------------------------------
+
+    def seed_step(self, seed: int) -> None:
+        """Make the draws of the next :meth:`forward` a function of ``seed``: the train loop calls it every iteration.
+
+        Every rank gives the same seed: each draws for the whole batch and takes its part, so that two ranks with B
+        samples train exactly as one with 2B, and a resumed run needs no generator state.
+        """
+        self._step_seed = seed
+
+    def draw(self, batch: int, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw timesteps (N,), noise (N, *shape) and the condition-dropout mask (N,) of this rank's batch."""
+        world, rank, device = get_world_size(), get_rank(), self.device
+        generator = None
+        if self._step_seed is not None:
+            generator = torch.Generator(device).manual_seed(self._step_seed)
+            self._step_seed = None
+        total = world * batch
+        t = torch.randint(self.num_train_timesteps, (total, ), generator=generator, device=device)
+        drop = torch.rand(total, generator=generator, device=device) < self.class_dropout
+        noise = torch.randn(total, *shape, generator=generator, device=device)
+        part = slice(rank * batch, (rank + 1) * batch)
+        return t[part], noise[part], drop[part]
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = sqrt(a) x0 + sqrt(1-a) noise (Ho et al. 2020, Eq. 4)."""
+        return self.noise_scheduler.add_noise(x0, noise, t)
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network should predict: noise, x0, or v = sqrt(a) noise - sqrt(1-a) x0 (Salimans & Ho 2022)."""
+        if self.prediction_type == 'epsilon':
+            return noise
+        if self.prediction_type == 'sample':
+            return x0
+        a, b = self._coefficients(t, x0)
+        return a * noise - b * x0
+
+    def _coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alphas_cumprod) and sqrt(1 - alphas_cumprod) at t, as (N, 1, 1, 1) of ``like``'s type."""
+        a = self.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
+        return a.sqrt().to(like), (1 - a).sqrt().to(like)
+
+    def to_epsilon(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Convert a prediction of this model's type at x_t into the noise that it implies."""
+        if self.prediction_type == 'epsilon':
+            return prediction
+        a, b = self._coefficients(t, x_t)
+        if self.prediction_type == 'sample':
+            return (x_t - a * prediction) / b
+        return a * prediction + b * x_t
+
+    def predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The network's output; ``labels`` are left out for an unconditional model."""
+        return self.unet(x_t, t, **({} if self.num_classes is None else {'class_labels': labels})).sample
+
+    def predict_eps(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The predicted noise (N, C, H, W), whatever the prediction type; t is (N,)."""
+        return self.to_epsilon(self.predict(x_t, t, labels), x_t, t)
+
+    def check_labels(self, labels: Tensor | None) -> None:
+        """Raise ValueError for labels that this model has no class for, or that are missing."""
+        if self.num_classes is None:
+            return
+        if labels is None:
+            raise ValueError(f'This model has num_classes={self.num_classes}, but the batch has no labels: use a '
+                             'dataset with labels, or num_classes=None.')
+        # On a GPU the comparison would wait for the device at every iteration; the embedding asserts there.
+        if labels.device.type == 'cpu' and not (0 <= int(labels.min()) and int(labels.max()) < self.num_classes):
+            raise ValueError(f'Labels must lie in 0..{self.num_classes - 1} (num_classes={self.num_classes}), '
+                             f'got {int(labels.min())}..{int(labels.max())}.')
+
+    def forward(self, inputs: Tensor, labels: Tensor | None = None, mode: str = 'loss') -> dict[str, Tensor] | Tensor:
+        """Train on images (N, 3, H, W) in [-1, 1] and labels (N,).
+
+        Returns:
+            ``dict(loss=...)`` for mode 'loss'; the network's prediction on the noised input for mode 'tensor'.
+        """
+        self.check_labels(labels)
+        x0 = self.encode(inputs)
+        t, noise, drop = self.draw(x0.shape[0], x0.shape[1:])
+        if self.num_classes is not None:
+            labels = torch.where(drop, self.num_classes, labels)
+        x_t = self.add_noise(x0, noise, t)
+        prediction = self.predict(x_t, t, labels)
+        if mode == 'tensor':
+            return prediction
+        if mode != 'loss':
+            raise ValueError(f"mode '{mode}' is unknown; choose 'loss' or 'tensor', or call .sample(...).")
+        return {'loss': self.denoising_loss(prediction, self.target(x0, noise, t), t)}
+
+    def denoising_loss(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
+        """Mean over the batch of weight(t) * mean squared error."""
+        error = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))
+        snr = signal_to_noise(self.alphas_cumprod.to(t.device)[t])
+        return (self.loss_weight(snr, self.prediction_type).to(error) * error).mean()
+
+    # ---- sampling ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(self,
+               indices: Sequence[int],
+               seed: int = 0,
+               labels: Tensor | None = None,
+               scheduler: Mapping[str, Any] | None = None,
+               num_steps: int | None = None,
+               guidance_scale: float | None = None,
+               on_step: Callable[[], None] | None = None) -> Tensor:
+        """Generate the images of these indices: image i of a seed is always the same, in whichever batch it comes.
+
+        Args:
+            indices: one for each image.
+            labels: (N,); ``index % num_classes`` by default.
+            scheduler, num_steps, guidance_scale: in place of the model's own.
+            on_step: called after each denoising step.
+
+        Returns:
+            (N, 3, H, W) in [-1, 1].
+        """
+        generators = image_generators(seed, indices)
+        if self.num_classes is not None:
+            if labels is None:
+                labels = torch.tensor([int(i) % self.num_classes for i in indices])
+            labels = torch.as_tensor(labels).to(self.device)
+            self.check_labels(labels)
+        size = self.unet.config.sample_size
+        noise = initial_noise((self.unet.config.in_channels, size, size), generators, self.device)
+        sampler = self.sampler if scheduler is None else build_scheduler(scheduler, base=self.noise_scheduler)
+        predict = guided(self.predict, labels if self.num_classes is not None else None, self.num_classes,
+                         self.guidance_scale if guidance_scale is None else guidance_scale)
+        training, _ = self.training, self.eval()
+        try:
+            latents = denoise(lambda x, t: predict(x, t).float(), sampler, noise,
+                              self.num_steps if num_steps is None else num_steps, generators, on_step=on_step)
+        finally:
+            self.train(training)
+        return self.decode(latents)

@@ -1,0 +1,76 @@
+"""Weights of the denoising loss over timesteps, one registered class for each rule.
+
+All are functions of the signal-to-noise ratio ``snr = a / (1 - a)`` with ``a = alphas_cumprod[t]``. The same error
+counts differently in the three prediction types; :func:`epsilon_equivalent` converts, so each rule is written once.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from slimdiff.models.layers.preconditioning import PREDICTION_TYPES
+from slimdiff.registry import LOSSES
+
+
+def signal_to_noise(alphas_cumprod: Tensor) -> Tensor:
+    """snr = a / (1 - a)."""
+    return alphas_cumprod / (1 - alphas_cumprod)
+
+
+def epsilon_equivalent(snr: Tensor, prediction_type: str) -> Tensor:
+    """The factor k with ``|eps error|^2 = k |error of the prediction type|^2``.
+
+    From x_t = sqrt(a) x0 + sqrt(1-a) eps at fixed x_t: 1 for eps, snr for x0, and a = snr / (1 + snr) for v.
+    """
+    if prediction_type == 'epsilon':
+        return torch.ones_like(snr)
+    if prediction_type == 'sample':
+        return snr
+    if prediction_type == 'v_prediction':
+        return snr / (1 + snr)
+    raise ValueError(f"prediction_type '{prediction_type}' is unknown; choose one of {', '.join(PREDICTION_TYPES)}.")
+
+
+@LOSSES.register_module()
+class UniformWeight:
+    """Every timestep counts alike in the prediction type's own space (L_simple, Ho et al. 2020, Eq. 14)."""
+
+    def __call__(self, snr: Tensor, prediction_type: str) -> Tensor:
+        return torch.ones_like(snr)
+
+
+@LOSSES.register_module()
+class MinSNRWeight:
+    """Min-SNR-gamma (Hang et al. 2023, Eq. 5-7): min(snr, gamma) on the x0 error.
+
+    Args:
+        gamma: the cap; 5 in the paper.
+    """
+
+    def __init__(self, gamma: float = 5.0) -> None:
+        if gamma <= 0:
+            raise ValueError(f'gamma must be positive, got {gamma}.')
+        self.gamma = gamma
+
+    def __call__(self, snr: Tensor, prediction_type: str) -> Tensor:
+        # min(snr, gamma) / snr, written so that snr = 0 (zero terminal SNR) gives 1.
+        return epsilon_equivalent(snr, prediction_type) * (self.gamma / snr).clamp(max=1)
+
+
+@LOSSES.register_module()
+class P2Weight:
+    """P2 weighting (Choi et al. 2022, Eq. 8): 1 / (k + snr)^gamma on the eps error.
+
+    Args:
+        gamma: strength; the paper uses 0.5 and 1.
+        k: 1 in the paper.
+    """
+
+    def __init__(self, gamma: float = 1.0, k: float = 1.0) -> None:
+        if gamma < 0 or k <= 0:
+            raise ValueError(f'gamma must be at least 0 and k positive, got gamma={gamma}, k={k}.')
+        self.gamma, self.k = gamma, k
+
+    def __call__(self, snr: Tensor, prediction_type: str) -> Tensor:
+        return epsilon_equivalent(snr, prediction_type) / (self.k + snr)**self.gamma

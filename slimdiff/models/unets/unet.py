@@ -1,0 +1,224 @@
+"""The UNet of slimdiff: stages as data, resamplers from the registry, a diffusers model.
+
+Three layouts are written with the same three words (``up_blocks``, ``skips``, ``downsample`` of a stage):
+
+* the tables of the SD paper: ``dict(channels=64, blocks=3)`` four times;
+* LDM (CompVis) and DDPM: ``up_blocks=blocks + 1``, and ``downsample=False`` in the last stage.
+
+``down1`` is the highest resolution, as the papers number them; then ``down2`` ... ``mid`` ... ``up2``, ``up1``.
+Those module names are the distillation positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, DDPMScheduler, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from torch import Tensor, nn
+
+from slimdiff.models.layers import Preconditioning, ResidualBlock
+from slimdiff.models.layers.residual import group_norm, silu, zero_init
+from slimdiff.models.unets.stages import DownStage, MidStage, Stage, UpStage
+from slimdiff.registry import MODELS, RESAMPLERS
+
+
+def call(module: nn.Module, *args: Any) -> Tensor:
+    return module(*args)
+
+
+@MODELS.register_module()
+class UNet(ModelMixin, ConfigMixin):
+    """UNet for diffusion models (Ho et al. 2020; Rombach et al. 2022; Yang et al. 2023, tables 4-7).
+
+    Args:
+        sample_size: height and width that pipelines sample at; must divide by ``size_multiple``.
+        in_channels, out_channels: of the images or latents.
+        stages: one dict for each resolution, highest first; the keys are those of
+            :class:`~slimdiff.models.unets.stages.Stage`.
+        mid_channels: width of the middle stage; that of the last stage by default.
+        mid_heads: attention heads of the middle stage; None for no attention.
+        mid_cross_attention: the middle attention is a transformer block with cross-attention.
+        downsampler, upsampler: configs of registered resamplers; ``channels`` is filled in.
+        residual_resampling: the resamplers work inside a residual block (LDM's ``resblock_updown``, BigGAN).
+        embedding_channels: width of the timestep embedding; four times the first stage's by default.
+        num_classes: of ``class_labels``; label ``num_classes`` is the null class of classifier-free guidance.
+        context_channels: width of ``encoder_hidden_states``, for stages with cross-attention.
+        scale_shift_norm, dropout, norm_groups, norm_eps: see :class:`~slimdiff.models.layers.ResidualBlock`.
+        flip_sin_to_cos, freq_shift: of the sinusoidal embedding: (True, 0) in LDM, (False, 1) in DDPM.
+        preconditioning: None, or ``dict(schedule=dict(...), prediction_type=..., sigma_data=...)``: what a linear
+            denoiser knows is added to the output, see :mod:`slimdiff.models.layers.preconditioning`. ``schedule``
+            takes diffusers' words (``num_train_timesteps``, ``beta_schedule``, ``beta_start``, ``beta_end``).
+            :class:`~slimdiff.models.algorithms.DiffusionModel` fills it in.
+
+    Raises:
+        ValueError: channels that norm groups, heads or bands don't divide, a sample size that the stages don't halve
+            evenly, or a stage that makes no sense.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(self,
+                 sample_size: int = 32,
+                 in_channels: int = 3,
+                 out_channels: int = 3,
+                 stages: Sequence[Mapping[str, Any]] = (dict(channels=64), dict(channels=128)),
+                 mid_channels: int | None = None,
+                 mid_heads: int | None = None,
+                 mid_cross_attention: bool = False,
+                 downsampler: Mapping[str, Any] = dict(type='ConvDown'),
+                 upsampler: Mapping[str, Any] = dict(type='NearestConvUp'),
+                 residual_resampling: bool = False,
+                 embedding_channels: int | None = None,
+                 num_classes: int | None = None,
+                 context_channels: int | None = None,
+                 scale_shift_norm: bool = False,
+                 dropout: float = 0.0,
+                 norm_groups: int = 32,
+                 norm_eps: float = 1e-5,
+                 flip_sin_to_cos: bool = True,
+                 freq_shift: float = 0.0,
+                 preconditioning: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        if not stages:
+            raise ValueError('UNet needs at least one stage.')
+        parsed = [Stage.parse(f'down{i}', stage) for i, stage in enumerate(stages, 1)]
+        self.gradient_checkpointing = False
+        self.num_stages = len(parsed)
+        self.size_multiple = 2**sum(stage.downsample for stage in parsed)
+        self.check_size(sample_size, sample_size)
+        stem = parsed[0].channels
+        width = embedding_channels or 4 * stem
+
+        def residual(cin: int, cout: int, make_resampler=None) -> ResidualBlock:
+            return ResidualBlock(cin, cout, width, norm_groups, norm_eps, dropout, scale_shift_norm, make_resampler)
+
+        def make_resampler(cfg: Mapping[str, Any], channels: int) -> nn.Module:
+            if residual_resampling:
+                return residual(channels, channels, lambda c: RESAMPLERS.build({**cfg, 'channels': c}))
+            return RESAMPLERS.build({**cfg, 'channels': channels})
+
+        self.time_proj = Timesteps(stem, flip_sin_to_cos, freq_shift)
+        self.time_embedding = TimestepEmbedding(stem, width)
+        self.class_embedding = nn.Embedding(num_classes + 1, width) if num_classes else None
+        self.stem = nn.Conv2d(in_channels, stem, 3, padding=1)
+
+        channels = stem
+        skip_channels: list[int] = []
+        for i, stage in enumerate(parsed, 1):
+            widths = [channels] + [stage.channels] * stage.blocks
+            skip_channels += widths[len(widths) - stage.skips:]
+            self.add_module(f'down{i}', DownStage(
+                stage,
+                [residual(cin, cout) for cin, cout in zip(widths[:-1], widths[1:])],
+                [stage.attention(norm_groups, norm_eps, context_channels) for _ in range(stage.blocks)],
+                make_resampler(downsampler, stage.channels) if stage.downsample else None))
+            channels = stage.channels
+
+        middle = Stage.parse('mid', dict(channels=mid_channels or channels, heads=mid_heads,
+                                         cross_attention=mid_cross_attention))
+        self.mid = MidStage([residual(channels, middle.channels), residual(middle.channels, middle.channels)],
+                            [middle.attention(norm_groups, norm_eps, context_channels)])
+        channels = middle.channels
+
+        for i, stage in reversed(list(enumerate(parsed, 1))):
+            upsample = make_resampler(upsampler, channels) if stage.downsample else None
+            blocks = []
+            for block in range(stage.up_blocks):
+                blocks.append(residual(channels + (skip_channels.pop() if block < stage.skips else 0), stage.channels))
+                channels = stage.channels
+            attentions = [stage.attention(norm_groups, norm_eps, context_channels) for _ in range(stage.up_blocks)]
+            self.add_module(f'up{i}', UpStage(stage, blocks, attentions, upsample))
+
+        self.norm_out = group_norm('UNet output', channels, norm_groups, norm_eps)
+        self.conv_out = zero_init(nn.Conv2d(channels, out_channels, 3, padding=1))
+        self.preconditioning = self._make_preconditioning(preconditioning)
+        # Convolutions on CPU are about 3x faster in this layout, and Tensor Cores want it too.
+        self.to(memory_format=torch.channels_last)
+
+    @staticmethod
+    def _make_preconditioning(cfg: Mapping[str, Any] | None) -> Preconditioning | None:
+        if cfg is None:
+            return None
+        alphas = DDPMScheduler(**cfg['schedule']).alphas_cumprod
+        return Preconditioning(alphas, cfg['prediction_type'], cfg['sigma_data'])
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError unless the stages can halve an image of this size evenly."""
+        m = self.size_multiple
+        if height < 1 or width < 1 or height % m or width % m:
+            raise ValueError(f'Image size {height}x{width} does not fit this UNet: its {self.num_stages} stages halve the '
+                             f'image {m.bit_length() - 1} times, so height and width must be multiples of {m} '
+                             f'(such as {m}, {2 * m}, {4 * m}).')
+
+    def embed(self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Return the activated embedding (N, E) of timestep (N,) and class (N,)."""
+        embedding = self.time_embedding(self.time_proj(timestep).to(dtype))
+        if self.class_embedding is not None:
+            embedding = embedding + self.class_embedding(self._labels(class_labels, timestep))
+        elif class_labels is not None:
+            raise ValueError('class_labels were given, but this UNet is unconditional (num_classes=None).')
+        return silu(embedding)
+
+    def _labels(self, class_labels: Tensor | None, timestep: Tensor) -> Tensor:
+        null = self.config.num_classes
+        if class_labels is None:
+            return torch.full_like(timestep, null, dtype=torch.long)
+        if class_labels.device.type == 'cpu' and not torch.compiler.is_compiling() and class_labels.numel():
+            low, high = int(class_labels.min()), int(class_labels.max())
+            if low < 0 or high > null:
+                raise ValueError(f'class_labels must lie in 0..{null - 1} (or {null}, the null class), '
+                                 f'got values from {low} to {high}.')
+        return class_labels
+
+    def forward(self,
+                sample: Tensor,
+                timestep: Tensor | float | int,
+                class_labels: Tensor | None = None,
+                encoder_hidden_states: Tensor | None = None,
+                return_dict: bool = True) -> UNet2DOutput | tuple[Tensor]:
+        """Predict noise, x0 or v, whichever the network was trained for.
+
+        Args:
+            sample: (N, C, H, W) noisy images.
+            timestep: scalar or (N,).
+            class_labels: (N,) integers; None is the null class.
+            encoder_hidden_states: (N, S, context_channels), for cross-attention.
+            return_dict: False for a plain tuple.
+
+        Returns:
+            ``UNet2DOutput`` with ``.sample`` of (N, out_channels, H, W).
+
+        Raises:
+            ValueError: an image size that the stages can't halve, a label out of range.
+        """
+        self.check_size(*sample.shape[2:])
+        timestep = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
+        run = call
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            run = self._gradient_checkpointing_func
+        x = sample.contiguous(memory_format=torch.channels_last)
+        if self.preconditioning is not None:
+            c_in, c_skip, c_out = self.preconditioning(timestep)
+            x = (x * c_in).to(self.dtype)
+        embedding = self.embed(timestep, class_labels, x.dtype)
+        x = self.stem(x)
+        skips: list[Tensor] = []
+        for i in range(1, self.num_stages + 1):
+            x = self.get_submodule(f'down{i}')(x, embedding, encoder_hidden_states, skips, run)
+        x = self.mid(x, embedding, encoder_hidden_states, run)
+        for i in range(self.num_stages, 0, -1):
+            x = self.get_submodule(f'up{i}')(x, embedding, encoder_hidden_states, skips, run)
+        x = self.conv_out(silu(self.norm_out(x)))
+        if self.preconditioning is not None:
+            x = (c_skip * sample + c_out * x).to(sample.dtype)
+        return UNet2DOutput(sample=x) if return_dict else (x, )
+
+
+# diffusers writes a model's module path into model_index.json; `slimdiff` is the path that will not move.
+UNet.__module__ = 'slimdiff'

@@ -1,0 +1,100 @@
+"""The denoising loop: a network, a scheduler, noise in, images out."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+
+import torch
+from diffusers import SchedulerMixin
+from torch import Tensor
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+
+
+def image_generators(seed: int, indices: Sequence[int]) -> list[torch.Generator]:
+    """One CPU generator for each image, a function of (seed, index) alone.
+
+    Batch size, number of ranks and device then do not change the images. The two numbers are mixed with the
+    finaliser of SplitMix64, so that neighbouring seeds and indices give unrelated streams.
+    """
+    return [torch.Generator().manual_seed(mix_seed(seed, int(i))) for i in indices]
+
+
+def mix_seed(*numbers: int) -> int:
+    """Hash integers to one seed in [0, 2**63)."""
+    state, mask = 0x9E3779B97F4A7C15, 2**64 - 1
+    for number in numbers:
+        state = (state ^ (number & mask)) * 0xBF58476D1CE4E5B9 & mask
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & mask
+        state ^= state >> 31
+    # PyTorch's Mersenne twister is seeded by the low 32 bits only: fold the high ones in.
+    return (state ^ state >> 32) & (2**63 - 1)
+
+
+def initial_noise(shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
+    """Standard normal noise (len(generators), *shape), each image from its own generator."""
+    return torch.stack([torch.randn(*shape, generator=g) for g in generators]).to(device)
+
+
+def guided(predict: Callable[..., Tensor], class_labels: Tensor | None, null_label: int | None,
+           guidance_scale: float) -> Predict:
+    """Classifier-free guidance (Ho & Salimans 2022): ``u + w (c - u)``, both halves in one forward.
+
+    Args:
+        predict: ``predict(x, t, labels)``.
+        class_labels: (N,), or None for an unconditional network (no guidance then).
+        null_label: the label of the dropped condition.
+        guidance_scale: w; 1 is the plain conditional prediction, and costs one forward of N, not 2N.
+    """
+    if class_labels is None or guidance_scale == 1:
+        return lambda x, t: predict(x, t, class_labels)
+    labels = torch.cat([torch.full_like(class_labels, null_label), class_labels])
+
+    def both(x: Tensor, t: Tensor) -> Tensor:
+        unconditional, conditional = predict(torch.cat([x, x]), t, labels).chunk(2)
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    return both
+
+
+@torch.no_grad()
+def denoise(predict: Predict,
+            scheduler: SchedulerMixin,
+            noise: Tensor,
+            num_steps: int,
+            generators: Sequence[torch.Generator] | None = None,
+            eta: float = 0.0,
+            on_step: Callable[[], None] | None = None) -> Tensor:
+    """Run ``num_steps`` steps of ``scheduler`` from ``noise`` (N, C, H, W) to clean samples.
+
+    Args:
+        predict: ``predict(x_t, t)``, t a scalar tensor; in the scheduler's prediction type.
+        scheduler: any of diffusers'; it is copied, so multi-step state never leaks from one call to the next.
+        num_steps: at most the scheduler's training timesteps.
+        generators: one for each image, for stochastic samplers.
+        eta: DDIM's noise (0 deterministic, 1 like DDPM); ignored by samplers without it.
+        on_step: called after every step (progress bars).
+
+    Raises:
+        ValueError: ``num_steps`` out of range.
+    """
+    limit = scheduler.config.get('num_train_timesteps', num_steps)
+    if not 1 <= num_steps <= limit:
+        raise ValueError(f'num_steps must lie in 1..{limit} (the training timesteps), got {num_steps}.')
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(num_steps, device=noise.device)
+    parameters = inspect.signature(scheduler.step).parameters
+    extra = {}
+    if 'generator' in parameters and generators is not None:
+        extra['generator'] = list(generators)
+    if 'eta' in parameters:
+        extra['eta'] = eta
+    x = noise * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        prediction = predict(scheduler.scale_model_input(x, t), t)
+        x = scheduler.step(prediction, t, x, **extra, return_dict=False)[0]
+        if on_step is not None:
+            on_step()
+    return x
