@@ -184,9 +184,11 @@ class DiffusionModel(BaseModel):
             raise ValueError(f'This model has num_classes={self.num_classes}, but the batch has no labels: use a '
                              'dataset with labels, or num_classes=None.')
         # On a GPU the comparison would wait for the device at every iteration; the embedding asserts there.
-        if labels.device.type == 'cpu' and not (0 <= int(labels.min()) and int(labels.max()) < self.num_classes):
-            raise ValueError(f'Labels must lie in 0..{self.num_classes - 1} (num_classes={self.num_classes}), '
-                             f'got {int(labels.min())}..{int(labels.max())}.')
+        if labels.device.type == 'cpu':
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= self.num_classes:
+                raise ValueError(f'Labels must lie in 0..{self.num_classes - 1} (num_classes={self.num_classes}), '
+                                 f'got {low}..{high}.')
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None, mode: str = 'loss') -> dict[str, Tensor] | Tensor:
         """Train on images (N, 3, H, W) in [-1, 1] and labels (N,).

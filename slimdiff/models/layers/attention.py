@@ -6,6 +6,7 @@ to (N, H*W, C) and back cost nothing.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,7 +27,14 @@ def to_map(tokens: Tensor, height: int, width: int) -> Tensor:
 def multi_head_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Attend with ``heads`` heads; q (N, L, C), k and v (N, S, C) -> (N, L, C)."""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (N, heads, L, C / heads)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    dtype = q.dtype
+    if dtype == torch.bfloat16 and q.device.type == 'cpu' and torch.is_grad_enabled():
+        # PyTorch 2.13's bf16 flash-attention *backward* on CPU takes about ten times as long as the float32 one.
+        with torch.autocast('cpu', enabled=False):
+            out = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(dtype)
+    else:
+        out = F.scaled_dot_product_attention(q, k, v)
+    return out.transpose(1, 2).flatten(2)
 
 
 class SelfAttentionBlock(nn.Module):
@@ -100,7 +108,7 @@ class CrossAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         if context is None:
-            raise ValueError('This UNet has cross-attention stages: pass encoder_hidden_states (N, S, context_channels).')
+            raise ValueError('This UNet has cross-attention: pass encoder_hidden_states (N, S, context_channels).')
         h = self.proj_in(to_tokens(self.norm(x)))
         h = h + self.self_attention(self.norm1(h))
         h = h + self.cross_attention(self.norm2(h), context)

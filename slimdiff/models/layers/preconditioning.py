@@ -45,7 +45,8 @@ def preconditioning_coefficients(alphas_cumprod: Tensor, prediction_type: str,
     elif prediction_type == 'v_prediction':
         c_skip, c_out = (a * (1 - a)).sqrt() * (1 - s2) / d, (s2 / d).sqrt()
     else:
-        raise ValueError(f"prediction_type '{prediction_type}' is unknown; choose one of {', '.join(PREDICTION_TYPES)}.")
+        raise ValueError(f"prediction_type '{prediction_type}' is unknown; "
+                         f"choose one of {', '.join(PREDICTION_TYPES)}.")
     return d.rsqrt(), c_skip, c_out
 
 

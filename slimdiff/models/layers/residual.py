@@ -11,10 +11,19 @@ from torch import Tensor, nn
 from slimdiff.models.layers.checks import require_divisible
 
 
-def group_norm(what: str, channels: int, groups: int, eps: float) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """``nn.GroupNorm``; in bf16 training on CPU it works in float32, where PyTorch's backward is 1.6x faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.bfloat16 and x.device.type == 'cpu' and torch.is_grad_enabled():
+            return super().forward(x.float()).to(x.dtype)
+        return super().forward(x)
+
+
+def group_norm(what: str, channels: int, groups: int, eps: float) -> GroupNorm:
     """GroupNorm whose groups must divide the channels; the error names ``what``."""
     require_divisible(what, channels, groups, 'norm groups (norm_groups)')
-    return nn.GroupNorm(groups, channels, eps=eps)
+    return GroupNorm(groups, channels, eps=eps)
 
 
 def zero_init(module: nn.Module) -> nn.Module:

@@ -45,7 +45,8 @@ class Stage:
         fields = [f.name for f in dataclasses.fields(cls)]
         for key in given:
             if key not in fields:
-                raise ValueError(f"Stage {name} takes no '{key}'.{did_you_mean(key, fields)} It takes: {', '.join(fields)}.")
+                raise ValueError(f"Stage {name} takes no '{key}'.{did_you_mean(key, fields)} "
+                                 f"It takes: {', '.join(fields)}.")
         if 'channels' not in given:
             raise ValueError(f"Stage {name} needs 'channels'.")
         stage = cls(**given)
@@ -56,8 +57,8 @@ class Stage:
             if getattr(stage, key) < 1:
                 raise ValueError(f'Stage {name}: {key} must be at least 1, got {getattr(stage, key)}.')
         if not 0 <= skips <= min(up_blocks, stage.blocks + 1):
-            raise ValueError(f'Stage {name}: skips must lie in 0..{min(up_blocks, stage.blocks + 1)} (at most up_blocks, '
-                             f'and at most blocks + 1 outputs exist), got {skips}.')
+            raise ValueError(f'Stage {name}: skips must lie in 0..{min(up_blocks, stage.blocks + 1)} '
+                             f'(at most up_blocks, and at most blocks + 1 outputs exist), got {skips}.')
         if stage.cross_attention and stage.heads is None:
             raise ValueError(f'Stage {name}: cross_attention needs heads.')
         return stage

@@ -11,6 +11,7 @@ Those module names are the distillation positions.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -115,7 +116,7 @@ class UNet(ModelMixin, ConfigMixin):
             skip_channels += widths[len(widths) - stage.skips:]
             self.add_module(f'down{i}', DownStage(
                 stage,
-                [residual(cin, cout) for cin, cout in zip(widths[:-1], widths[1:])],
+                [residual(cin, cout) for cin, cout in itertools.pairwise(widths)],
                 [stage.attention(norm_groups, norm_eps, context_channels) for _ in range(stage.blocks)],
                 make_resampler(downsampler, stage.channels) if stage.downsample else None))
             channels = stage.channels
@@ -137,12 +138,13 @@ class UNet(ModelMixin, ConfigMixin):
 
         self.norm_out = group_norm('UNet output', channels, norm_groups, norm_eps)
         self.conv_out = zero_init(nn.Conv2d(channels, out_channels, 3, padding=1))
-        self.preconditioning = self._make_preconditioning(preconditioning)
+        # Not named like the config key: diffusers looks a config key up before a submodule.
+        self.precondition = self._make_precondition(preconditioning)
         # Convolutions on CPU are about 3x faster in this layout, and Tensor Cores want it too.
         self.to(memory_format=torch.channels_last)
 
     @staticmethod
-    def _make_preconditioning(cfg: Mapping[str, Any] | None) -> Preconditioning | None:
+    def _make_precondition(cfg: Mapping[str, Any] | None) -> Preconditioning | None:
         if cfg is None:
             return None
         alphas = DDPMScheduler(**cfg['schedule']).alphas_cumprod
@@ -152,8 +154,8 @@ class UNet(ModelMixin, ConfigMixin):
         """Raise ValueError unless the stages can halve an image of this size evenly."""
         m = self.size_multiple
         if height < 1 or width < 1 or height % m or width % m:
-            raise ValueError(f'Image size {height}x{width} does not fit this UNet: its {self.num_stages} stages halve the '
-                             f'image {m.bit_length() - 1} times, so height and width must be multiples of {m} '
+            raise ValueError(f'Image size {height}x{width} does not fit this UNet: it halves the image '
+                             f'{m.bit_length() - 1} times, so height and width must be multiples of {m} '
                              f'(such as {m}, {2 * m}, {4 * m}).')
 
     def embed(self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -203,8 +205,8 @@ class UNet(ModelMixin, ConfigMixin):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             run = self._gradient_checkpointing_func
         x = sample.contiguous(memory_format=torch.channels_last)
-        if self.preconditioning is not None:
-            c_in, c_skip, c_out = self.preconditioning(timestep)
+        if self.precondition is not None:
+            c_in, c_skip, c_out = self.precondition(timestep)
             x = (x * c_in).to(self.dtype)
         embedding = self.embed(timestep, class_labels, x.dtype)
         x = self.stem(x)
@@ -215,7 +217,7 @@ class UNet(ModelMixin, ConfigMixin):
         for i in range(self.num_stages, 0, -1):
             x = self.get_submodule(f'up{i}')(x, embedding, encoder_hidden_states, skips, run)
         x = self.conv_out(silu(self.norm_out(x)))
-        if self.preconditioning is not None:
+        if self.precondition is not None:
             x = (c_skip * sample + c_out * x).to(sample.dtype)
         return UNet2DOutput(sample=x) if return_dict else (x, )
 
