@@ -11,4 +11,8 @@ def __getattr__(name: str):
     if name == 'UNet':
         from slimdiff.models.unets.unet import UNet
         return UNet
+    if name == 'ModelMixin':
+        # diffusers' pipelines look here for the base class that says how to load `slimdiff.UNet`.
+        from diffusers import ModelMixin
+        return ModelMixin
     raise AttributeError(f"module 'slimdiff' has no attribute '{name}'")

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from slimdiff.models.layers.attention import CrossAttentionBlock, SelfAttentionBlock, multi_head_attention, to_map, to_tokens
+from slimdiff.models.layers.attention import (
+    CrossAttentionBlock,
+    SelfAttentionBlock,
+    multi_head_attention,
+    to_map,
+    to_tokens,
+)
 
 
 def test_multi_head_attention_equals_a_loop_over_heads():
@@ -20,7 +26,7 @@ def test_tokens_of_a_channels_last_map_are_a_view():
     assert torch.equal(to_map(to_tokens(x), 4, 6), x)
 
 
-@pytest.mark.parametrize('block', [SelfAttentionBlock(16, 4, norm_groups=4), CrossAttentionBlock(16, 4, 6, norm_groups=4)])
+@pytest.mark.parametrize('block', [SelfAttentionBlock(16, 4, 4), CrossAttentionBlock(16, 4, 6, 4)])
 def test_blocks_start_as_identity_and_mix_pixels_once_trained(block):
     x, context = torch.randn(2, 16, 4, 4), torch.randn(2, 3, 6)
     torch.testing.assert_close(block(x, context), x)

@@ -5,7 +5,7 @@ from slimdiff.models.layers.preconditioning import PREDICTION_TYPES, Preconditio
 
 
 def moments(a, s, kind):
-    """Covariance of (x_t, target) from x_t = sqrt(a) x0 + sqrt(1-a) eps, var(x0) = s^2, var(eps) = 1: var_x, cov, var."""
+    """var(x_t), cov(x_t, target), var(target), from x_t = sqrt(a) x0 + sqrt(1-a) eps and var(x0) = s^2."""
     x_t = torch.stack([a.sqrt() * s, (1 - a).sqrt()])  # coefficients on (x0 / s, eps)
     target = {'epsilon': torch.stack([0 * a, 0 * a + 1]), 'sample': torch.stack([0 * a + s, 0 * a]),
               'v_prediction': torch.stack([-(1 - a).sqrt() * s, a.sqrt()])}[kind]

@@ -17,8 +17,9 @@ def test_epsilon_equivalent_converts_real_errors():
     x_t = a.sqrt() * x0 + (1 - a).sqrt() * eps
     eps2 = (x_t - a.sqrt() * (x0 + step)) / (1 - a).sqrt()
     v, v2 = (a.sqrt() * e - (1 - a).sqrt() * x for e, x in ((eps, x0), (eps2, x0 + step)))
-    torch.testing.assert_close((eps2 - eps)**2, epsilon_equivalent(SNR, 'sample') * step**2, rtol=1e-8, atol=0)
-    torch.testing.assert_close((eps2 - eps)**2, epsilon_equivalent(SNR, 'v_prediction') * (v2 - v)**2, rtol=1e-8, atol=0)
+    error = (eps2 - eps)**2
+    torch.testing.assert_close(error, epsilon_equivalent(SNR, 'sample') * step**2, rtol=1e-8, atol=0)
+    torch.testing.assert_close(error, epsilon_equivalent(SNR, 'v_prediction') * (v2 - v)**2, rtol=1e-8, atol=0)
 
 
 def test_min_snr_in_the_three_spaces():

@@ -1,0 +1,168 @@
+import pytest
+import torch
+
+from slimdiff.models import DiffusionModel
+from slimdiff.registry import RegistryError
+
+STAGES = [dict(channels=8, blocks=1), dict(channels=16, blocks=1, heads=2)]
+
+
+def model(unet=None, noise=None, **kwargs):
+    torch.manual_seed(0)
+    noise = dict(type='DDPMScheduler', beta_schedule='scaled_linear', beta_start=0.0015, beta_end=0.0195,
+                 **(noise or {}))
+    m = DiffusionModel(unet=dict(type='UNet', sample_size=8, stages=STAGES, norm_groups=4, **(unet or {})),
+                       noise_scheduler=noise, num_steps=4, **kwargs)
+    for p in m.unet.parameters():  # zero-initialised layers would hide the network
+        torch.nn.init.normal_(p, std=0.1)
+    return m.eval()
+
+
+@pytest.mark.parametrize('kind', ['epsilon', 'sample', 'v_prediction'])
+def test_a_perfect_prediction_implies_the_noise_that_was_added(kind):
+    m = model(noise=dict(prediction_type=kind))
+    x0, noise, t = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8), torch.tensor([5, 100, 500, 990])
+    x_t = m.add_noise(x0, noise, t)
+    torch.testing.assert_close(m.to_epsilon(m.target(x0, noise, t), x_t, t), noise, rtol=1e-3, atol=1e-3)
+
+
+def test_v_target_equals_the_scheduler_of_diffusers():
+    m = model(noise=dict(prediction_type='v_prediction'))
+    x0, noise, t = torch.randn(3, 3, 8, 8), torch.randn(3, 3, 8, 8), torch.tensor([0, 400, 999])
+    torch.testing.assert_close(m.target(x0, noise, t), m.noise_scheduler.get_velocity(x0, noise, t))
+
+
+def test_loss_by_hand():
+    m = model(loss_weight=dict(type='MinSNRWeight', gamma=5.0))
+    images = torch.randn(4, 3, 8, 8)
+    m.seed_step(7)
+    loss = m(images)['loss']
+    generator = torch.Generator().manual_seed(7)
+    t = torch.randint(1000, (4, ), generator=generator)
+    torch.rand(4, generator=generator)
+    noise = torch.randn(4, 3, 8, 8, generator=generator)
+    a = m.alphas_cumprod[t].float().view(-1, 1, 1, 1)
+    prediction = m.unet(a.sqrt() * images + (1 - a).sqrt() * noise, t).sample
+    snr = (a / (1 - a)).flatten()
+    weight = snr.clamp(max=5) / snr
+    expected = (weight * (prediction - noise).square().mean((1, 2, 3))).mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_seeded_steps_repeat_and_two_ranks_share_the_draws(monkeypatch):
+    m = model(num_classes=3)
+    m.seed_step(1)
+    whole = m.draw(8, (3, 2, 2))
+    parts = []
+    for rank in (0, 1):
+        monkeypatch.setattr('slimdiff.models.algorithms.diffusion_model.get_world_size', lambda: 2)
+        monkeypatch.setattr('slimdiff.models.algorithms.diffusion_model.get_rank', lambda rank=rank: rank)
+        m.seed_step(1)
+        parts.append(m.draw(4, (3, 2, 2)))
+    for together, first, second in zip(whole, *parts):
+        assert torch.equal(together, torch.cat([first, second]))
+
+
+def test_an_image_is_a_function_of_seed_and_index():
+    m = model(num_classes=3)
+    together = m.sample(range(5), seed=3)
+    assert together.shape == (5, 3, 8, 8) and together.abs().max() <= 1
+    apart = torch.cat([m.sample([4, 0], seed=3), m.sample([2], seed=3)])
+    torch.testing.assert_close(apart, together[[4, 0, 2]], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(m.sample([0], seed=4), together[:1])
+
+
+def test_stochastic_samplers_are_reproducible_too():
+    m = model(noise=dict(clip_sample=False))
+    first = m.sample([3, 1], scheduler=dict(type='DDPMScheduler'))
+    torch.testing.assert_close(m.sample([1], scheduler=dict(type='DDPMScheduler')), first[1:], rtol=1e-4, atol=1e-5)
+
+
+def test_sampling_leaves_the_mode_and_the_global_generator_alone():
+    m = model().train()
+    state = torch.get_rng_state()
+    m.sample([0])
+    assert m.training and torch.equal(state, torch.get_rng_state())
+
+
+def test_condition_dropout_trains_the_null_class():
+    m = model(num_classes=3, class_dropout=0.5)
+    seen = []
+    m.unet.class_embedding.register_forward_hook(lambda mod, args, out: seen.append(args[0]))
+    for seed in range(40):
+        m.seed_step(seed)
+        m(torch.zeros(8, 3, 8, 8), torch.ones(8, dtype=torch.long))
+    labels = torch.cat(seen)
+    assert set(labels.tolist()) == {1, 3}
+    assert (labels == 3).float().mean().item() == pytest.approx(0.5, abs=0.1)
+
+
+def test_guidance_changes_samples_and_one_does_not_double_the_batch():
+    m = model(num_classes=3)
+    sizes = []
+    m.unet.stem.register_forward_hook(lambda mod, args, out: sizes.append(out.shape[0]))
+    plain = m.sample([0, 1], guidance_scale=1.0)
+    guided = m.sample([0, 1], guidance_scale=4.0)
+    assert set(sizes[:4]) == {2} and set(sizes[4:]) == {4}
+    assert not torch.allclose(plain, guided)
+
+
+def test_it_learns_a_constant_image():
+    torch.manual_seed(0)
+    m = model().train()
+    images = torch.full((16, 3, 8, 8), 0.5)
+    optimizer = torch.optim.Adam(m.unet.parameters(), lr=3e-3)
+
+    def validate():
+        m.seed_step(10**6)
+        with torch.no_grad():
+            return m(torch.full((256, 3, 8, 8), 0.5))['loss'].item()
+
+    before = validate()
+    for step in range(100):
+        m.seed_step(step)
+        loss = m(images)['loss']
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert validate() < 0.5 * before
+
+
+def test_prediction_at_the_highest_noise_is_nearly_exact_without_training():
+    """DESIGN section 5b: no low-frequency error left at t > 900."""
+    noise, t = torch.randn(8, 3, 8, 8), torch.full((8, ), 999)
+    error = {}
+    for name, sigma in (('bare', None), ('preconditioned', 0.5)):
+        m = model(sigma_data=sigma)
+        torch.nn.init.zeros_(m.unet.conv_out.weight)
+        x_t = m.add_noise(0.5 * torch.randn(8, 3, 8, 8), noise, t)
+        error[name] = (m.predict_eps(x_t, t) - noise).square().mean().item()
+    assert error['preconditioned'] < 0.01 * error['bare']
+
+
+@pytest.mark.parametrize('kwargs, error, message', [
+    (dict(class_dropout=1.0), ValueError, 'class_dropout'),
+    (dict(noise=dict(prediction_type='eps')), ValueError, "'eps'"),
+    (dict(sampler=dict(type='DDIMShceduler')), RegistryError, "Did you mean 'DDIMScheduler'"),
+    (dict(loss_weight=dict(type='MinSNRWeigth')), RegistryError, "Did you mean 'MinSNRWeight'"),
+    (dict(loss_weight=dict(type='MinSNRWeight', gama=3)), RegistryError, "Did you mean 'gamma'"),
+    (dict(sigma_data=-1.0), ValueError, 'sigma_data'),
+])
+def test_bad_configs(kwargs, error, message):
+    with pytest.raises(error, match=message):
+        model(**kwargs)
+
+
+def test_bad_labels():
+    m = model(num_classes=3)
+    with pytest.raises(ValueError, match='batch has no labels'):
+        m(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(ValueError, match=r'0\.\.2 .*got 0\.\.3'):
+        m(torch.zeros(2, 3, 8, 8), torch.tensor([0, 3]))
+    with pytest.raises(ValueError, match=r'0\.\.2'):
+        m.sample([0], labels=torch.tensor([7]))
+
+
+def test_a_flow_matching_scheduler_cannot_train_it():
+    with pytest.raises(ValueError, match='no discrete noise schedule'):
+        DiffusionModel(unet=dict(type='UNet'), noise_scheduler=dict(type='FlowMatchEulerDiscreteScheduler'))
