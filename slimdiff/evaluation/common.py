@@ -1,0 +1,99 @@
+"""What evaluation and model metrics share: who does which images, evaluation mode, gathering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from mmengine.dist import all_gather, all_gather_object, get_rank, get_world_size
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+#: per-image statistics: named tensors with one row for each image
+Rows = dict[str, Tensor]
+
+
+def shard(total: int) -> range:
+    """This rank's contiguous part of 0 ... total - 1: every index is in exactly one rank's part."""
+    world, rank = get_world_size(), get_rank()
+    return range(total * rank // world, total * (rank + 1) // world)
+
+
+def shard_loader(dataloader: DataLoader, total: int | None = None) -> tuple[range, DataLoader]:
+    """This rank's indices of ``dataloader.dataset``, and a loader that gives them in order, each once.
+
+    The loader's own sampler is left aside: distributed samplers pad their parts to equal length, which counts images
+    twice, and ours never end.
+
+    Args:
+        total: how many images; the whole data set by default. More than it has needs a data set with
+            ``epoch_indexing``, which draws other crops in the next epoch.
+
+    Raises:
+        ValueError: more images than there are.
+    """
+    dataset = dataloader.dataset
+    total = len(dataset) if total is None else total
+    if total > len(dataset) and not getattr(dataset, 'epoch_indexing', False):
+        raise ValueError(f'The data set {type(dataset).__name__} has {len(dataset)} images, {total} were asked for. '
+                         'Lower num_real.')
+    batch_size = dataloader.batch_size or getattr(dataloader.batch_sampler, 'batch_size', 1)
+    indices = shard(total)
+    return indices, DataLoader(dataset, batch_size, sampler=indices, num_workers=dataloader.num_workers,
+                               collate_fn=dataloader.collate_fn, pin_memory=dataloader.pin_memory)
+
+
+def num_rows(rows: Mapping[str, Tensor]) -> int:
+    return len(next(iter(rows.values()))) if rows else 0
+
+
+def concatenate(chunks: Sequence[Mapping[str, Tensor]]) -> Rows:
+    """Concatenate rows in the order given; empty ones count for nothing."""
+    chunks = [chunk for chunk in chunks if chunk]
+    return {key: torch.cat([chunk[key] for chunk in chunks]) for key in chunks[0]} if chunks else {}
+
+
+def gather_rows(rows: Rows) -> Rows:
+    """Concatenate the rows of all ranks in rank order; ranks may have different numbers of them, or none."""
+    if get_world_size() == 1:
+        return rows
+    layouts = all_gather_object({key: (len(v), tuple(v.shape[1:]), v.dtype) for key, v in rows.items()})
+    counts = [next(iter(layout.values()))[0] if layout else 0 for layout in layouts]
+    layout = next((layout for layout in layouts if layout), {})
+    gathered: list[Rows] = [{} for _ in layouts]
+    for key, (_, shape, dtype) in layout.items():
+        # Collectives want equal shapes: pad to the longest part.
+        padded = torch.zeros(max(counts), *shape, dtype=dtype)
+        padded[:num_rows(rows)] = rows.get(key, padded[:0])
+        for part, count, values in zip(gathered, counts, all_gather(padded)):
+            part[key] = values[:count].cpu()
+    return concatenate(gathered)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; every submodule gets back the mode it had (a frozen part stays in its own)."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def evaluating(model: nn.Module, amp: bool = False) -> Iterator[None]:
+    """Evaluation mode and ``torch.inference_mode``, with bf16 autocast if asked."""
+    autocast = torch.autocast(device_of(model).type, torch.bfloat16, enabled=amp)
+    with eval_mode(model), torch.inference_mode(), autocast:
+        yield
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the parameters (or else the buffers) of a model are; the CPU for one without."""
+    tensor = next(model.parameters(), None)
+    if tensor is None:
+        tensor = next(model.buffers(), None)
+    return torch.device('cpu') if tensor is None else tensor.device

@@ -1,0 +1,159 @@
+"""What a network costs: parameters and multiply-accumulates (MACs), in both conventions.
+
+MACs, not FLOPs: one multiply-accumulate is one MAC and two FLOPs. Two totals, because papers and profilers disagree:
+
+* ``published``: convolutions and linear layers only. That is what ptflops counts and what the papers of latent and
+  slim diffusion print;
+* ``with_attention``: plus matrix products of activations with each other, i.e. attention.
+
+Norms, activations, additions, pooling and Fourier transforms are in neither.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import get_shape
+from torch import Tensor, nn
+
+from slimdiff.evaluation.common import eval_mode
+
+#: operator names in fvcore's counts that are layers with weights; ``addmm`` is a linear layer on a 2-D input.
+LAYER_OPERATORS = ('conv', 'linear', 'addmm')
+#: products of activations.
+PRODUCT_OPERATORS = ('matmul', 'mm', 'bmm', 'baddbmm', 'einsum', 'scaled_dot_product_attention')
+
+
+@dataclass
+class ModuleCost:
+    """Cost of one module, its children included."""
+
+    name: str
+    type: str
+    params: int
+    published: int
+    with_attention: int
+
+    @property
+    def depth(self) -> int:
+        return 0 if not self.name else self.name.count('.') + 1
+
+
+@dataclass
+class Cost:
+    """Cost of one forward pass of a network; ``published`` and ``with_attention`` in MACs."""
+
+    params: int
+    published: int
+    with_attention: int
+    modules: list[ModuleCost] = field(default_factory=list)
+    #: operators that count as zero though they may do work, by number of calls (elementwise ones are many).
+    uncounted: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; the units are in the keys."""
+        units = dict(published='macs_published', with_attention='macs_with_attention')
+        totals = {units.get(key, key): value for key, value in asdict(self).items()}
+        totals['modules'] = [{units.get(key, key): value for key, value in module.items()}
+                             for module in totals['modules']]
+        return totals
+
+    def table(self, depth: int = 1) -> str:
+        """Text table of the modules down to ``depth`` (0: the totals alone)."""
+        rows = [('module', 'type', 'params', 'MACs published', 'MACs with attention')]
+        rows += [(m.name or '(total)', m.type, human(m.params), human(m.published), human(m.with_attention))
+                 for m in self.modules if m.depth <= depth]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ['  '.join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+                 for row in rows]
+        return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
+
+
+def human(number: float) -> str:
+    """Four significant digits and a unit: 21.1 M, 6.712 G."""
+    for unit, size in (('T', 1e12), ('G', 1e9), ('M', 1e6), ('k', 1e3)):
+        if abs(number) >= size:
+            return f'{number / size:.4g} {unit}'
+    return f'{number:.4g}'
+
+
+def _attention_macs(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Q K^T and its product with V, (..., L, E) x (..., S, E) x (..., S, Ev), a causal mask not considered."""
+    query, key, value = (get_shape(tensor) for tensor in inputs[:3])
+    length, width = query[-2:]
+    keys, value_width = key[-2], value[-1]
+    return Counter(scaled_dot_product_attention=prod(query[:-2]) * length * keys * (width + value_width))
+
+
+def _baddbmm_macs(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    batch, rows, inner = get_shape(inputs[1])
+    return Counter(baddbmm=batch * rows * inner * get_shape(inputs[2])[-1])
+
+
+def _matmul_macs(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Any ranks, broadcasting included: every output element is an inner product (fvcore's own takes equal batches)."""
+    return Counter(matmul=prod(get_shape(outputs[0])) * get_shape(inputs[0])[-1])
+
+
+class _Call(nn.Module):
+    """Positional inputs for the tracer, keyword arguments and structured outputs handled here."""
+
+    def __init__(self, module: nn.Module, kwargs: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.module = module
+        self.kwargs = dict(kwargs)
+
+    def forward(self, *inputs: Any) -> tuple[Tensor, ...]:
+        return tuple(_tensors(self.module(*inputs, **self.kwargs)))
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return [tensor for item in values for tensor in _tensors(item)]
+
+
+@contextmanager
+def _quiet(name: str):
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def count_cost(module: nn.Module, *inputs: Any, **kwargs: Any) -> Cost:
+    """Count one forward pass of ``module(*inputs, **kwargs)`` by tracing it.
+
+    Give a batch of one: counts are for the whole batch.
+    """
+    call = _Call(module, kwargs)
+    analysis = FlopCountAnalysis(call, inputs)
+    analysis.set_op_handle('aten::scaled_dot_product_attention', _attention_macs)
+    analysis.set_op_handle('aten::baddbmm', _baddbmm_macs)
+    analysis.set_op_handle('aten::matmul', _matmul_macs)
+    # fvcore warns of every elementwise operator; those that count as zero are in Cost.uncounted.
+    with eval_mode(call), torch.no_grad(), _quiet('fvcore.nn.jit_analysis'):
+        counts = analysis.by_module_and_operator()
+        uncounted = analysis.unsupported_ops()
+    modules = [_module_cost(name, child, counts.get(f'module.{name}' if name else 'module', Counter()))
+               for name, child in module.named_modules()]
+    return Cost(modules[0].params, modules[0].published, modules[0].with_attention, modules, dict(uncounted))
+
+
+def _module_cost(name: str, module: nn.Module, counts: Mapping[str, float]) -> ModuleCost:
+    published = sum(int(counts.get(operator, 0)) for operator in LAYER_OPERATORS)
+    products = sum(int(counts.get(operator, 0)) for operator in PRODUCT_OPERATORS)
+    return ModuleCost(name, type(module).__name__, sum(p.numel() for p in module.parameters()), published,
+                      published + products)

@@ -1,0 +1,214 @@
+"""Evaluate a model: real images from a loader against generated ones, and the floor of real against real."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.logging import print_log
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from slimdiff.evaluation.common import evaluating, gather_rows, shard, shard_loader
+from slimdiff.evaluation.metrics.base import ModelMetric, SetMetric
+from slimdiff.evaluation.progress import Progress
+from slimdiff.registry import METRICS
+
+Metric = SetMetric | ModelMetric
+
+
+def build_metrics(metrics: Sequence[Mapping[str, Any] | Metric] | Mapping[str, Any] | Metric) -> list[Metric]:
+    """Build metrics from configs; one alone and metrics already built are fine.
+
+    Raises:
+        RegistryError: an unknown type or argument.
+        ValueError: something that is no metric of slimdiff.
+    """
+    if isinstance(metrics, (Mapping, SetMetric, ModelMetric)):
+        metrics = [metrics]
+    built = [METRICS.build(metric) for metric in metrics]
+    for metric in built:
+        if not isinstance(metric, (SetMetric, ModelMetric)):
+            raise ValueError(f'{type(metric).__name__} is neither a SetMetric nor a ModelMetric: derive it from one of '
+                             'them (slimdiff.evaluation.metrics).')
+    return built
+
+
+def quantise(images: Tensor) -> Tensor:
+    """Round [-1, 1] to the 256 values that a saved image can hold; real images came from such files."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+
+
+def evaluate(model: Any,
+             dataloader: DataLoader,
+             metrics: Sequence[Mapping[str, Any] | Metric],
+             num_images: int = 1000,
+             batch_size: int = 64,
+             seed: int = 0,
+             sampling: Mapping[str, Any] | None = None,
+             num_real: int | None = None,
+             amp: bool = False,
+             progress: bool = True) -> dict[str, float]:
+    """Sample images, compare them with real ones and return all figures in one flat dict.
+
+    All ranks must call it; each samples its part, and the figures are those of one process (image i depends on
+    (seed, i) alone). They are the same on all ranks.
+
+    Args:
+        model: has ``sample(indices, seed=..., **sampling)``, and for model metrics ``encode``, ``add_noise``,
+            ``predict_eps`` and ``alphas_cumprod``.
+        dataloader: of real images, ``dict(inputs=(N, 3, H, W) in [-1, 1], ...)``. Its data set is read in order, once.
+        metrics: configs or built metrics. Built ones keep the statistics of the real images from call to call.
+        num_images: how many to generate; none are if no metric compares sets.
+        batch_size: of sampling; it doesn't change the images.
+        sampling: ``scheduler``, ``num_steps``, ``guidance_scale`` in place of the model's own.
+        num_real: real images to compare with; the whole data set by default.
+        amp: run the model in bf16 autocast.
+        progress: show it.
+
+    Raises:
+        ValueError: too few images for a metric, NaN among the generated ones, or settings that a metric refuses.
+    """
+    metrics = build_metrics(metrics)
+    set_metrics = [metric for metric in metrics if isinstance(metric, SetMetric)]
+    figures: dict[str, float] = {}
+    if set_metrics:
+        if num_images < 1 or batch_size < 1:
+            raise ValueError(f'evaluate: num_images={num_images} and batch_size={batch_size} must be at least 1.')
+        collect_real(dataloader, set_metrics, num_real, progress)
+        _collect_generated(model, set_metrics, num_images, batch_size, seed, dict(sampling or {}), amp, progress)
+    for metric in metrics:
+        # Model metrics are collective; the rows of set metrics have been gathered to the main process.
+        if isinstance(metric, ModelMetric):
+            figures |= metric.evaluate(model, dataloader)
+        else:
+            figures |= _on_main(metric.compute)
+            metric.reset_generated()
+    return figures
+
+
+def collect_real(dataloader: DataLoader, metrics: Sequence[SetMetric], num_real: int | None = None,
+                 progress: bool = True) -> None:
+    """Give the metrics the real images, unless they have them from an earlier call with the same data."""
+    key = (id(dataloader.dataset), num_real)
+    metrics = [metric for metric in metrics if metric.real_key != key]
+    if not metrics:
+        return
+    for metric in metrics:
+        metric.reset()
+    indices, loader = shard_loader(dataloader, num_real)
+    with Progress(len(indices), 'real images', enabled=progress) as bar, torch.inference_mode():
+        for batch in loader:
+            images = batch['inputs'].to(_device(metrics))
+            for metric in metrics:
+                metric.update(images, real=True)
+            bar.update(len(images))
+    for metric in metrics:
+        _gather(metric, real=True)
+        metric.real_key = key
+
+
+def _device(metrics: Sequence[SetMetric]) -> torch.device:
+    """Where an extractor works: on the GPU of this process if it has one."""
+    needs_network = any(hasattr(metric, 'extractor') for metric in metrics)
+    return torch.device('cuda', torch.cuda.current_device()) if needs_network and torch.cuda.is_available() \
+        else torch.device('cpu')
+
+
+def _collect_generated(model: Any, metrics: Sequence[SetMetric], num_images: int, batch_size: int, seed: int,
+                       sampling: dict[str, Any], amp: bool, progress: bool) -> None:
+    indices = shard(num_images)
+    steps = sampling.get('num_steps') or getattr(model, 'num_steps', None)
+    with Progress(len(indices), 'sampling', enabled=progress) as bar, evaluating(model, amp):
+        for start in range(0, len(indices), batch_size):
+            part = indices[start:start + batch_size]
+            target = bar.done + len(part)
+
+            def on_step(size: int = len(part), target: float = target) -> None:
+                if steps:
+                    bar.update(min(size / steps, target - bar.done))
+
+            images = quantise(model.sample(list(part), seed=seed, on_step=on_step, **sampling))
+            for metric in metrics:
+                metric.update(images, real=False)
+            bar.update(target - bar.done)
+    for metric in metrics:
+        _gather(metric, real=False)
+
+
+def _gather(metric: SetMetric, real: bool) -> None:
+    rows = gather_rows(metric.rows(real))
+    metric.load_rows(rows if is_main_process() else {}, real)
+
+
+def _on_main(function: Any) -> Any:
+    """Call on the main process only; its result, or its error, on all."""
+    box: list[Any] = [None]
+    if is_main_process():
+        try:
+            box = [function()]
+        except ValueError as error:
+            box = [error]
+    broadcast_object_list(box)
+    if isinstance(box[0], ValueError):
+        raise box[0]
+    return box[0]
+
+
+def noise_floor(dataloader: DataLoader,
+                metrics: Sequence[Mapping[str, Any] | Metric],
+                num_images: int = 1000,
+                num_real: int | None = None,
+                splits: int = 5,
+                seed: int = 0,
+                progress: bool = True) -> dict[str, dict[str, float]]:
+    """What each set metric gives for *real* images in place of generated ones: no model can do better.
+
+    ``num_real + num_images`` real images are drawn and parted at random into the two sets, ``splits`` times. Where
+    the data set has fewer, both sets shrink in proportion and a line in the log says so (a Frechet distance of
+    smaller sets is larger). Model metrics have no such floor; they state a standard error.
+
+    Returns:
+        ``{figure: dict(mean=..., std=...)}`` over the splits.
+
+    Raises:
+        ValueError: fewer than two splits, or too few images.
+    """
+    if splits < 2:
+        raise ValueError(f'noise_floor: splits={splits}; two or more are needed for a spread.')
+    metrics = [copy.copy(metric) for metric in build_metrics(metrics) if isinstance(metric, SetMetric)]
+    dataset = dataloader.dataset
+    num_real = len(dataset) if num_real is None else num_real
+    total = num_real + num_images
+    if total > len(dataset) and not getattr(dataset, 'epoch_indexing', False):
+        scale = len(dataset) / total
+        print_log(f'noise_floor: the data set has {len(dataset)} images; comparing {int(num_real * scale)} with '
+                  f'{int(num_images * scale)} instead of {num_real} with {num_images}.', logger='current')
+        num_real, num_images = int(num_real * scale), int(num_images * scale)
+    if metrics:
+        for metric in metrics:
+            metric.reset()
+        collect_real(dataloader, metrics, num_real + num_images, progress)
+    return _on_main(lambda: _split_figures(metrics, num_real, num_images, splits, seed))
+
+
+def _split_figures(metrics: Sequence[SetMetric], num_real: int, num_images: int, splits: int,
+                   seed: int) -> dict[str, dict[str, float]]:
+    generator = torch.Generator().manual_seed(seed)
+    values: dict[str, list[float]] = {}
+    for _ in range(splits):
+        order = torch.randperm(num_real + num_images, generator=generator)
+        for metric in metrics:
+            if min(num_real, num_images) < metric.minimum:
+                raise ValueError(f'noise_floor: {type(metric).__name__} needs at least {metric.minimum} images in each '
+                                 f'set, got {num_real} and {num_images}.')
+            rows = metric.rows(True)
+            real, other = ({key: value[part] for key, value in rows.items()}
+                           for part in (order[:num_real], order[num_real:]))
+            for name, value in metric.distance(real, other).items():
+                values.setdefault(name, []).append(value)
+    floors = {name: torch.tensor(found, dtype=torch.float64) for name, found in values.items()}
+    return {name: dict(mean=found.mean().item(), std=found.std().item()) for name, found in floors.items()}
