@@ -91,24 +91,31 @@ def evaluate(model: Any,
 
 
 def collect_real(dataloader: DataLoader, metrics: Sequence[SetMetric], num_real: int | None = None,
-                 progress: bool = True) -> None:
-    """Give the metrics the real images, unless they have them from an earlier call with the same data."""
+                 progress: bool = True) -> Tensor | None:
+    """Give the metrics the real images, unless they have them from an earlier call with the same data.
+
+    Returns:
+        The labels (zeros without) on the main process; None where nothing was to do.
+    """
     key = (id(dataloader.dataset), num_real)
     metrics = [metric for metric in metrics if metric.real_key != key]
     if not metrics:
-        return
+        return None
     for metric in metrics:
         metric.reset()
     indices, loader = shard_loader(dataloader, num_real)
+    device, labels = _device(metrics), []
     with Progress(len(indices), 'real images', enabled=progress) as bar, torch.inference_mode():
         for batch in loader:
-            images = batch['inputs'].to(_device(metrics))
+            images = batch['inputs'].to(device)
+            labels.append(batch.get('labels', torch.zeros(len(images), dtype=torch.long)))
             for metric in metrics:
                 metric.update(images, real=True)
             bar.update(len(images))
     for metric in metrics:
         _gather(metric, real=True)
         metric.real_key = key
+    return gather_rows(dict(labels=torch.cat(labels)) if labels else {}).get('labels')
 
 
 def _device(metrics: Sequence[SetMetric]) -> torch.device:
@@ -165,11 +172,12 @@ def noise_floor(dataloader: DataLoader,
                 splits: int = 5,
                 seed: int = 0,
                 progress: bool = True) -> dict[str, dict[str, float]]:
-    """What each set metric gives for *real* images in place of generated ones: no model can do better.
+    """What each set metric gives for *real* images in place of generated ones: no model can be expected to do better.
 
-    ``num_real + num_images`` real images are drawn and parted at random into the two sets, ``splits`` times. Where
-    the data set has fewer, both sets shrink in proportion and a line in the log says so (a Frechet distance of
-    smaller sets is larger). Model metrics have no such floor; they state a standard error.
+    ``num_real + num_images`` real images are drawn and parted at random into the two sets, ``splits`` times. If they
+    have labels, both sets get the same share of each, as generated images do. Where the data set has fewer images,
+    both sets shrink in proportion and a line in the log says so (a Frechet distance of smaller sets is larger).
+    Model metrics have no such floor; they state a standard error.
 
     Returns:
         ``{figure: dict(mean=..., std=...)}`` over the splits.
@@ -188,26 +196,36 @@ def noise_floor(dataloader: DataLoader,
         print_log(f'noise_floor: the data set has {len(dataset)} images; comparing {int(num_real * scale)} with '
                   f'{int(num_images * scale)} instead of {num_real} with {num_images}.', logger='current')
         num_real, num_images = int(num_real * scale), int(num_images * scale)
-    if metrics:
-        for metric in metrics:
-            metric.reset()
-        collect_real(dataloader, metrics, num_real + num_images, progress)
-    return _on_main(lambda: _split_figures(metrics, num_real, num_images, splits, seed))
+    if not metrics:
+        return {}
+    for metric in metrics:
+        metric.reset()
+    labels = collect_real(dataloader, metrics, num_real + num_images, progress)
+    return _on_main(lambda: _split_figures(metrics, labels, num_real, num_images, splits, seed))
 
 
-def _split_figures(metrics: Sequence[SetMetric], num_real: int, num_images: int, splits: int,
+def stratified_split(labels: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Part 0 ... len(labels) - 1 at random in ``size`` and the rest, each label in proportion."""
+    order = torch.randperm(len(labels), generator=generator)
+    order = order[labels[order].argsort(stable=True)]
+    # Walk through the labels and give every (N / size)-th to the first part: exactly `size` in all.
+    steps = torch.arange(len(order) + 1) * size // len(order)
+    first = steps[1:] > steps[:-1]
+    return order[first], order[~first]
+
+
+def _split_figures(metrics: Sequence[SetMetric], labels: Tensor, num_real: int, num_images: int, splits: int,
                    seed: int) -> dict[str, dict[str, float]]:
     generator = torch.Generator().manual_seed(seed)
     values: dict[str, list[float]] = {}
     for _ in range(splits):
-        order = torch.randperm(num_real + num_images, generator=generator)
+        parts = stratified_split(labels, num_real, generator)
         for metric in metrics:
             if min(num_real, num_images) < metric.minimum:
                 raise ValueError(f'noise_floor: {type(metric).__name__} needs at least {metric.minimum} images in each '
                                  f'set, got {num_real} and {num_images}.')
             rows = metric.rows(True)
-            real, other = ({key: value[part] for key, value in rows.items()}
-                           for part in (order[:num_real], order[num_real:]))
+            real, other = ({key: value[part] for key, value in rows.items()} for part in parts)
             for name, value in metric.distance(real, other).items():
                 values.setdefault(name, []).append(value)
     floors = {name: torch.tensor(found, dtype=torch.float64) for name, found in values.items()}

