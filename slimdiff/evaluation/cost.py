@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import get_shape
+from fvcore.nn.jit_handles import einsum_flop_jit, get_shape
 from torch import Tensor, nn
 
 from slimdiff.evaluation.common import eval_mode
@@ -103,6 +103,16 @@ def _matmul_macs(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     return Counter(matmul=prod(get_shape(outputs[0])) * get_shape(inputs[0])[-1])
 
 
+def _einsum_macs(inputs: list[Any], outputs: list[Any]) -> Any:
+    """Two operands: one MAC for every combination of all indices (fvcore rounds what numpy's planner prints)."""
+    terms = inputs[0].toIValue().replace(' ', '').split('->')[0].split(',')
+    if len(terms) != 2 or any('.' in term for term in terms):
+        return einsum_flop_jit(inputs, outputs)
+    shapes = [get_shape(tensor) for tensor in inputs[1].node().inputs()]
+    sizes = {letter: size for term, shape in zip(terms, shapes) for letter, size in zip(term, shape)}
+    return Counter(einsum=prod(sizes.values()))
+
+
 class _Call(nn.Module):
     """Positional inputs for the tracer, keyword arguments and structured outputs handled here."""
 
@@ -143,6 +153,7 @@ def count_cost(module: nn.Module, *inputs: Any, **kwargs: Any) -> Cost:
     analysis.set_op_handle('aten::scaled_dot_product_attention', _attention_macs)
     analysis.set_op_handle('aten::baddbmm', _baddbmm_macs)
     analysis.set_op_handle('aten::matmul', _matmul_macs)
+    analysis.set_op_handle('aten::einsum', _einsum_macs)
     # fvcore warns of every elementwise operator; those that count as zero are in Cost.uncounted.
     with eval_mode(call), torch.no_grad(), _quiet('fvcore.nn.jit_analysis'):
         counts = analysis.by_module_and_operator()

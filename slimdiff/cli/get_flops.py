@@ -1,0 +1,73 @@
+"""``slimdiff get_flops``: parameters and MACs of a config's network."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import DictAction
+from torch import Tensor, nn
+
+from slimdiff.evaluation.cost import Cost, count_cost, human
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='slimdiff get_flops',
+        description='Print the parameters and multiply-accumulates (MACs; FLOPs = 2 x MACs) of one forward pass of the '
+        "config's UNet on one sample, in both conventions: published (convolutions and linear layers, what ptflops "
+        'counts) and with the products of attention.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--json', metavar='FILE', help='also write all counts there')
+    parser.add_argument('--depth', type=int, default=1, help='levels of modules in the table (0: the total alone)')
+    parser.add_argument('--context-length', type=int, default=1,
+                        help='tokens of encoder_hidden_states, for networks with cross-attention (CLIP text: 77)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='change the config, e.g. model.unet.sample_size=64')
+    return parser.parse_args(argv)
+
+
+def unet_inputs(unet: nn.Module, context_length: int = 1) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Zeros for one sample, by the UNet's config: positional and keyword arguments."""
+    config = unet.config
+    inputs = (torch.zeros(1, config.in_channels, config.sample_size, config.sample_size), torch.tensor([0]))
+    kwargs: dict[str, Tensor] = {}
+    if config.get('num_classes'):
+        kwargs['class_labels'] = torch.tensor([0])
+    if config.get('context_channels'):
+        kwargs['encoder_hidden_states'] = torch.zeros(1, context_length, config.context_channels)
+    return inputs, kwargs
+
+
+def unet_cost(model: Any, context_length: int = 1) -> Cost:
+    """Cost of the ``unet`` of a built algorithm."""
+    inputs, kwargs = unet_inputs(model.unet, context_length)
+    return count_cost(model.unet, *inputs, **kwargs)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = parse_args(argv)
+    # Here, not above: `--help` answers at once.
+    from slimdiff.configuration import load_config
+    from slimdiff.registry import MODELS
+
+    config = load_config(args.config, args.cfg_options)
+    model = MODELS.build(config.model)
+    cost = unet_cost(model, args.context_length)
+    shape = unet_inputs(model.unet)[0][0].shape[1:]
+    print(cost.table(args.depth))
+    print(f'\ninput          {"x".join(map(str, shape))}, one sample')
+    print(f'parameters     {human(cost.params)} ({cost.params:,})')
+    print(f'MACs           {human(cost.published)} published convention (convolutions and linear layers)')
+    print(f'               {human(cost.with_attention)} with the products of attention')
+    if args.json:
+        path = Path(args.json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(dict(config=str(args.config), input=list(shape), **cost.to_dict()), indent=1) + '\n')
+        print(f'written        {path}')
+    return 0

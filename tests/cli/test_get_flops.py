@@ -1,0 +1,69 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from slimdiff.cli.get_flops import main, unet_cost, unet_inputs
+from slimdiff.registry import MODELS
+
+UNET = dict(type='UNet', sample_size=16, stages=[dict(channels=16, blocks=1), dict(channels=32, blocks=1, heads=2)],
+            norm_groups=8, downsampler=dict(type='ConvDown'), upsampler=dict(type='NearestConvUp'))
+CONFIG = f'model = dict(type="DiffusionModel", num_classes=5, unet={UNET!r})\n'
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'tiny.py'
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def test_published_macs_equal_a_count_by_hooks():
+    model = MODELS.build(dict(type='DiffusionModel', num_classes=5, unet=UNET)).eval()
+    total = 0
+
+    def count(module, inputs, output):
+        nonlocal total
+        if isinstance(module, (torch.nn.Conv1d, torch.nn.Conv2d)):
+            total += output.numel() * module.weight[0].numel()
+        elif isinstance(module, torch.nn.Linear):
+            total += output.numel() * module.in_features
+
+    hooks = [module.register_forward_hook(count) for module in model.unet.modules()]
+    inputs, kwargs = unet_inputs(model.unet)
+    assert kwargs['class_labels'].tolist() == [0]
+    with torch.no_grad():
+        model.unet(*inputs, **kwargs)
+    for hook in hooks:
+        hook.remove()
+    expected = total
+    cost = unet_cost(model)
+    assert cost.published == expected
+    assert cost.params == sum(p.numel() for p in model.unet.parameters())
+    assert cost.with_attention > cost.published
+    assert {'stem', 'down1', 'down2', 'mid', 'up1'} <= {m.name for m in cost.modules}
+
+
+def test_command_prints_both_conventions_and_writes_json(config, tmp_path, capsys):
+    out = tmp_path / 'sub' / 'cost.json'
+    assert main([config, '--json', str(out), '--depth', '1']) == 0
+    text = capsys.readouterr().out
+    assert 'published convention' in text and 'with the products of attention' in text and 'down1' in text
+    data = json.loads(out.read_text())
+    assert data['macs_with_attention'] > data['macs_published'] > 0 and data['input'] == [3, 16, 16]
+    assert {'name', 'type', 'params', 'macs_published', 'macs_with_attention'} == data['modules'][0].keys()
+
+    assert main([config, '--depth', '0', '--json', str(out), '--cfg-options', 'model.unet.sample_size=32']) == 0
+    assert 'down1' not in capsys.readouterr().out
+    assert json.loads(out.read_text())['input'] == [3, 32, 32]
+
+
+def test_the_tool_runs_from_any_directory(config, tmp_path):
+    tool = Path(__file__).parents[2] / 'tools/analysis_tools/get_flops.py'
+    done = subprocess.run([sys.executable, str(tool), config, '--depth', '0'], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert 'MACs' in done.stdout
