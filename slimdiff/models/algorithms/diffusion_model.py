@@ -103,6 +103,12 @@ class DiffusionModel(BaseModel):
     def device(self) -> torch.device:
         return next(self.unet.parameters()).device
 
+    def train(self, mode: bool = True) -> DiffusionModel:
+        """As in PyTorch, except that the frozen first stage stays in evaluation mode."""
+        super().train(mode)
+        self.autoencoder.eval()
+        return self
+
     def trained_modules(self) -> dict[str, nn.Module]:
         """The modules that the optimizer trains and that an EMA covers."""
         return {'unet': self.unet}
@@ -217,7 +223,6 @@ class DiffusionModel(BaseModel):
 
     # ---- sampling ---------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def sample(self,
                indices: Sequence[int],
                seed: int = 0,
@@ -250,8 +255,10 @@ class DiffusionModel(BaseModel):
                          self.guidance_scale if guidance_scale is None else guidance_scale)
         training, _ = self.training, self.eval()
         try:
-            latents = denoise(lambda x, t: predict(x, t).float(), sampler, noise,
-                              self.num_steps if num_steps is None else num_steps, generators, on_step=on_step)
+            with torch.inference_mode():
+                images = self.decode(denoise(
+                    lambda x, t: predict(x, t).float(), sampler, noise,
+                    self.num_steps if num_steps is None else num_steps, generators, on_step=on_step))
         finally:
             self.train(training)
-        return self.decode(latents)
+        return images.clone()  # an ordinary tensor: inference tensors can't enter autograd

@@ -1,0 +1,16 @@
+# What the 32x32 PhotoPatches models share; configs/{sd,lite_ldm}/photo_patches.py say the UNet's widths and resamplers.
+
+model = dict(
+    type='DiffusionModel',
+    num_classes=12,  # the default photos of PhotoPatches
+    class_dropout=0.1,
+    noise_scheduler=dict(type='DDPMScheduler', beta_schedule='linear'),  # Ho et al. 2020, for pixels
+    sampler=dict(type='DDIMScheduler'),
+    num_steps=50,
+    # Standard deviation of the patches: without this preconditioning small networks keep a colour error at high noise.
+    sigma_data=0.5,
+    unet=dict(
+        type='UNet',
+        sample_size=32,
+        norm_groups=8,
+        mid_heads=4))

@@ -1,0 +1,140 @@
+"""``slimdiff sample CONFIG CHECKPOINT``: images from a checkpoint, as PNG files, one npz or a grid.
+
+Image i of a seed is always the same, so a PNG folder that was interrupted is completed by the same command, on any
+number of ranks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from slimdiff.cli.common import add_config_arguments, add_launcher_argument, load_checked_config, runs_cleanly
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='slimdiff sample', description='Generate images.')
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='a .pth of train, or a folder of save_pretrained')
+    parser.add_argument('--out', default='samples', help='a folder for PNG files, or a file: *.npz, or *.png (a grid)')
+    parser.add_argument('-n', '--num', type=int, default=16, help='how many images')
+    parser.add_argument('--labels', help='class labels, as 0,3,3,7 (repeated as needed); default: all in turn')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--scheduler', help='a diffusers scheduler, such as DPMSolverMultistepScheduler')
+    parser.add_argument('--steps', type=int, help='denoising steps')
+    parser.add_argument('--guidance', type=float, help='classifier-free guidance scale; 1 is none')
+    parser.add_argument('--batch-size', type=int, default=64, help='on each rank; does not change the images')
+    parser.add_argument('--weights', choices=('ema', 'online'), default='ema')
+    parser.add_argument('--zoom', type=int, default=1, help='enlarge the pixels of a grid')
+    parser.add_argument('--amp', action='store_true', help='bf16 autocast')
+    parser.add_argument('--overwrite', action='store_true', help='replace images of other settings in --out')
+    add_launcher_argument(parser)
+    args = parser.parse_args(argv)
+    for name in ('num', 'batch_size', 'zoom'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}')
+    return args
+
+
+def build_model(args: argparse.Namespace, cfg: Any) -> Any:
+    """The model of the config with the weights of the checkpoint, on this rank's device."""
+    import torch
+    from mmengine.device import get_device
+
+    from slimdiff.engine.checkpoint import load_weights
+    from slimdiff.models import UNet
+    from slimdiff.registry import MODELS
+    model = MODELS.build(cfg.model)
+    if Path(args.checkpoint).is_dir():
+        model.unet.load_state_dict(UNet.from_pretrained(args.checkpoint).state_dict())
+    else:
+        load_weights(model, args.checkpoint, args.weights)
+    return model.to(torch.device(get_device())).eval()
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the images depend on; written beside them."""
+    keys = ('config', 'checkpoint', 'weights', 'labels', 'seed', 'scheduler', 'steps', 'guidance', 'amp')
+    return {key: getattr(args, key) for key in keys} | {'cfg_options': args.cfg_options}
+
+
+def labels_for(text: str | None, indices: list[int]) -> Any:
+    import torch
+    if text is None:
+        return None
+    try:
+        labels = [int(word) for word in text.split(',')]
+    except ValueError:
+        raise ValueError(f"--labels takes integers with commas between, such as 0,3,7; got '{text}'.") from None
+    return torch.tensor([labels[i % len(labels)] for i in indices])
+
+
+def prepare_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """Make the folder, or check that the images in it come from the same settings."""
+    note = folder / 'sampling.json'
+    if folder.is_dir() and any(folder.glob('*.png')):
+        before = json.loads(note.read_text()) if note.exists() else None
+        if before != settings:
+            if not overwrite:
+                differs = 'unknown settings' if before is None else ', '.join(
+                    f'{k}={before.get(k)!r}' for k in settings if before.get(k) != settings[k])
+                raise ValueError(f'{folder} already holds images made with {differs}. Choose another --out, or '
+                                 '--overwrite to replace them.')
+            for image in folder.glob('*.png'):
+                image.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(settings, indent=1) + '\n')
+
+
+@runs_cleanly
+def main(argv: list[str] | None = None) -> int:
+    """Sample; returns the exit status."""
+    args = parse(argv)
+    cfg = load_checked_config(args)
+
+    import torch
+    from mmengine.dist import barrier, is_main_process
+
+    from slimdiff.engine.distributed import init_distributed
+    from slimdiff.evaluation.common import evaluating, gather_rows, shard
+    from slimdiff.evaluation.progress import Progress
+    from slimdiff.sampling.images import save_grid, save_png, to_uint8
+    init_distributed(args.launcher)
+    model = build_model(args, cfg)
+    out = Path(args.out)
+    to_folder = out.suffix not in ('.npz', '.png')
+    if to_folder and is_main_process():
+        prepare_folder(out, settings_of(args), args.overwrite)
+    barrier()
+
+    indices = list(shard(args.num))
+    if to_folder:
+        indices = [i for i in indices if not (out / f'{i:06d}.png').exists()]
+    sampling = {'num_steps': args.steps, 'guidance_scale': args.guidance,
+                'scheduler': dict(type=args.scheduler) if args.scheduler else None}
+    made = []
+    with Progress(len(indices), 'sampling') as bar, evaluating(model, args.amp):
+        for start in range(0, len(indices), args.batch_size):
+            part = indices[start:start + args.batch_size]
+            images = to_uint8(model.sample(part, seed=args.seed, labels=labels_for(args.labels, part), **sampling))
+            if to_folder:
+                for i, image in zip(part, images):
+                    save_png(image, out / f'{i:06d}.png')
+            else:
+                made.append(images.cpu())
+            bar.update(len(part))
+    if not to_folder:
+        rows = gather_rows({'images': torch.cat(made)} if made else {})
+        if is_main_process():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            if out.suffix == '.npz':
+                import numpy as np
+                np.savez(out, images=rows['images'].permute(0, 2, 3, 1).numpy(), settings=json.dumps(settings_of(args)))
+            else:
+                save_grid(rows['images'], out, zoom=args.zoom)
+    barrier()
+    if is_main_process():
+        print(f'{args.num} images in {out}')
+    return 0

@@ -1,0 +1,59 @@
+"""``slimdiff test CONFIG CHECKPOINT``: the metrics of a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from slimdiff.cli.common import add_config_arguments, add_launcher_argument, load_checked_config, runs_cleanly
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='slimdiff test', description='Measure a checkpoint.')
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint')
+    parser.add_argument('--weights', choices=('ema', 'online'), default='ema')
+    parser.add_argument('--num-images', type=int, help='images to generate, in place of the config\'s test_cfg')
+    parser.add_argument('--steps', type=int, help='denoising steps')
+    parser.add_argument('--scheduler', help='a diffusers scheduler, such as DPMSolverMultistepScheduler')
+    parser.add_argument('--guidance', type=float, help='classifier-free guidance scale')
+    parser.add_argument('--seed', type=int, help='seed of the generated images')
+    parser.add_argument('--amp', action='store_true', help='bf16 autocast')
+    parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/<config name>/test)')
+    parser.add_argument('--json', help='also write the figures to this file')
+    add_launcher_argument(parser)
+    return parser.parse_args(argv)
+
+
+@runs_cleanly
+def main(argv: list[str] | None = None) -> int:
+    """Test; prints a table and returns the exit status."""
+    args = parse(argv)
+    cfg = load_checked_config(args)
+    cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem / 'test')
+    for key, value in (('num_images', args.num_images), ('seed', args.seed)):
+        if value is not None:
+            cfg.test_cfg[key] = value
+    sampling = dict(cfg.test_cfg.get('sampling') or {})
+    sampling |= {key: value for key, value in (('num_steps', args.steps), ('guidance_scale', args.guidance))
+                 if value is not None}
+    if args.scheduler:
+        sampling['scheduler'] = dict(type=args.scheduler)
+    cfg.test_cfg.sampling = sampling
+    cfg.test_cfg.amp = args.amp
+
+    from mmengine.dist import is_main_process
+
+    from slimdiff.engine import SlimRunner
+    from slimdiff.engine.checkpoint import load_weights
+    runner = SlimRunner.from_cfg(cfg)
+    load_weights(runner.unwrapped_model, args.checkpoint, args.weights)
+    figures = runner.test()
+    if is_main_process():
+        width = max(map(len, figures))
+        print('\n'.join(f'{name:<{width}}  {value:.6g}' for name, value in figures.items()))
+        if args.json:
+            Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+            Path(args.json).write_text(json.dumps(figures, indent=1) + '\n')
+    return 0
