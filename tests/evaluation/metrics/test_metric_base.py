@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -55,3 +57,17 @@ def test_autocast_does_not_move_the_statistics(cls):
         cast.update(images, real=True)
     for key, value in plain.rows(True).items():
         torch.testing.assert_close(cast.rows(True)[key], value, rtol=0, atol=0)
+
+
+def test_the_metric_of_the_docs_works():
+    page = (Path(__file__).parents[3] / 'docs/en/user_guides/metrics.md').read_text()
+    code = page.split('## Your own')[1].split('```python\n')[1].split('```')[0]
+    scope: dict = {}
+    exec(code, scope)
+    try:
+        metric = scope['METRICS'].build(dict(type='Brightness'))
+        metric.update(torch.zeros(3, 3, 4, 4), real=True)
+        metric.update(torch.full((2, 3, 4, 4), 0.25), real=False)
+        assert metric.compute() == {'brightness': 0.25}
+    finally:
+        scope['METRICS'].module_dict.pop('Brightness', None)
