@@ -8,9 +8,12 @@ A misspelt ``type`` or argument raises :class:`RegistryError`, which names the n
 
 from __future__ import annotations
 
+import ast
 import difflib
+import functools
 import inspect
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Callable, Iterable
 
 from mmengine.config import ConfigDict
 from mmengine.registry import DATASETS as MM_DATASETS
@@ -48,41 +51,94 @@ def known_names(registry: Registry) -> list[str]:
     return sorted(names)
 
 
-def accepted_arguments(cls: type) -> set[str] | None:
-    """Names of the keyword arguments that ``cls(...)`` takes; None if it takes any.
+@functools.cache
+def declared_arguments(cls: Callable) -> tuple[frozenset[str], bool]:
+    """Names of the keyword arguments that ``cls(...)`` declares, and whether it takes others too.
 
-    ``**kwargs`` is followed through the base classes: it counts as "any" only where the last
-    ``__init__`` of the chain has it too.
+    ``**kwargs`` is followed into the base class where ``__init__`` does nothing with it but
+    ``super().__init__(..., **kwargs)`` (names taken out with ``kwargs.pop('x')`` count as declared).
+    Anything else that is done with ``**kwargs`` means that any name may be right.
     """
     names: set[str] = set()
-    bases = cls.__mro__ if inspect.isclass(cls) else (cls,)
-    for base in bases:
-        init = base.__dict__.get('__init__') if inspect.isclass(base) else base
-        if init is None or base is object:
-            continue
+    taken: set[str] = set()
+    for init in _initialisers(cls):
         try:
             parameters = list(inspect.signature(init).parameters.values())
-        except (TypeError, ValueError):
-            return None
-        names |= {
-            p.name for p in parameters
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != 'self'
-        }
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return names
-    return None
+        except (TypeError, ValueError):  # built in C
+            return frozenset(names), True
+        if inspect.isclass(cls):
+            parameters = parameters[1:]  # self, whatever its name
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - taken
+        rest = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
+        if rest is None:
+            return frozenset(names), False
+        followed = _passed_to_super(init, rest) if inspect.isclass(cls) else None
+        if followed is None:
+            return frozenset(names), True
+        popped, fixed = followed
+        names |= popped
+        taken |= fixed - names
+    return frozenset(names), False
 
 
-def check_arguments(cls: type, given: Iterable[str]) -> None:
+def _initialisers(cls: Callable) -> list[Callable]:
+    """The ``__init__`` functions that ``cls(...)`` reaches, first called first; ``cls`` itself if it is a function."""
+    if not inspect.isclass(cls):
+        return [cls]
+    if not any('__init__' in base.__dict__ for base in cls.__mro__ if base is not object) \
+            and cls.__new__ is not object.__new__:
+        return [cls.__new__]
+    return [base.__dict__['__init__'] for base in cls.__mro__
+            # nn.Module declares *args and **kwargs but refuses both.
+            if '__init__' in base.__dict__ and base is not object
+            and f'{base.__module__}.{base.__name__}' != 'torch.nn.modules.module.Module']
+
+
+def _passed_to_super(init: Callable, rest: str) -> tuple[set[str], set[str]] | None:
+    """What ``init`` does with its ``**rest``: (names popped from it, names it gives to super().__init__ itself).
+
+    None if it does anything but pass it on, or if the source cannot be read.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    popped: set[str] = set()
+    fixed: set[str] = set()
+    uses = sum(isinstance(node, ast.Name) and node.id == rest for node in ast.walk(tree))
+    passed_on = False
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        if not isinstance(call.func, ast.Attribute):
+            continue
+        owner = call.func.value
+        if call.func.attr in ('pop', 'get') and isinstance(owner, ast.Name) and owner.id == rest \
+                and call.args and isinstance(call.args[0], ast.Constant):
+            popped.add(str(call.args[0].value))
+            uses -= 1
+        elif call.func.attr == '__init__' and isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) \
+                and owner.func.id == 'super' and any(
+                    k.arg is None and isinstance(k.value, ast.Name) and k.value.id == rest for k in call.keywords):
+            fixed |= {k.arg for k in call.keywords if k.arg is not None}
+            passed_on = True
+            uses -= 1
+    return (popped, fixed) if passed_on and uses == 0 else None
+
+
+def accepted_arguments(cls: Callable) -> frozenset[str] | None:
+    """Names of the keyword arguments that ``cls(...)`` takes; None if it takes any."""
+    names, takes_others = declared_arguments(cls)
+    return None if takes_others else names
+
+
+def check_arguments(cls: Callable, given: Iterable[str]) -> None:
     """Raise :class:`RegistryError` if ``cls`` does not take an argument of that name."""
     accepted = accepted_arguments(cls)
     if accepted is None:
         return
     for name in given:
         if name not in accepted:
-            raise RegistryError(
-                f"{cls.__name__} takes no argument '{name}'.{did_you_mean(name, accepted)} "
-                f'It takes: {", ".join(sorted(accepted))}.')
+            takes = f'It takes: {", ".join(sorted(accepted))}.' if accepted else 'It takes none.'
+            raise RegistryError(f"{cls.__name__} takes no argument '{name}'.{did_you_mean(name, accepted)} {takes}")
 
 
 def plain(value):

@@ -1,0 +1,129 @@
+"""What the commands share: arguments, the checked config, and errors that a user can read."""
+
+from __future__ import annotations
+
+import argparse
+import dis
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+PACKAGE = Path(__file__).resolve().parents[1]
+DEBUG_HINT = 'SLIMDIFF_DEBUG=1 or --debug shows the traceback.'
+# What the package raises on purpose; a TypeError or KeyError, say, is a bug wherever it comes from.
+EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, ImportError)
+
+
+class KeyValues(argparse.Action):
+    """``KEY=VALUE ...`` into a dict; values are read as mmengine's ``DictAction`` reads them."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        from mmengine.config import DictAction  # late: mmengine imports torch, and `--help` need not wait for that
+        options = dict(getattr(namespace, self.dest, None) or {})
+        for text in values:
+            key, equals, value = text.partition('=')
+            if not equals or not key:
+                raise argparse.ArgumentError(
+                    self, f"expected KEY=VALUE, got '{text}' (the config and the checkpoint come before --cfg-options)")
+            try:
+                options[key] = DictAction._parse_iterable(value)
+            except AssertionError as error:
+                raise argparse.ArgumentError(self, f'{key}: {error}') from None
+        setattr(namespace, self.dest, options)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add CONFIG, ``--cfg-options`` and ``--debug``."""
+    parser.add_argument('config', help='config file; one of slimdiff\'s own is found from any folder')
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE',
+                        help='override the config, as model.num_steps=20 or model.unet.stages.0.channels=32; '
+                        'lists as "[1,2]"')
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+
+
+def add_launcher_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--launcher``, and the ``--local_rank`` that older launchers pass."""
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
+                        help='how the processes were started; tools/dist_train.sh and slurm_train.sh set it')
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+
+
+def load_checked_config(args: argparse.Namespace) -> Config:
+    """The config of ``args.config`` with ``args.cfg_options`` and ``args.launcher``, its names checked.
+
+    Raises:
+        ConfigError: not found, not readable, or a misspelt name.
+    """
+    from slimdiff.configuration import check_config, load_config
+    cfg = load_config(args.config, args.cfg_options)
+    check_config(cfg)
+    if getattr(args, 'launcher', None) is not None:
+        cfg.launcher = args.launcher
+    if getattr(args, 'local_rank', None) is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return cfg
+
+
+def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
+    """Decorator of a command's ``main(argv=None) -> int``: an expected error is a message and exit status 2.
+
+    Ctrl-C is 130, a closed pipe (``| head``) 141. Errors that nobody foresaw keep their traceback.
+    """
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        argv = list(sys.argv[1:] if argv is None else argv)
+        debug = '--debug' in argv or os.environ.get('SLIMDIFF_DEBUG', '0') not in ('', '0')
+        argv = [word for word in argv if word != '--debug']
+        try:
+            status = main(argv)
+            sys.stdout.flush()
+            return status
+        except KeyboardInterrupt:
+            print('\nInterrupted.', file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            # Python flushes stdout once more at exit; give it something that takes it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except Exception as error:
+            if debug or not is_expected(error):
+                raise
+            report(error, main.__module__.rpartition('.')[2])
+            return 2
+
+    return wrapped
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether slimdiff itself raised ``error``, with a ``raise`` statement, or a file could not be opened."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return True
+    if not isinstance(error, EXPECTED):
+        return False
+    trace = error.__traceback__
+    if trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    return (PACKAGE in Path(code.co_filename).resolve().parents
+            and dis.opname[code.co_code[trace.tb_lasti]] == 'RAISE_VARARGS')
+
+
+def report(error: Exception, command: str) -> None:
+    """Print the message of an expected error; in full on the first rank only."""
+    rank = os.environ.get('RANK', '0')
+    text = str(error) or traceback.format_exception_only(error)[0].strip()
+    if rank == '0':
+        print(f'slimdiff {command}: error: {text}\n{DEBUG_HINT}', file=sys.stderr)
+    else:
+        print(f'slimdiff {command} [rank {rank}]: error: {text.splitlines()[0]}', file=sys.stderr)

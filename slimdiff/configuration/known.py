@@ -1,0 +1,116 @@
+"""What a Runner's config may hold: its keys, and the registry that each place is built from."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+
+import mmengine.registry
+from mmengine.registry import Registry
+
+import slimdiff.registry
+
+# Keys that mmengine's Runner takes from `cfg` itself, beside the arguments of its constructor.
+EXTRA_TOP_KEYS = {
+    'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
+    'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', '_base_', '_scope_'
+}
+
+# A place in the config -> the kinds of registry that it is built from. '*' stands for one key or list index.
+PLACES = {
+    'model': ('model', ),
+    'data_preprocessor': ('model', ),
+    'model_wrapper_cfg': ('model_wrapper', ),
+    'optim_wrapper': ('optim_wrapper', ),
+    'optim_wrapper.optimizer': ('optimizer', ),
+    'optim_wrapper.constructor': ('optimizer wrapper constructor', ),
+    'param_scheduler': ('parameter scheduler', ),
+    'param_scheduler.*': ('parameter scheduler', ),
+    'default_hooks.*': ('hook', ),
+    'custom_hooks.*': ('hook', ),
+    'visualizer': ('visualizer', ),
+    'visualizer.vis_backends.*': ('vis_backend', ),
+    'log_processor': ('log_processor', ),
+}
+for _phase in ('train', 'val', 'test'):
+    PLACES[f'{_phase}_cfg'] = ('loop', )
+    PLACES[f'{_phase}_dataloader.dataset'] = ('dataset', )
+    PLACES[f'{_phase}_dataloader.sampler'] = ('data sampler', )
+    PLACES[f'{_phase}_dataloader.batch_sampler'] = ('data sampler', )
+    PLACES[f'{_phase}_dataloader.collate_fn'] = ('function', )
+    PLACES[f'{_phase}_dataloader.worker_init_fn'] = ('function', )
+    PLACES[f'{_phase}_evaluator'] = ('evaluator', 'metric')
+    PLACES[f'{_phase}_evaluator.*'] = ('evaluator', 'metric')
+    PLACES[f'{_phase}_evaluator.metrics.*'] = ('metric', )
+
+# Arguments of slimdiff's own classes -> the kind of registry that they are built from.
+ARGUMENTS = {
+    'autoencoder': 'model', 'dataset': 'dataset', 'datasets': 'dataset', 'downsampler': 'resampler',
+    'extractor': 'extractor', 'loss_weight': 'loss', 'losses': 'loss', 'metrics': 'metric',
+    'noise_scheduler': 'scheduler', 'pipeline': 'transform', 'sampler': 'scheduler', 'scheduler': 'scheduler',
+    'transforms': 'transform', 'unet': 'model', 'upsampler': 'resampler',
+}
+
+# Dicts without a `type` that mmengine reads key by key.
+PLAIN_DICTS = {
+    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
+    'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
+    'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
+    'auto_scale_lr': {'base_batch_size', 'enable'},
+}
+
+# Places whose dict may leave the `type` out -> the types that are built then.
+DEFAULT_TYPES = {
+    'optim_wrapper': ('OptimWrapper', ),
+    'log_processor': ('LogProcessor', ),
+    'model_wrapper_cfg': ('MMDistributedDataParallel', ),
+    'train_cfg': ('EpochBasedTrainLoop', 'IterBasedTrainLoop'),
+    'val_cfg': ('ValLoop', ),
+    'test_cfg': ('TestLoop', ),
+    'val_evaluator': ('Evaluator', ),
+    'test_evaluator': ('Evaluator', ),
+}
+
+DEFAULT_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+
+# Keys that the builder of a kind of registry takes out before it calls the class.
+BUILDER_KEYS = {
+    'hook': {'priority'},
+    'parameter scheduler': {'convert_to_iter_based', 'epoch_length'},
+    'optim_wrapper': {'constructor', 'paramwise_cfg'},
+}
+
+
+@functools.cache
+def registries() -> dict[str, list[Registry]]:
+    """Kind ('model', 'hook', ...) -> the registries of slimdiff and of mmengine of that kind, ours first, filled."""
+    for module in ('runner', 'hooks', 'optim', 'dataset', 'visualization', 'evaluator', 'model'):
+        importlib.import_module(f'mmengine.{module}')
+    importlib.import_module('mmcv.transforms')
+    found: dict[str, list[Registry]] = {}
+    for home in (slimdiff.registry, mmengine.registry):
+        for registry in vars(home).values():
+            if isinstance(registry, Registry) and registry not in found.setdefault(registry.name, []):
+                registry.import_from_location()
+                found[registry.name].append(registry)
+    return found
+
+
+def kind_names(kinds: tuple[str, ...], scope: str | None = None) -> dict[str, Callable]:
+    """Every name that the registries of these kinds resolve (those of another default scope too)."""
+    names: dict[str, Callable] = {}
+    for kind in kinds:
+        for registry in registries().get(kind, []):
+            child = registry.children.get(scope)
+            for source in (registry, child):
+                if source is not None:
+                    names = {**source.module_dict, **names}
+    return names
+
+
+def runner_keys() -> set[str]:
+    """The top-level keys of a config that a Runner reads."""
+    from mmengine.runner import Runner
+    return (set(inspect.signature(Runner.__init__).parameters) | EXTRA_TOP_KEYS) - {'self', 'cfg'}

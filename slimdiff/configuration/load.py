@@ -1,0 +1,84 @@
+"""Find a config file and load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+import slimdiff
+from slimdiff.configuration.errors import ConfigError, shown
+from slimdiff.configuration.overrides import apply_overrides
+from slimdiff.registry import nearest
+
+PACKAGE = Path(slimdiff.__file__).resolve().parent
+
+
+def bundled_roots() -> list[Path]:
+    """Folders that hold the ``configs/`` of this installation: the checkout of an editable install, or the wheel's."""
+    checkout = PACKAGE.parent
+    candidates = [checkout] if (checkout / 'setup.py').is_file() else []
+    return [root for root in (*candidates, PACKAGE / '.mim') if (root / 'configs').is_dir()]
+
+
+def find_config(path: str | Path) -> Path:
+    """The file that ``path`` names: as it stands, else below the configs that came with slimdiff.
+
+    ``configs/sd/photo_patches.py``, ``sd/photo_patches.py`` and ``sd/photo_patches`` are the same there.
+
+    Raises:
+        ConfigError: no such file; names the nearest ones.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    if not path.is_absolute():
+        for root in bundled_roots():
+            for tail in (path, Path('configs') / path):
+                for candidate in (root / tail, (root / tail).with_suffix('.py')):
+                    if candidate.is_file():
+                        return candidate
+    known = known_configs()
+    short = {Path(name).stem: name for name in reversed(known)}
+    close = nearest(str(path), known) or [short[s] for s in nearest(path.stem, short)]
+    if path.is_dir():
+        close = [name for name in known if name.startswith(f'{path}/')] or close
+    hint = f'Did you mean {" or ".join(close)}?' if close else f'slimdiff has: {", ".join(known) or "none"}.'
+    what = 'is a folder' if path.is_dir() else 'is not there'
+    raise ConfigError(f"The config '{path}' {what} (looked in {Path.cwd()} and in the configs of slimdiff). {hint}")
+
+
+def known_configs() -> list[str]:
+    """Names of the configs that came with slimdiff, without their ``_base_``, such as configs/sd/photo_patches.py."""
+    names = {
+        file.relative_to(root).as_posix()
+        for root in bundled_roots() for file in (root / 'configs').rglob('*.py')
+        if '_base_' not in file.parts
+    }
+    return sorted(names)
+
+
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Load a config, with ``default_scope='slimdiff'`` unless it sets another.
+
+    Args:
+        path: see :func:`find_config`.
+        overrides: dotted keys and their values, as ``--cfg-options`` gives them.
+
+    Raises:
+        ConfigError: not found, not readable as a config, or an override of a key that is not there.
+    """
+    file = find_config(path)
+    try:
+        cfg = Config.fromfile(file)
+    except Exception as error:  # a config is code: whatever it raises is the config's error
+        hint = ''
+        if 'import' in str(error).lower() and file.suffix == '.py':
+            hint = ' A config of slimdiff is plain Python without import statements; use custom_imports=dict(...).'
+        raise ConfigError(f'{shown(file)}: cannot be read: {type(error).__name__}: {error}{hint}') from error
+    cfg.setdefault('default_scope', 'slimdiff')
+    if overrides:
+        apply_overrides(cfg, overrides)
+    return cfg

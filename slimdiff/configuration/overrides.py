@@ -1,0 +1,75 @@
+"""``--cfg-options``: dotted keys over a loaded config. A key that could have no effect is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from slimdiff.configuration.errors import ConfigError, shown
+from slimdiff.registry import did_you_mean
+
+
+def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
+    """Merge ``{'model.unet.stages.0.channels': 32}`` into ``cfg``.
+
+    Raises:
+        ConfigError: a key that is neither in the config nor taken by the class that stands there; a list index out of
+            range. ``cfg`` is then as it was.
+    """
+    for key in overrides:
+        _check_key(cfg, key)
+    try:
+        cfg.merge_from_dict(dict(overrides), allow_list_keys=True)
+    except (TypeError, KeyError, AssertionError) as error:
+        raise ConfigError(f'{_name(cfg)}: the overrides {", ".join(overrides)} do not fit: {error}') from error
+
+
+def _name(cfg: Config) -> str:
+    return shown(cfg.filename) if cfg.filename else 'config'
+
+
+def _check_key(cfg: Config, key: str) -> None:
+    node: Any = cfg
+    path: tuple[str, ...] = ()
+    owner: Callable | None = None
+    for part in key.split('.'):
+        where = '.'.join(path) or 'the top level'
+        if isinstance(node, (list, tuple)):
+            if not part.isdigit() or int(part) >= len(node):
+                raise ConfigError(f"{_name(cfg)}: --cfg-options {key}: {where} is a list of {len(node)}, so '{part}' "
+                                  f'must be an index from 0 to {len(node) - 1}.')
+            node = node[int(part)]
+        elif isinstance(node, Mapping) or node is cfg:
+            # Late: it fills the registries, which takes seconds, and most overrides do not need it.
+            if part not in node and part != '_delete_':
+                _check_new(cfg, node, part, path, owner, key)
+                return
+            if 'type' in node and path:
+                owner = _class_of(node, path, owner, cfg)
+            node = node.get(part)
+        elif node is None:
+            return  # a default of None that the override replaces by a dict
+        else:
+            raise ConfigError(f'{_name(cfg)}: --cfg-options {key}: {where} is {node!r}, it has no keys.')
+        path = (*path, part)
+
+
+def _class_of(node: Mapping[str, Any], path: tuple[str, ...], owner: Callable | None, cfg: Config) -> Callable | None:
+    from slimdiff.configuration.check import signature_at
+    return signature_at(node, path, owner, cfg.get('default_scope'))[1]
+
+
+def _check_new(cfg: Config, node: Any, part: str, path: tuple[str, ...], owner: Callable | None, key: str) -> None:
+    """Raise unless ``part``, which ``node`` does not have, is something that may stand there."""
+    from slimdiff.configuration.check import signature_at
+    signature, _ = signature_at(node, path, owner, cfg.get('default_scope'))
+    allowed = set(node)
+    if signature is not None:
+        if part in signature.names or (path and signature.takes_others and signature.complaint(part) is None):
+            return
+        allowed |= signature.names
+    where = '.'.join(path) or 'the top level of the config'
+    raise ConfigError(f"{_name(cfg)}: --cfg-options {key}: there is no '{part}' in {where}."
+                      f"{did_you_mean(part, allowed)} It may have: {', '.join(sorted(map(str, allowed)))}.")
