@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from slimdiff.datasets.transforms import LoadImage, PackImage, ResizeShortSide, to_rgb
+from slimdiff.registry import TRANSFORMS
+
+
+def load(path):
+    """RGB pixels of a file through LoadImage."""
+    return LoadImage()(dict(img_path=str(path)))['img'][:, :, ::-1]
+
+
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
+    values = np.array([[0, 257, 32896, 65535]], np.uint16)
+    for name in ('a.png', 'a.tif'):
+        Image.fromarray(values).save(tmp_path / name)
+        assert load(tmp_path / name)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize('dtype', [np.int32, np.float32])
+def test_32_bit_pixels_are_refused(tmp_path, dtype):
+    Image.fromarray(np.ones((4, 4), dtype)).save(tmp_path / 'a.tif')
+    with pytest.raises(ValueError, match='32 bit'):
+        load(tmp_path / 'a.tif')
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    pixels = np.array([[[200, 0, 0, 255], [200, 0, 0, 0], [200, 0, 0, 51]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'a.png')
+    # alpha 51 is 0.2: 0.2 * (200, 0, 0) + 0.8 * 255
+    assert load(tmp_path / 'a.png').tolist() == [[[200, 0, 0], [255, 255, 255], [244, 204, 204]]]
+    black = LoadImage(background=(0, 0, 0))(dict(img_path=str(tmp_path / 'a.png')))['img']
+    assert black[0, 1].tolist() == [0, 0, 0]
+
+
+def test_palette_with_and_without_transparency(tmp_path):
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), mode='P')
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.save(tmp_path / 'a.png')
+    assert load(tmp_path / 'a.png').tolist() == [[[10, 20, 30], [40, 50, 60], [70, 80, 90]]]
+    image.save(tmp_path / 'b.png', transparency=1)
+    assert load(tmp_path / 'b.png').tolist() == [[[10, 20, 30], [255, 255, 255], [70, 80, 90]]]
+
+
+def test_grey_grey_with_alpha_and_cmyk(tmp_path):
+    Image.fromarray(np.array([[7, 200]], np.uint8)).save(tmp_path / 'grey.png')
+    assert load(tmp_path / 'grey.png').tolist() == [[[7] * 3, [200] * 3]]
+    Image.merge('LA', [Image.new('L', (1, 1), 7), Image.new('L', (1, 1), 0)]).save(tmp_path / 'la.png')
+    assert load(tmp_path / 'la.png').tolist() == [[[255] * 3]]
+    Image.new('CMYK', (8, 8), (0, 255, 255, 0)).save(tmp_path / 'cmyk.tif')
+    assert load(tmp_path / 'cmyk.tif')[0, 0].tolist() == [255, 0, 0]
+    assert to_rgb(Image.new('1', (1, 1), 1)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[0x0112] = 6  # the camera was turned: show the stored image rotated by 90 degrees clockwise
+    image.save(tmp_path / 'a.png', exif=exif)
+    np.testing.assert_array_equal(load(tmp_path / 'a.png'), np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize('size, expected', [((80, 40), (32, 16)), ((40, 80), (16, 32)), ((16, 21), (16, 21)),
+                                            ((5, 5), (16, 16)), ((1000, 16), (1000, 16)), ((31, 100), (16, 52))])
+def test_resize_short_side(size, expected):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    out = ResizeShortSide(16)(dict(img=np.asarray(image)))['img']
+    np.testing.assert_array_equal(out, np.asarray(image.resize(expected, Image.Resampling.LANCZOS)))
+
+
+def test_pack_image_by_hand():
+    image = np.zeros((1, 2, 3), np.uint8)
+    image[0, 0] = (255, 0, 51)  # BGR
+    packed = PackImage()(dict(img=image, gt_label=np.int64(3), img_path='x'))
+    assert set(packed) == {'inputs', 'labels'} and packed['labels'] == 3 and packed['inputs'].dtype == torch.float32
+    torch.testing.assert_close(packed['inputs'][:, 0, 0], torch.tensor([-0.6, -1.0, 1.0]))
+    packed = PackImage(bgr_to_rgb=False)(dict(img=image))
+    torch.testing.assert_close(packed['inputs'][:, 0, 0], torch.tensor([1.0, -1.0, -0.6]))
+    assert 'labels' not in packed
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match='size must be an integer'):
+        ResizeShortSide(0)
+    with pytest.raises(ValueError, match=r'\(H, W, 3\), got \(4, 4\)'):
+        PackImage()(dict(img=np.zeros((4, 4), np.uint8)))
+
+
+def test_registered_next_to_those_of_mmcv():
+    for name in ('LoadImage', 'ResizeShortSide', 'PackImage', 'CenterCrop', 'RandomFlip'):
+        assert TRANSFORMS.get(name) is not None
