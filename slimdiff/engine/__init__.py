@@ -1,0 +1,28 @@
+"""The engine: runner, training loop, hooks, checkpoints."""
+
+from slimdiff.engine.checkpoint import CheckpointError, CheckpointWriteError, load_checkpoint, load_weights
+from slimdiff.engine.hooks import (
+    CheckpointHook,
+    EMAHook,
+    NonFiniteError,
+    NonFiniteGuardHook,
+    ProgressHook,
+    ReportHook,
+    SampleGridHook,
+    SpectrumPlotHook,
+    SpeedHook,
+    TrainLogHook,
+    ema_weights,
+)
+from slimdiff.engine.interrupt import TrainingInterrupted
+from slimdiff.engine.loops import IterTrainLoop
+from slimdiff.engine.optim_wrappers import Bf16OptimWrapper, SlimOptimWrapper
+from slimdiff.engine.runner import SlimRunner
+from slimdiff.engine.work_dir import WorkDirError
+
+__all__ = [
+    'Bf16OptimWrapper', 'CheckpointError', 'CheckpointHook', 'CheckpointWriteError', 'EMAHook', 'IterTrainLoop',
+    'NonFiniteError', 'NonFiniteGuardHook', 'ProgressHook', 'ReportHook', 'SampleGridHook', 'SlimOptimWrapper',
+    'SlimRunner', 'SpectrumPlotHook', 'SpeedHook', 'TrainLogHook', 'TrainingInterrupted', 'WorkDirError', 'ema_weights',
+    'load_checkpoint', 'load_weights'
+]

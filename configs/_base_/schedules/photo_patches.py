@@ -1,0 +1,27 @@
+# A short run on 32x32 PhotoPatches: about five minutes on two CPU cores. The *_10k configs are the longer schedule.
+
+train_cfg = dict(type='IterTrainLoop', max_iters=1500, val_interval=10_000, val_before_train=True)
+
+optim_wrapper = dict(
+    type='SlimOptimWrapper',
+    # A small network and few iterations: ten times the usual learning rate.
+    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, fused=True),
+    clip_grad=dict(max_norm=1.0))
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='LinearLR', start_factor=1.0, end_factor=0.01, by_epoch=False, begin=600, end=1500),
+]
+
+# No metric here is called FID: Inception's weights can't be assumed (docs/en/user_guides/metrics.md).
+val_evaluator = [
+    dict(type='FrechetDistance', extractor=dict(type='RandomConvExtractor')),
+    dict(type='LaplacianSWD'),
+    dict(type='RadialSpectrumDistance'),
+    dict(type='BandwiseDenoisingError', num_images=1000, stderr=False),
+]
+test_evaluator = val_evaluator
+# 25 DDIM steps: sampling for the metrics should not take longer than the training.
+val_cfg = dict(type='EvaluationLoop', num_images=384, num_real=2000, batch_size=64, sampling=dict(num_steps=25),
+               floor_splits=4)
+test_cfg = dict(type='EvaluationLoop', num_images=2000, num_real=2000, batch_size=64, floor_splits=4)

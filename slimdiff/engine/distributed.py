@@ -1,0 +1,72 @@
+"""What mmengine's distributed set-up lacks: CPU processes, and errors that reach every rank."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+from torch import distributed
+
+T = TypeVar('T')
+
+
+def init_cpu_process_group(launcher: str, timeout: float = 1800) -> None:
+    """Join a gloo process group, where there is no GPU: mmengine's own set-up calls ``torch.cuda.set_device``.
+
+    Does nothing with a GPU, without a launcher, under MPI, or when a group exists.
+
+    Raises:
+        ValueError: the variables that torchrun or SLURM set are missing.
+    """
+    if torch.cuda.is_available() or launcher not in ('pytorch', 'slurm') or distributed.is_initialized():
+        return
+    if launcher == 'slurm':
+        for name, source in (('RANK', 'SLURM_PROCID'), ('WORLD_SIZE', 'SLURM_NTASKS'), ('LOCAL_RANK', 'SLURM_LOCALID')):
+            os.environ.setdefault(name, os.environ.get(source, ''))
+        os.environ.setdefault('MASTER_PORT', '29500')
+        if 'MASTER_ADDR' not in os.environ:
+            nodes = subprocess.run(['scontrol', 'show', 'hostnames', os.environ.get('SLURM_NODELIST', '')],
+                                   capture_output=True, text=True, check=True)
+            os.environ['MASTER_ADDR'] = nodes.stdout.split()[0]
+    missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if not os.environ.get(name)]
+    if missing:
+        raise ValueError(f"launcher='{launcher}' but the environment lacks {', '.join(missing)}: use torchrun "
+                         '(tools/dist_train.sh) or srun (tools/slurm_train.sh).')
+    distributed.init_process_group('gloo', timeout=datetime.timedelta(seconds=timeout))
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """Call on the main process only; its result, or its ValueError, on all ranks (so that none waits for ever)."""
+    if get_world_size() == 1:
+        return function()
+    box: list[Any] = [None]
+    if is_main_process():
+        try:
+            box = [function()]
+        except ValueError as error:
+            box = [error]
+    broadcast_object_list(box)
+    if isinstance(box[0], ValueError):
+        raise box[0]
+    return box[0]
+
+
+def any_rank(value: int, device: torch.device | str = 'cpu') -> int:
+    """The largest ``value`` of all ranks. Collective."""
+    if get_world_size() == 1:
+        return value
+    tensor = torch.tensor(value, device=device)
+    distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+    return int(tensor)
+
+
+def wrapper_config(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """``model_wrapper_cfg`` that also works on CPU, where DDP takes no device ids."""
+    if torch.cuda.is_available():
+        return None if config is None else dict(config)
+    return {'type': 'MMDistributedDataParallel', **(config or {}), 'device_ids': None}

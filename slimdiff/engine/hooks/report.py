@@ -1,0 +1,87 @@
+"""What a run arrived at, next to the untrained network and to what real images give."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+
+from slimdiff.engine.checkpoint import atomic_write
+from slimdiff.registry import HOOKS
+
+_FLOOR = 'floor/'
+
+
+def split_floor(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Figures of the model, and the real-against-real floor by the same names."""
+    floor = {name.removeprefix(_FLOOR): value for name, value in metrics.items() if name.startswith(_FLOOR)}
+    return {name: value for name, value in metrics.items() if not name.startswith(_FLOOR)}, floor
+
+
+def report_table(final: Mapping[str, float], untrained: Mapping[str, float], floor: Mapping[str, float],
+                 iterations: int) -> str:
+    """One aligned table, a metric a row; what is unknown is a dash."""
+
+    def show(value: float | None, spread: float | None = None) -> str:
+        text = '-' if value is None else f'{value:.4g}'
+        return text if spread is None else f'{text} ± {spread:.2g}'
+
+    rows = [('metric', 'untrained', f'after {iterations} it', 'real against real')]
+    rows += [(name, show(untrained.get(name)), show(value), show(floor.get(name), floor.get(f'{name}_std')))
+             for name, value in final.items()]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return '\n'.join('  '.join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]).rstrip()
+                     for row in rows)
+
+
+@HOOKS.register_module()
+class ReportHook(Hook):
+    """At the end of training print a table of the metrics and write ``metrics.json`` into the work dir.
+
+    The loop's ``val_before_train=True`` measures the untrained network, the evaluation loop's ``floor_splits`` real
+    images against real ones; without them these columns are empty. All validations are kept, through resumes too.
+    """
+
+    # After the evaluation of the last iteration and everything else.
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.history: list[dict[str, Any]] = []
+        self.seconds = 0.0
+
+    def before_train(self, runner: Any) -> None:
+        self._start = time.monotonic()
+
+    def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
+        done = runner.iter
+        # A validation that is made up for after a resume replaces its first try.
+        self.history = [entry for entry in self.history if entry['iter'] != done]
+        self.history.append(dict(iter=done, metrics={k: float(v) for k, v in (metrics or {}).items()}))
+
+    def after_train(self, runner: Any) -> None:
+        if not is_main_process() or not self.history:
+            return
+        last = self.history[-1]
+        final, floor = split_floor(last['metrics'])
+        untrained = split_floor(next((e['metrics'] for e in self.history if e['iter'] == 0), {}))[0]
+        seconds = self.seconds + time.monotonic() - self._start
+        runner.logger.info('Metrics\n' + report_table(final, untrained, floor, last['iter']))
+        report = dict(config=str(runner.cfg.filename or ''), iterations=runner.iter, seed=runner.seed,
+                      train_seconds=round(seconds, 1), final=final, untrained=untrained, real_against_real=floor,
+                      history=self.history)
+        path = Path(runner.work_dir) / 'metrics.json'
+        text = json.dumps(report, indent=1) + '\n'
+        atomic_write(path, lambda file: file.write(text.encode()))
+        runner.logger.info(f'Written {path}')
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint['report'] = dict(history=self.history, seconds=self.seconds + time.monotonic() - self._start)
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        report = checkpoint.get('report', {})
+        self.history, self.seconds = list(report.get('history', [])), report.get('seconds', 0.0)

@@ -1,0 +1,301 @@
+"""mmengine's Runner with slimdiff's checkpoints, work dir rules and registries."""
+
+from __future__ import annotations
+
+import logging
+import os.path as osp
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from slimdiff.datasets import build_dataloader
+from slimdiff.engine import checkpoint as files
+from slimdiff.engine import scope  # noqa: F401 (registers)
+from slimdiff.engine import work_dir as rules
+from slimdiff.engine.distributed import init_cpu_process_group, on_main, wrapper_config
+from slimdiff.engine.plain_data import decode, encode, encode_or_drop
+from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, plain
+from slimdiff.version import __version__
+
+#: hooks of every run; a config's ``default_hooks`` changes or removes (``name=None``) them by name
+DEFAULT_HOOKS = dict(
+    guard=dict(type='NonFiniteGuardHook'),
+    speed=dict(type='SpeedHook'),
+    log=dict(type='TrainLogHook'),
+    progress=dict(type='ProgressHook'),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook'))
+
+#: the part of a scheduler's state that is progress; the rest is its config's
+SCHEDULER_PROGRESS = ('last_step', '_global_step', '_last_value')
+
+
+class _ConsoleFilter(logging.Filter):
+    """Keep pages of environment, config and hook lists off the terminal; they are in the log file."""
+
+    LONG = ('\n---', 'Config:\n', 'Hooks will be executed', 'Distributed training is not used')
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.LONG)
+
+
+@RUNNERS.register_module()
+class SlimRunner(Runner):
+    """The Runner that trains and tests slimdiff's models. Arguments: as mmengine's Runner.
+
+    What differs:
+
+    - Checkpoints are written atomically, hold plain data only and load with ``weights_only=True``
+      (:mod:`slimdiff.engine.checkpoint`); a resumed run goes on bit for bit.
+    - ``train`` refuses to write over another run's checkpoints (:mod:`slimdiff.engine.work_dir`); ``cfg.overwrite``
+      removes them.
+    - ``resume=True`` without ``load_from`` takes the newest checkpoint that is intact.
+    - Hooks, loops and models are built from slimdiff's registries, which name the nearest right ``type`` or argument.
+    - Distributed runs work on CPU (gloo) without further settings.
+
+    Raises:
+        CheckpointError: a checkpoint that cannot be used.
+        WorkDirError: the work dir holds another run.
+        RegistryError: an unknown type or argument.
+    """
+
+    cfg: Config
+
+    # ---- set-up ---------------------------------------------------------------------------------------------------
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        init_cpu_process_group(self._launcher, timeout=(env_cfg.get('dist_cfg') or {}).get('timeout', 1800))
+        super().setup_env(env_cfg)
+
+    def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> Any:
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_ConsoleFilter())
+        return logger
+
+    def build_model(self, model: nn.Module | Mapping[str, Any]) -> nn.Module:
+        return MODELS.build(model)
+
+    def wrap_model(self, model_wrapper_cfg: Mapping[str, Any] | None, model: nn.Module) -> nn.Module:
+        if self.distributed:
+            model_wrapper_cfg = wrapper_config(model_wrapper_cfg)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict, seed: int | None = None,
+                         diff_rank_seed: bool = False) -> DataLoader:
+        return build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
+
+    def build_train_loop(self, loop: BaseLoop | Mapping[str, Any]) -> BaseLoop:
+        return self._build_loop(loop, self._train_dataloader)
+
+    def build_val_loop(self, loop: BaseLoop | Mapping[str, Any]) -> BaseLoop:
+        return self._build_loop(loop, self._val_dataloader, self._val_evaluator)
+
+    def build_test_loop(self, loop: BaseLoop | Mapping[str, Any]) -> BaseLoop:
+        return self._build_loop(loop, self._test_dataloader, self._test_evaluator)
+
+    def _build_loop(self, loop: Any, dataloader: Any, evaluator: Any = None) -> BaseLoop:
+        if isinstance(loop, BaseLoop):
+            return loop
+        extra = {} if evaluator is None else {'evaluator': evaluator}
+        return LOOPS.build({**loop, 'runner': self, 'dataloader': dataloader, **extra})
+
+    def register_hook(self, hook: Hook | Mapping[str, Any], priority: Any = None) -> None:
+        if isinstance(hook, Mapping):
+            hook = dict(hook)
+            priority = hook.pop('priority', priority)
+            hook = HOOKS.build(hook)
+        super().register_hook(hook, priority)
+
+    def register_default_hooks(self, hooks: Mapping[str, Any] | None = None) -> None:
+        for hook in {**DEFAULT_HOOKS, **(hooks or {})}.values():
+            if hook is not None:
+                self.register_hook(hook)
+
+    @property
+    def unwrapped_model(self) -> nn.Module:
+        """The model without a distributed wrapper."""
+        return self.model.module if is_model_wrapper(self.model) else self.model
+
+    def dump_config(self) -> None:
+        """Do nothing when a Runner is built: a refused or a test run must not change a work dir (see train)."""
+
+    def _write_config(self) -> None:
+        name = osp.basename(self.cfg.filename) if self.cfg.filename else 'config.py'
+        text = self.cfg.pretty_text.encode()
+        files.atomic_write(Path(self.work_dir) / name, lambda file: file.write(text))
+
+    # ---- train: what to start from --------------------------------------------------------------------------------
+
+    def train(self) -> nn.Module:
+        """Train; returns the model.
+
+        Raises:
+            TrainingInterrupted: (a SystemExit) Ctrl-C or SIGTERM, after saving.
+        """
+        # Before anything is built: a refusal should cost no time, and a resumed seed must reach the sampler.
+        self._resume_path = on_main(self._choose_start)
+        if self._resume_path is not None:
+            self._adopt_seed(files.load_checkpoint(self._resume_path)['meta'])
+        return super().train()
+
+    def _choose_start(self) -> str | None:
+        """Check the work dir; return the checkpoint to resume from. On the main process."""
+        config = plain(self.cfg._cfg_dict)
+        if not self._resume:
+            if not self.cfg.get('overwrite'):
+                rules.check_fresh_start(self.work_dir, config, self.world_size)
+            return None
+        if self._load_from is not None:
+            meta = files.load_checkpoint(self._load_from)['meta']
+            differences = rules.check_resume(self._load_from, meta, config, self.world_size)
+            if differences:
+                self.logger.warning(f'Resuming from {self._load_from}, which was trained with other values of'
+                                    f'{rules.list_differences(differences)}\nThe new ones hold from here on.')
+            return str(self._load_from)
+        path, found, complaints = files.newest_checkpoint(self.work_dir)
+        for complaint in complaints:
+            self.logger.warning(complaint)
+        if path is None:
+            if files.list_checkpoints(self.work_dir):
+                raise files.CheckpointError(f'None of the checkpoints in {self.work_dir} can be read: '
+                                            f'{"; ".join(complaints)}')
+            self.logger.warning(f'--resume: there is no checkpoint in {self.work_dir}. Starting from the beginning.')
+            return None
+        if complaints:
+            self.logger.warning(f'Going on from {path.name} instead.')
+        differences = rules.check_resume(path, found['meta'], config, self.world_size)
+        if differences:
+            raise rules.WorkDirError(
+                f'The work dir {self.work_dir} belongs to another config: {path.name} was trained with other values of'
+                f'{rules.list_differences(differences)}\nNothing was changed. Choose another --work-dir, restore these '
+                f'values, or name the checkpoint to go on from it with the new ones: --resume {path}')
+        return str(path)
+
+    def _adopt_seed(self, meta: Mapping[str, Any]) -> None:
+        if self._randomness_cfg.get('seed') is None:
+            self._randomness_cfg = {**self._randomness_cfg, 'seed': meta['seed']}
+            self.set_randomness(**self._randomness_cfg)
+
+    def load_or_resume(self) -> None:
+        """Resume or load what the config asks for. In a training run everything has been built by now, so this is
+        also where the work dir becomes ours."""
+        if isinstance(self._train_loop, BaseLoop) and hasattr(self, '_resume_path'):
+            on_main(self._take_work_dir)
+            if self._resume_path is not None:
+                self.resume(self._resume_path)
+        if not self._has_loaded and self._load_from is not None and not self._resume:
+            self.load_checkpoint(self._load_from)
+
+    def _take_work_dir(self) -> None:
+        for name in files.remove_temporary_files(self.work_dir):
+            self.logger.info(f'Removed {name}, left by a run that was killed while writing it.')
+        if self.cfg.get('overwrite') and not self._resume:
+            for name in rules.remove_run(self.work_dir):
+                self.logger.warning(f'--overwrite: removed {name} of the earlier run.')
+        self._write_config()
+
+    # ---- checkpoints ----------------------------------------------------------------------------------------------
+
+    def load_checkpoint(self, filename: str, map_location: Any = 'cpu', strict: bool = True,
+                        revise_keys: Any = None) -> dict[str, Any]:
+        """Load weights strictly, the averaged ones where there are some; returns the checkpoint.
+
+        ``strict`` and ``revise_keys`` are mmengine's and must keep their defaults.
+        """
+        if not strict or revise_keys:
+            raise ValueError('SlimRunner.load_checkpoint is strict: strict=False and revise_keys are not supported.')
+        checkpoint = files.load_checkpoint(filename, map_location)
+        weights = 'ema' if 'ema' in checkpoint else 'online'
+        self._load_state(files.weights_of(checkpoint, weights, filename), filename)
+        self._has_loaded = True
+        self.logger.info(f'Loaded the {weights} weights of {filename}')
+        return checkpoint
+
+    def _load_state(self, state: dict[str, Any], filename: str) -> None:
+        files.check_weights(state, self.unwrapped_model.state_dict(), filename)
+        self.unwrapped_model.load_state_dict(state, strict=True)
+
+    def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,
+               map_location: Any = 'cpu') -> None:
+        """Restore weights, optimizer, schedules, logs, the hooks' states and the iteration."""
+        checkpoint = files.load_checkpoint(filename, map_location)
+        self._load_state(files.unprefixed(checkpoint['state_dict']), filename)
+        if resume_optimizer:
+            self.optim_wrapper.load_state_dict(checkpoint['optimizer'])
+        if resume_param_scheduler:
+            for key, state in self._scheduler_states(checkpoint.get('param_schedulers')):
+                key.__dict__.update({name: state[name] for name in SCHEDULER_PROGRESS if name in state})
+                key.optimizer._global_step = state['_global_step']
+        hub = checkpoint['message_hub']
+        self.message_hub.log_scalars.update(decode(hub['log_scalars']))
+        self.message_hub.runtime_info.update(decode(hub['runtime_info']))
+        self.message_hub._resumed_keys.update(hub['resumed_keys'])
+        self.train_loop._iter = checkpoint['meta']['iter']
+        self.train_loop._epoch = checkpoint['meta'].get('epoch', 0)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        self._has_loaded = True
+        self.logger.info(f'Resumed from {filename} after iteration {self.train_loop._iter}.')
+
+    def _scheduler_states(self, states: list[dict[str, Any]] | None) -> list[tuple[Any, dict[str, Any]]]:
+        schedulers = self.param_schedulers or []
+        if len(schedulers) != len(states or []):
+            self.logger.warning(f'The checkpoint has {len(states or [])} parameter schedulers, the config '
+                                f'{len(schedulers)}: they start anew.')
+            return []
+        return list(zip(schedulers, states or []))
+
+    def save_checkpoint(self, out_dir: str, filename: str, by_epoch: bool = False, meta: dict[str, Any] | None = None,
+                        iteration: int | None = None, **unused: Any) -> None:
+        """Write a checkpoint atomically; the main process does it.
+
+        Args:
+            iteration: iterations done; by default that of the current iteration's end (mmengine's hooks call this
+                within it).
+
+        Raises:
+            CheckpointWriteError: the disk is full, or refused otherwise.
+        """
+        if not is_main_process():
+            return
+        done = self.iter + (0 if by_epoch else 1) if iteration is None else iteration
+        state = self.unwrapped_model.state_dict()
+        hub = self.message_hub
+        scalars, _ = encode_or_drop({k: v for k, v in hub.log_scalars.items() if hub._resumed_keys.get(k, True)})
+        infos, _ = encode_or_drop({k: v for k, v in hub.runtime_info.items() if hub._resumed_keys.get(k, True)})
+        config, _ = encode_or_drop(plain(self.cfg._cfg_dict))
+        checkpoint = dict(
+            meta={
+                'format': files.FORMAT, 'format_version': files.FORMAT_VERSION, 'slimdiff_version': __version__,
+                'iter': done, 'epoch': self.epoch, 'seed': self.seed, 'world_size': self.world_size,
+                'architecture': files.fingerprint(state), 'config': config, 'config_text': self.cfg.pretty_text,
+                'dataset_meta': encode_or_drop(plain(dict(self.visualizer.dataset_meta or {})))[0], **(meta or {})},
+            state_dict=dict(state),
+            optimizer=self.optim_wrapper.state_dict(),
+            param_schedulers=[encode(s.state_dict()) for s in self.param_schedulers or []],
+            message_hub=dict(log_scalars=scalars, runtime_info=infos,
+                             resumed_keys={k: v for k, v in hub._resumed_keys.items() if k in scalars or k in infos}))
+        self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        files.save_checkpoint(checkpoint, osp.join(out_dir, filename))
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call ``fn_name`` of all hooks that have it.
+
+        As mmengine's, but a TypeError within a hook keeps its traceback.
+        """
+        for hook in self._hooks:
+            method: Callable[..., None] | None = getattr(hook, fn_name, None)
+            if method is not None:
+                method(self, **kwargs)
+
+

@@ -1,0 +1,114 @@
+"""Which run a work dir belongs to, and whether this one may go on in it."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slimdiff.engine.checkpoint import POINTER, list_checkpoints, newest_checkpoint
+
+#: what a resumed run may have otherwise: none of it changes the weights that training arrives at
+HARMLESS = (
+    'work_dir', 'resume', 'load_from', 'overwrite', 'launcher', 'log_level', 'log_processor', 'experiment_name',
+    'visualizer*', 'vis_backends*', 'env_cfg*', 'model_wrapper_cfg*', 'compile*', 'default_scope', 'runner_type',
+    'val_*', 'test_*', 'train_cfg.max_iters', 'train_cfg.val_*', '*dataloader.num_workers',
+    '*dataloader.persistent_workers', '*dataloader.pin_memory', '*dataloader.prefetch_factor',
+    'model.num_steps', 'model.guidance_scale', 'model.sampler*',
+    # A longer run moves the end of its schedules.
+    'param_scheduler*.end', 'param_scheduler*.T_max', 'param_scheduler*.total_iters')
+
+
+class WorkDirError(ValueError):
+    """A work dir with checkpoints that this run must not touch."""
+
+
+def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
+    """A nested config as ``{'model.unet.in_channels': 3, ...}``; empty containers are leaves."""
+    if isinstance(value, Mapping) and value:
+        items = value.items()
+    elif isinstance(value, (list, tuple)) and value:
+        items = enumerate(value)
+    else:
+        return {prefix: list(value) if isinstance(value, tuple) else value}
+    flat: dict[str, Any] = {}
+    for key, item in items:
+        flat |= flatten(item, f'{prefix}.{key}' if prefix else str(key))
+    return flat
+
+
+def _training_hooks(config: Mapping[str, Any]) -> list[Any]:
+    """Of the hooks, only those that take part in the training's outcome."""
+    hooks = [*(config.get('default_hooks') or {}).values(), *(config.get('custom_hooks') or [])]
+    return [hook for hook in hooks if isinstance(hook, Mapping) and hook.get('type') == 'EMAHook']
+
+
+def _relevant(config: Mapping[str, Any], world_size: int) -> dict[str, Any]:
+    config = dict(config)
+    config['hooks'] = _training_hooks(config)
+    for key in ('default_hooks', 'custom_hooks'):
+        config.pop(key, None)
+    flat = {key: value for key, value in flatten(config).items()
+            if not any(fnmatch.fnmatch(key, pattern) for pattern in HARMLESS)}
+    # Two ranks of 32 train as one of 64.
+    key = 'train_dataloader.batch_size'
+    if isinstance(flat.get(key), int):
+        flat[f'{key} x ranks'] = flat.pop(key) * world_size
+    return flat
+
+
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], old_world: int = 1,
+                   new_world: int = 1) -> list[str]:
+    """The keys in which two configs train differently, each as ``key: old -> new``."""
+    before, after = _relevant(old, old_world), _relevant(new, new_world)
+    absent = object()
+
+    def show(value: Any) -> str:
+        return '(absent)' if value is absent else repr(value)
+
+    return [f'{key}: {show(before.get(key, absent))} -> {show(after.get(key, absent))}'
+            for key in sorted(before.keys() | after.keys()) if before.get(key, absent) != after.get(key, absent)]
+
+
+def list_differences(differences: list[str], limit: int = 8) -> str:
+    lines = differences[:limit]
+    if len(differences) > limit:
+        lines.append(f'... and {len(differences) - limit} more')
+    return ''.join(f'\n    {line}' for line in lines)
+
+
+def check_fresh_start(work_dir: str | Path, config: Mapping[str, Any], world_size: int) -> None:
+    """Raise WorkDirError if a run that starts from nothing would write over checkpoints in ``work_dir``."""
+    existing = list_checkpoints(work_dir)
+    if not existing:
+        return
+    newest, checkpoint, _ = newest_checkpoint(work_dir)
+    count = f'{len(existing)} checkpoint{"s" if len(existing) > 1 else ""} (newest: {existing[0].name})'
+    differences: list[str] = []
+    if checkpoint is not None:
+        meta = checkpoint['meta']
+        differences = differing_keys(meta['config'], config, meta['world_size'], world_size)
+    if differences:
+        raise WorkDirError(f'The work dir {work_dir} belongs to another config: it holds {count}, trained with other '
+                           f'values of{list_differences(differences)}\nNothing was changed. Choose another --work-dir, '
+                           'or pass --overwrite to remove that run and start anew.')
+    raise WorkDirError(f'The work dir {work_dir} already holds {count} of '
+                       f'{"this config" if newest else "a run"}. Nothing was changed. Pass --resume to go on from '
+                       'there, choose another --work-dir, or pass --overwrite to remove it and start anew.')
+
+
+def check_resume(path: str | Path, meta: Mapping[str, Any], config: Mapping[str, Any],
+                 world_size: int) -> list[str]:
+    """The differences that make a resumed run another one than the checkpoint's; empty if it is the same."""
+    return differing_keys(meta['config'], config, meta['world_size'], world_size)
+
+
+def remove_run(work_dir: str | Path) -> list[str]:
+    """Remove the checkpoints of a run (not its logs and samples); return their names."""
+    files = list_checkpoints(work_dir)
+    # The pointer first: it must not name what is gone.
+    (Path(work_dir) / POINTER).unlink(missing_ok=True)
+    for file in files:
+        file.unlink(missing_ok=True)
+    return [file.name for file in files]
