@@ -17,3 +17,10 @@ model = dict(
         ],
         downsampler=dict(type='WaveletGatedDown'),
         upsampler=dict(type='WaveletGatedUp')))
+
+# A short run: an average over the last few hundred iterations, a grid and a checkpoint every 500.
+default_hooks = dict(
+    ema=dict(decay=0.998),
+    checkpoint=dict(interval=500),
+    samples=dict(interval=500, num_steps=25),
+    spectra=dict(interval=1500, num_steps=25))

@@ -95,13 +95,15 @@ def main(argv: list[str] | None = None) -> int:
     cfg = load_checked_config(args)
 
     import torch
-    from mmengine.dist import barrier, is_main_process
+    from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 
-    from slimdiff.engine.distributed import init_distributed
+    from slimdiff.engine.distributed import init_cpu_process_group
     from slimdiff.evaluation.common import evaluating, gather_rows, shard
     from slimdiff.evaluation.progress import Progress
     from slimdiff.sampling.images import save_grid, save_png, to_uint8
-    init_distributed(args.launcher)
+    init_cpu_process_group(args.launcher)
+    if args.launcher != 'none' and not is_distributed():
+        init_dist(args.launcher)
     model = build_model(args, cfg)
     out = Path(args.out)
     to_folder = out.suffix not in ('.npz', '.png')

@@ -18,9 +18,9 @@ val_evaluator = [
     dict(type='FrechetDistance', extractor=dict(type='RandomConvExtractor')),
     dict(type='LaplacianSWD'),
     dict(type='RadialSpectrumDistance'),
-    dict(type='BandwiseDenoisingError', num_images=1000, stderr=False),
+    dict(type='BandwiseDenoisingError', num_images=1000, timestep_edges=(0, 300, 1000), stderr=False),
 ]
-test_evaluator = val_evaluator
+test_evaluator = [*val_evaluator[:3], dict(type='BandwiseDenoisingError')]
 # 25 DDIM steps: sampling for the metrics should not take longer than the training.
 val_cfg = dict(type='EvaluationLoop', num_images=384, num_real=2000, batch_size=64, sampling=dict(num_steps=25),
                floor_splits=4)
