@@ -33,7 +33,8 @@ def usage() -> str:
     known = commands()
     width = max(map(len, known))
     lines = '\n'.join(f'  {name:<{width}}  {text}' for name, text in known.items())
-    return (f'usage: slimdiff COMMAND ...\n\nslimdiff {__version__}: train, distil and sample slim diffusion models.\n\n'
+    return ('usage: slimdiff COMMAND ...\n\n'
+            f'slimdiff {__version__}: train, distil and sample slim diffusion models.\n\n'
             f'commands:\n{lines}\n\nslimdiff COMMAND --help says what a command takes.')
 
 

@@ -125,6 +125,8 @@ def signature_at(node: Mapping[str, Any], path: Path, owner: Callable | None = N
         return Signature(getattr(cls, '__name__', str(cls)), names, takes_others), cls
     if len(path) == 1 and path[0].endswith('_dataloader'):
         return Signature('A dataloader', _dataloader_keys()), None
+    if path == ('default_hooks', ):
+        return Signature('default_hooks', frozenset(known.DEFAULT_HOOKS), takes_others=True), None
     plain = pattern(path, known.PLAIN_DICTS)
     if plain is not None:
         return Signature(plain, frozenset(known.PLAIN_DICTS[plain])), None
@@ -172,8 +174,8 @@ class _Checker:
             if message:
                 yield (*path, 'type'), str(value['type']), message
                 return
-        if path == ('default_hooks', ):
-            signature = Signature('default_hooks', frozenset(known.DEFAULT_HOOKS), takes_others=True)
+        elif pattern(path, known.NEED_TYPE):
+            yield path, path[-1], f"needs a 'type', got only the keys {', '.join(map(str, value)) or '(none)'}."
         if signature is not None:
             for key in value:
                 complaint = signature.complaint(key)

@@ -73,6 +73,10 @@ DEFAULT_TYPES = {
     'test_evaluator': ('Evaluator', ),
 }
 
+# Places where a dict is of no use without a `type`.
+NEED_TYPE = ('model', 'optim_wrapper.optimizer', 'default_hooks.*', 'custom_hooks.*', 'train_dataloader.dataset',
+             'val_dataloader.dataset', 'test_dataloader.dataset')
+
 DEFAULT_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 # Keys that the builder of a kind of registry takes out before it calls the class.

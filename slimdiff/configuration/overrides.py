@@ -20,6 +20,8 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
     """
     for key in overrides:
         _check_key(cfg, key)
+    for key in overrides:
+        _open_none(cfg, key.split('.'))
     try:
         cfg.merge_from_dict(dict(overrides), allow_list_keys=True)
     except (TypeError, KeyError, AssertionError) as error:
@@ -28,6 +30,18 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
 
 def _name(cfg: Config) -> str:
     return shown(cfg.filename) if cfg.filename else 'config'
+
+
+def _open_none(cfg: Config, parts: list[str]) -> None:
+    """Make the None on the way to a key (``clip_grad=None``) a dict: mmengine refuses to merge a dict over it."""
+    node: Any = cfg
+    for part in parts[:-1]:
+        at = int(part) if isinstance(node, list) else part
+        if not isinstance(node, list) and at not in node:
+            return
+        if node[at] is None:
+            node[at] = {}
+        node = node[at]
 
 
 def _check_key(cfg: Config, key: str) -> None:
@@ -63,13 +77,13 @@ def _class_of(node: Mapping[str, Any], path: tuple[str, ...], owner: Callable | 
 
 def _check_new(cfg: Config, node: Any, part: str, path: tuple[str, ...], owner: Callable | None, key: str) -> None:
     """Raise unless ``part``, which ``node`` does not have, is something that may stand there."""
-    from slimdiff.configuration.check import signature_at
+    from slimdiff.configuration.check import place_kinds, signature_at
+    from slimdiff.configuration.spelling import looks_like
     signature, _ = signature_at(node, path, owner, cfg.get('default_scope'))
-    allowed = set(node)
-    if signature is not None:
-        if part in signature.names or (path and signature.takes_others and signature.complaint(part) is None):
-            return
-        allowed |= signature.names
+    allowed = set(node) | (signature.names if signature else set()) | ({'type'} if place_kinds(path, owner) else set())
+    takes_others = signature is not None and signature.takes_others and path
+    if part in allowed - set(node) or (takes_others and not looks_like(part, allowed)):
+        return
     where = '.'.join(path) or 'the top level of the config'
     raise ConfigError(f"{_name(cfg)}: --cfg-options {key}: there is no '{part}' in {where}."
                       f"{did_you_mean(part, allowed)} It may have: {', '.join(sorted(map(str, allowed)))}.")

@@ -1,0 +1,135 @@
+import argparse
+import os
+import subprocess
+import sys
+
+import pytest
+
+from slimdiff.cli import common
+from slimdiff.cli.common import (
+    KeyValues,
+    add_config_arguments,
+    add_launcher_argument,
+    load_checked_config,
+    runs_cleanly,
+)
+from slimdiff.configuration import ConfigError
+from slimdiff.registry import SCHEDULERS, nearest
+
+
+def parser():
+    out = argparse.ArgumentParser()
+    add_config_arguments(out)
+    add_launcher_argument(out)
+    return out
+
+
+def test_cfg_options_are_read_as_mmengine_reads_them():
+    args = parser().parse_args(['x.py', '--cfg-options', 'a.b=1', 'c=[1,2.5]', 'd=(1,x)', 'e=None', 'f=a=b',
+                                '--cfg-options', 'g=true', 'a.b=2'])
+    assert args.cfg_options == {'a.b': 2, 'c': [1, 2.5], 'd': (1, 'x'), 'e': None, 'f': 'a=b', 'g': True}
+
+
+@pytest.mark.parametrize('words', [['a'], ['=1'], ['a=[1,(2]']])
+def test_bad_cfg_options(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parser().parse_args(['x.py', '--cfg-options', *words])
+    assert caught.value.code == 2
+    assert '--cfg-options' in capsys.readouterr().err
+
+
+def test_load_checked_config(tmp_path, monkeypatch):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    path = tmp_path / 'c.py'
+    path.write_text("optim_wrapper = dict(optimizer=dict(type='SGD', lr=1))\n")
+    args = parser().parse_args([str(path), '--cfg-options', 'optim_wrapper.optimizer.lr=2', '--launcher', 'pytorch',
+                                '--local-rank', '1'])
+    try:
+        cfg = load_checked_config(args)
+        assert cfg.optim_wrapper.optimizer.lr == 2 and cfg.launcher == 'pytorch' and os.environ['LOCAL_RANK'] == '1'
+    finally:
+        os.environ.pop('LOCAL_RANK', None)
+    path.write_text("optim_wrapper = dict(optimizer=dict(type='SDG', lr=1))\n")
+    with pytest.raises(ConfigError, match='SGD'):
+        load_checked_config(parser().parse_args([str(path)]))
+
+
+def raises(error):
+
+    @runs_cleanly
+    def main(argv=None):
+        raise error
+
+    return main
+
+
+def test_statuses(capsys):
+    seen = []
+
+    @runs_cleanly
+    def fine(argv=None):
+        seen.append(argv)
+        return 3
+
+    assert fine(['a', '--debug', 'b']) == 3 and seen == [['a', 'b']]
+    assert raises(KeyboardInterrupt())(['x']) == 130
+    with pytest.raises(SystemExit):
+        raises(SystemExit(4))([])
+    assert raises(FileNotFoundError(2, 'No such file', 'x.pth'))([]) == 2
+    assert 'x.pth' in capsys.readouterr().err
+
+
+def package_error(argv=None):
+    SCHEDULERS.build(dict(type='Nothing'))
+
+
+def foreign_value_error(argv=None):
+    int('x')
+
+
+def bug_inside_the_package(argv=None):
+    nearest('x', 3)  # TypeError
+
+
+def value_error_that_nobody_wrote(argv=None):
+    common.KeyValues(None)  # TypeError from argparse
+
+
+def test_errors_of_the_package_are_messages(capsys, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    assert runs_cleanly(package_error)([]) == 2
+    err = capsys.readouterr().err
+    assert "error: There is no scheduler of type 'Nothing'" in err and 'SLIMDIFF_DEBUG' in err
+    assert 'Traceback' not in err
+    monkeypatch.setenv('RANK', '1')
+    assert runs_cleanly(package_error)([]) == 2
+    assert '[rank 1]' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('main, kind', [(foreign_value_error, ValueError), (bug_inside_the_package, TypeError),
+                                        (value_error_that_nobody_wrote, TypeError)])
+def test_bugs_keep_their_traceback(main, kind):
+    with pytest.raises(kind):
+        runs_cleanly(main)([])
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    with pytest.raises(ValueError, match='Nothing'):
+        runs_cleanly(package_error)(['--debug'])
+    monkeypatch.setenv('SLIMDIFF_DEBUG', '1')
+    with pytest.raises(ValueError, match='Nothing'):
+        runs_cleanly(package_error)([])
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    script = tmp_path / 'many_lines.py'
+    script.write_text('import sys\nfrom slimdiff.cli.common import runs_cleanly\n\n\n@runs_cleanly\n'
+                      'def main(argv=None):\n    for i in range(100000):\n        print(i)\n    return 0\n\n\n'
+                      'sys.exit(main())\n')
+    done = subprocess.run(['bash', '-c', f'set -o pipefail; "{sys.executable}" "{script}" | head -n 1'],
+                          capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ('0\n', '', 141)
+
+
+def test_key_values_is_an_argparse_action():
+    assert issubclass(KeyValues, argparse.Action)

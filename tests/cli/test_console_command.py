@@ -1,0 +1,58 @@
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slimdiff.cli import main as console
+from slimdiff.version import __version__
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+
+
+def test_help_lists_every_command(capsys):
+    assert console.main(['--help']) == 0
+    out = capsys.readouterr().out
+    for name, text in console.commands().items():
+        assert name in out and text and text in out
+    assert {'train', 'test', 'sample', 'print_config', 'get_flops'} <= set(console.commands())
+    assert console.main([]) == 2
+
+
+def test_version(capsys):
+    assert console.main(['--version']) == 0
+    assert capsys.readouterr().out == f'slimdiff {__version__}\n'
+
+
+def test_unknown_command(capsys):
+    assert console.main(['trian', 'x.py']) == 2
+    assert "no command 'trian'. Did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_dashes_are_underscores(capsys):
+    with pytest.raises(SystemExit) as caught:
+        console.main(['print-config', '--help'])
+    assert caught.value.code == 0 and 'slimdiff print_config' in capsys.readouterr().out
+
+
+def test_help_does_not_import_torch():
+    code = ("import sys; from slimdiff.cli.main import main; status = main(['--help']); "
+            "heavy = {'torch', 'mmengine', 'diffusers', 'numpy'} & set(sys.modules); "
+            "sys.exit(f'{heavy}' if heavy else 0)")
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('name', sorted(console.commands()))
+def test_every_command_has_a_main_that_explains_itself(name, capsys):
+    module = importlib.import_module(f'slimdiff.cli.{name}')
+    with pytest.raises(SystemExit) as caught:
+        module.main(['--help'])
+    assert caught.value.code == 0
+    assert f'slimdiff {name}' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', sorted(console.commands()))
+def test_every_command_is_also_a_tool(name):
+    assert list(TOOLS.rglob(f'{name}.py')), f'tools/ has no {name}.py'

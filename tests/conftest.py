@@ -1,0 +1,42 @@
+"""Shared by all tests: one number of threads, seeds, and a way to run the tools as a user does."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+THREADS = int(os.environ.get('OMP_NUM_THREADS') or min(2, os.cpu_count() or 1))
+
+
+def pytest_configure(config):
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    """Every test starts from the same global seeds, whichever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def run_tool(tmp_path):
+    """``run_tool('misc/print_config.py', 'x.py', status=2)``: run tools/<name> in an empty folder, return the process.
+
+    ``.stdout`` and ``.stderr`` are text. Fails unless the exit status is ``status``.
+    """
+
+    def run(name, *args, status=0, cwd=tmp_path, timeout=300, **env):
+        done = subprocess.run([sys.executable, str(ROOT / 'tools' / name), *map(str, args)], cwd=cwd, timeout=timeout,
+                              capture_output=True, text=True, env={**os.environ, **env})
+        assert done.returncode == status, f'exit status {done.returncode}\n{done.stdout}\n{done.stderr}'
+        return done
+
+    return run
