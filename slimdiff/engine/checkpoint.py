@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
+import pickletools
 import re
 import zipfile
 from collections.abc import Mapping
@@ -122,6 +124,29 @@ def _check_file(path: Path) -> None:
         raise CheckpointError(f'{path} is damaged: the checksum of {broken} is wrong. Use an older checkpoint.')
 
 
+def pickled_objects(path: str | Path) -> list[str]:
+    """Names of what unpickling a file would import, beside torch's tensors; the pickle is read, never executed."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            data = b''.join(archive.read(name) for name in archive.namelist() if name.endswith('data.pkl'))
+    else:
+        data = Path(path).read_bytes()
+    stream, names = io.BytesIO(data), []
+    try:
+        while stream.tell() < len(data):  # torch's old format is several pickles, then raw data
+            strings: list[str] = []
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name == 'GLOBAL':
+                    names.append(argument.replace(' ', '.'))
+                elif opcode.name == 'STACK_GLOBAL':
+                    names.append('.'.join(strings[-2:]))
+                elif isinstance(argument, str):
+                    strings.append(argument)
+    except Exception:  # the raw data, or no pickle at all
+        pass
+    return [name for name in dict.fromkeys(names) if not name.startswith(('torch.', 'collections.', '_codecs.'))]
+
+
 def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
     """Read a slimdiff checkpoint, with ``weights_only=True``: nothing in it is ever executed.
 
@@ -133,15 +158,14 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     try:
         data = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
-        found = re.search(r'(?:GLOBAL|Unsupported (?:global|class)[: ]*(?:GLOBAL)?|Type|Unsupported class) +`?'
-                          r'([A-Za-z_][\w.]*\.[\w.]+|[a-z_]+ [a-z_]+)', str(error))
+        found = pickled_objects(path)
         if found:
             raise CheckpointError(
-                f"{path} holds a pickled object ('{found.group(1).replace(' ', '.')}'), not only tensors and plain "
-                'data. Reading it could run code of whoever made the file, so it was refused and nothing was run. '
-                'If you trust its source, convert its weights to safetensors there.') from None
-        raise CheckpointError(f'{path} is not a checkpoint that slimdiff can read: '
-                              f'{str(error).splitlines()[0][:160]}') from error
+                f"{path} holds pickled objects ({', '.join(found[:3])}), not only tensors and plain data. Reading them "
+                'could run code of whoever made the file, so it was refused and nothing was run. If you trust its '
+                'source, convert its weights to safetensors there.') from None
+        raise CheckpointError(f'{path} is not a checkpoint that slimdiff can read: neither a file of torch.save nor a '
+                              'pickle, or damaged.') from error
     meta = data.get('meta') if isinstance(data, dict) else None
     if not isinstance(meta, dict) or meta.get('format') != FORMAT:
         keys = f' Its keys: {", ".join(map(str, list(data)[:6]))}.' if isinstance(data, dict) else ''

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os.path as osp
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,17 @@ class SlimRunner(Runner):
     """
 
     cfg: Config
+    _timestamps: Counter[str] = Counter()
 
     # ---- set-up ---------------------------------------------------------------------------------------------------
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         init_cpu_process_group(self._launcher, timeout=(env_cfg.get('dist_cfg') or {}).get('timeout', 1800))
         super().setup_env(env_cfg)
+        # mmengine names logs and loggers by the second: two Runners of one process would share them.
+        SlimRunner._timestamps[self._timestamp] += 1
+        if SlimRunner._timestamps[self._timestamp] > 1:
+            self._timestamp = f'{self._timestamp}_{SlimRunner._timestamps[self._timestamp]}'
 
     def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> Any:
         logger = super().build_logger(log_level, log_file, **kwargs)

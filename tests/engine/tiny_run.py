@@ -71,6 +71,16 @@ if not MODELS.module_dict.get('TinyDenoiser'):
             return dict(inputs=x * float('nan') if k == self.nan_at else x)
 
     @HOOKS.register_module()
+    class StopAt(Hook):
+        """End training after so many iterations, whatever max_iters says."""
+
+        def __init__(self, iteration):
+            self.iteration = iteration
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            runner.train_loop.stop_training = batch_idx + 1 == self.iteration
+
+    @HOOKS.register_module()
     class TraceHook(Hook):
         """Append every loss, as an exact hexadecimal number, to trace.txt."""
 

@@ -1,0 +1,75 @@
+"""Which run a work dir belongs to."""
+
+import pytest
+import tiny_run
+import torch
+
+from slimdiff.engine import CheckpointError, WorkDirError
+from slimdiff.engine.work_dir import differing_keys, flatten
+
+
+def snapshot(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_flatten():
+    assert flatten({'a': {'b': [1, {'c': 2}]}, 'd': (), 'e': {}}) == {'a.b.0': 1, 'a.b.1.c': 2, 'd': [], 'e': {}}
+
+
+def test_differing_keys():
+    old = tiny_run.tiny_config('a').to_dict()
+    assert differing_keys(old, tiny_run.tiny_config(
+        'b', max_iters=99, resume=True, default_hooks__checkpoint__interval=1, train_dataloader__num_workers=2).to_dict(
+        )) == []
+    new = tiny_run.tiny_config('a', optim_wrapper__optimizer__lr=0.5, model__width=4,
+                               default_hooks__ema__decay=0.5).to_dict()
+    assert differing_keys(old, new) == [
+        'hooks.0.decay: 0.9 -> 0.5', 'model.width: (absent) -> 4', 'optim_wrapper.optimizer.lr: 0.01 -> 0.5']
+    # Two ranks with half the batch are the same run.
+    half = tiny_run.tiny_config('a', train_dataloader__batch_size=4).to_dict()
+    assert differing_keys(old, half, 1, 2) == [] and differing_keys(old, half) != []
+
+
+def test_a_used_work_dir_is_refused(tmp_path):
+    tiny_run.build(tmp_path, max_iters=4).train()
+    before = snapshot(tmp_path)
+    with pytest.raises(WorkDirError, match=r'already holds 1 checkpoint \(newest: iter_4\.pth\).*Pass --resume'):
+        tiny_run.build(tmp_path, max_iters=4).train()
+    with pytest.raises(WorkDirError, match=r'another config(.|\n)*optimizer\.lr: 0\.01 -> 0\.5(.|\n)*--work-dir'):
+        tiny_run.build(tmp_path, optim_wrapper__optimizer__lr=0.5).train()
+    with pytest.raises(WorkDirError, match=r'another config(.|\n)*optimizer\.lr: 0\.01 -> 0\.5(.|\n)*iter_4\.pth'):
+        tiny_run.build(tmp_path, optim_wrapper__optimizer__lr=0.5, resume=True).train()
+    assert snapshot(tmp_path) == before
+
+
+def test_named_checkpoint_resumes_with_another_config(tmp_path):
+    tiny_run.build(tmp_path / 'a', max_iters=4).train()
+    runner = tiny_run.build(tmp_path / 'b', max_iters=6, resume=True, load_from=str(tmp_path / 'a/iter_4.pth'),
+                            train_dataloader__dataset__length=20)
+    runner.train()
+    assert runner.iter == 6 and (tmp_path / 'b/iter_6.pth').exists()
+
+
+def test_overwrite(tmp_path):
+    tiny_run.build(tmp_path, max_iters=8).train()
+    with pytest.raises(ValueError):  # a config that cannot be built removes nothing
+        tiny_run.build(tmp_path, overwrite=True, train_cfg__max_iters=0).train()
+    assert (tmp_path / 'iter_8.pth').exists()
+    tiny_run.build(tmp_path, max_iters=3, overwrite=True).train()
+    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['iter_3.pth']
+
+
+def test_other_architecture_changes_nothing(tmp_path):
+    tiny_run.build(tmp_path, max_iters=4).train()
+    before = snapshot(tmp_path)
+    with pytest.raises(CheckpointError, match=r'iter_4\.pth is of another architecture.*unet\.0\.weight \(8, 4\)'):
+        tiny_run.build(tmp_path / 'new', resume=True, load_from=str(tmp_path / 'iter_4.pth'), model__width=4).train()
+    assert snapshot(tmp_path) == before
+
+
+def test_load_from_takes_the_averaged_weights(tmp_path):
+    tiny_run.build(tmp_path / 'a', max_iters=4).train()
+    saved = torch.load(tmp_path / 'a/iter_4.pth', weights_only=True)
+    runner = tiny_run.build(tmp_path / 'b', load_from=str(tmp_path / 'a/iter_4.pth'))
+    runner.load_or_resume()
+    tiny_run.same(dict(runner.unwrapped_model.state_dict()), {**saved['state_dict'], **saved['ema']['state_dict']})
