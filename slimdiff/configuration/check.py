@@ -87,13 +87,13 @@ def find_type(name: Any, kinds: tuple[str, ...], scope: str | None) -> tuple[Cal
     """The class of a ``type``, and the kind of the registry that holds it. (None, None): no registry has it."""
     if not isinstance(name, str):
         return (name, kinds[0] if kinds else None) if callable(name) else (None, None)
-    bare = name
+    bare, only = name, None
     head, _, tail = name.partition('.')
     if head in ('slimdiff', 'mmengine', scope):
-        bare = tail
+        bare, only = tail, head
     order = [*kinds, *(kind for kind in known.registries() if kind not in kinds)]
     for kind in order:
-        cls = known.kind_names((kind, ), scope).get(bare)
+        cls = known.kind_names((kind, ), scope, only).get(bare)
         if cls is not None:
             return cls, kind
     if '.' in name:
@@ -126,7 +126,7 @@ def signature_at(node: Mapping[str, Any], path: Path, owner: Callable | None = N
     if len(path) == 1 and path[0].endswith('_dataloader'):
         return Signature('A dataloader', _dataloader_keys()), None
     if path == ('default_hooks', ):
-        return Signature('default_hooks', frozenset(known.DEFAULT_HOOKS), takes_others=True), None
+        return Signature('default_hooks', frozenset(known.default_hook_names()), takes_others=True), None
     plain = pattern(path, known.PLAIN_DICTS)
     if plain is not None:
         return Signature(plain, frozenset(known.PLAIN_DICTS[plain])), None
@@ -162,7 +162,8 @@ class _Checker:
         for key in sorted(cfg, key=lambda k: k not in top):
             yield from self.visit(cfg[key], (key, ), None)
 
-    def visit(self, value: Any, path: Path, owner: Callable | None) -> Iterator[tuple[Path, str, str]]:
+    def visit(self, value: Any, path: Path, owner: Callable | None,
+              siblings: frozenset[str] = frozenset()) -> Iterator[tuple[Path, str, str]]:
         if isinstance(value, (list, tuple)):
             for index, item in enumerate(value):
                 yield from self.visit(item, (*path, str(index)), owner)
@@ -175,14 +176,18 @@ class _Checker:
                 yield (*path, 'type'), str(value['type']), message
                 return
         elif pattern(path, known.NEED_TYPE):
-            yield path, path[-1], f"needs a 'type', got only the keys {', '.join(map(str, value)) or '(none)'}."
+            message = f"needs a 'type', got only the keys {', '.join(map(str, value)) or '(none)'}."
+            # A misspelt name over a base adds a dict beside the one that was meant.
+            similar = did_you_mean(path[-1], siblings - {path[-1]}) if path[0] == 'default_hooks' else ''
+            yield path, path[-1], message + similar
         if signature is not None:
             for key in value:
                 complaint = signature.complaint(key)
                 if complaint:
                     yield (*path, key), key, complaint
         for key in value:
-            yield from self.visit(value[key], (*path, str(key)), cls if cls is not None else owner)
+            yield from self.visit(value[key], (*path, str(key)), cls if cls is not None else owner,
+                                  frozenset(map(str, value)))
 
     def type_problem(self, name: Any, path: Path, owner: Callable | None, cls: Callable | None) -> str | None:
         """What is wrong with a ``type``, or None."""

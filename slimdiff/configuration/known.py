@@ -12,10 +12,10 @@ from mmengine.registry import Registry
 
 import slimdiff.registry
 
-# Keys that mmengine's Runner takes from `cfg` itself, beside the arguments of its constructor.
+# Keys that the Runner takes from `cfg` itself, beside the arguments of its constructor.
 EXTRA_TOP_KEYS = {
     'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
-    'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', '_base_', '_scope_'
+    'model_wrapper_cfg', 'overwrite', 'runner_type', 'strategy', 'sync_bn', '_base_', '_scope_'
 }
 
 # A place in the config -> the kinds of registry that it is built from. '*' stands for one key or list index.
@@ -77,8 +77,6 @@ DEFAULT_TYPES = {
 NEED_TYPE = ('model', 'optim_wrapper.optimizer', 'default_hooks.*', 'custom_hooks.*', 'train_dataloader.dataset',
              'val_dataloader.dataset', 'test_dataloader.dataset')
 
-DEFAULT_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
-
 # Keys that the builder of a kind of registry takes out before it calls the class.
 BUILDER_KEYS = {
     'hook': {'priority'},
@@ -102,16 +100,27 @@ def registries() -> dict[str, list[Registry]]:
     return found
 
 
-def kind_names(kinds: tuple[str, ...], scope: str | None = None) -> dict[str, Callable]:
-    """Every name that the registries of these kinds resolve (those of another default scope too)."""
+def kind_names(kinds: tuple[str, ...], scope: str | None = None, only: str | None = None) -> dict[str, Callable]:
+    """Every name that the registries of these kinds resolve (those of another default scope too); ours first.
+
+    Args:
+        scope: the config's default scope.
+        only: look in the registries of this scope alone, as ``mmengine.CheckpointHook`` does.
+    """
     names: dict[str, Callable] = {}
     for kind in kinds:
         for registry in registries().get(kind, []):
-            child = registry.children.get(scope)
-            for source in (registry, child):
-                if source is not None:
+            for source in (registry, registry.children.get(scope)):
+                if source is not None and only in (None, source.scope):
                     names = {**source.module_dict, **names}
     return names
+
+
+@functools.cache
+def default_hook_names() -> set[str]:
+    """Names under ``default_hooks`` that mean something: those of mmengine's Runner and of ours."""
+    from slimdiff.engine.runner import DEFAULT_HOOKS
+    return {'runtime_info', 'timer', 'sampler_seed', 'logger', *DEFAULT_HOOKS}
 
 
 def runner_keys() -> set[str]:

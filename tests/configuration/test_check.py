@@ -44,9 +44,9 @@ LEGITIMATE = {
                      "timer=dict(type='IterTimerHook'), "
                      "sampler_seed=dict(type='DistSamplerSeedHook'), logger=dict(type='LoggerHook', interval=10), "
                      "param_scheduler=None, my_own=dict(type='EmptyCacheHook', after_iter=True, priority='LOW'), "
-                     "checkpoint=dict(type='CheckpointHook', interval=1, save_best='auto', max_keep_ckpts=3, "
+                     "checkpoint=dict(type='mmengine.CheckpointHook', interval=1, save_best='auto', max_keep_ckpts=3, "
                      'by_epoch=False))',
-    'custom hooks': "custom_hooks = [dict(type='EMAHook', momentum=1e-3, update_buffers=True, priority=49), "
+    'custom hooks': "custom_hooks = [dict(type='mmengine.EMAHook', momentum=1e-3, update_buffers=True, priority=49), "
                     "dict(type='mmengine.EarlyStoppingHook', monitor='x', patience=3)]",
     'evaluator list': "val_evaluator = [dict(type='DumpResults', out_file_path='x.pkl')]",
     'evaluator': "test_evaluator = dict(type='Evaluator', metrics=[dict(type='DumpResults', out_file_path='x.pkl')])",
@@ -79,7 +79,7 @@ LEGITIMATE = {
     'preprocessor': "data_preprocessor = dict(type='ImgDataPreprocessor', mean=[0, 0, 0], std=[1, 1, 1], "
                     'bgr_to_rgb=True)',
     'a path to import': "model = dict(type='torch.nn.Identity')",
-    'average model': "custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', gamma=100)]",
+    'average model': "custom_hooks = [dict(type='mmengine.EMAHook', ema_type='ExponentialMovingAverage', gamma=100)]",
     'free data of a class': "model = dict(type='BaseTTAModel', module=dict(type='UNet'))\n"
                             "meta = dict(type='experiment', tags=['a'])",
 }
@@ -124,6 +124,8 @@ WRONG = [
     ("val_dataloader = dict(collate_fn=dict(type='default_colate'))", "no function .*mean 'default_collate'"),
     ("default_hooks = dict(chekpoint=dict(type='CheckpointHook'))", r"default_hooks\.chekpoint: .*mean 'checkpoint'"),
     ("default_hooks = dict(checkpoint=dict(type='CheckpointHook', intervall=1))", "mean 'interval'"),
+    ("default_hooks = dict(checkpoint=dict(type='mmengine.CheckpointHook', intervall=1))", "mean 'interval'"),
+    ("default_hooks = dict(ema=dict(type='EMAHook', momentum=1e-3))", 'EMAHook takes no .*It takes: decay'),
     ("default_hooks = dict(checkpoint=dict(type='CheckpontHook'))", "no hook .*mean 'CheckpointHook'"),
     ("custom_hooks = [dict(type='DDIMScheduler')]", r'no hook .DDIMScheduler.*There is a scheduler of this name'),
     ("custom_hooks = [dict(type=3)]", "'type' must be a name or a class, got 3"),
@@ -132,6 +134,8 @@ WRONG = [
     ("visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackEnds')])", "mean 'LocalVisBackend'"),
     ('default_hooks = dict(saving=dict(interval=3))',
      r"default_hooks\.saving: needs a 'type', got only the keys interval"),
+    ("default_hooks = dict(samples=dict(type='SampleGridHook'), sampels=dict(interval=3))",
+     r"default_hooks\.sampels: needs a 'type'.*mean 'samples'"),
     ('log_processor = dict(window_sise=3)', "mean 'window_size'"),
     ('env_cfg = dict(cudn_benchmark=True)', "mean 'cudnn_benchmark'"),
     ('randomness = dict(sed=1)', "mean 'seed'"),
