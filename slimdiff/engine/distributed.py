@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 import subprocess
@@ -38,6 +39,17 @@ def init_cpu_process_group(launcher: str, timeout: float = 1800) -> None:
         raise ValueError(f"launcher='{launcher}' but the environment lacks {', '.join(missing)}: use torchrun "
                          '(tools/dist_train.sh) or srun (tools/slurm_train.sh).')
     distributed.init_process_group('gloo', timeout=datetime.timedelta(seconds=timeout))
+
+
+def leave_at_exit() -> None:
+    """Close the process group before Python ends: threads of gloo that outlive it abort the process."""
+
+    def leave() -> None:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+    if distributed.is_available() and distributed.is_initialized():
+        atexit.register(leave)
 
 
 def on_main(function: Callable[[], T]) -> T:

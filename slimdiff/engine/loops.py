@@ -132,6 +132,7 @@ class IterTrainLoop(BaseLoop):
                 self._stop()
             runner.call_hook('after_train_epoch')
             runner.call_hook('after_train')
+            barrier()  # the main process may still be writing; torchrun ends it if another one aborts
         return runner.model
 
     def _train(self) -> None:

@@ -21,7 +21,7 @@ from slimdiff.datasets import build_dataloader
 from slimdiff.engine import checkpoint as files
 from slimdiff.engine import scope  # noqa: F401 (registers)
 from slimdiff.engine import work_dir as rules
-from slimdiff.engine.distributed import init_cpu_process_group, on_main, wrapper_config
+from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, on_main, wrapper_config
 from slimdiff.engine.plain_data import decode, encode, encode_or_drop
 from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, plain
 from slimdiff.version import __version__
@@ -76,6 +76,7 @@ class SlimRunner(Runner):
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         init_cpu_process_group(self._launcher, timeout=(env_cfg.get('dist_cfg') or {}).get('timeout', 1800))
         super().setup_env(env_cfg)
+        leave_at_exit()
         # mmengine names logs and loggers by the second: two Runners of one process would share them.
         SlimRunner._timestamps[self._timestamp] += 1
         if SlimRunner._timestamps[self._timestamp] > 1:

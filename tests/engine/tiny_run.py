@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.runner import BaseLoop
 
-from slimdiff.registry import DATASETS, HOOKS, MODELS
+from slimdiff.registry import DATASETS, HOOKS, LOOPS, MODELS
 
 if not MODELS.module_dict.get('TinyDenoiser'):
 
@@ -79,6 +81,39 @@ if not MODELS.module_dict.get('TinyDenoiser'):
 
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             runner.train_loop.stop_training = batch_idx + 1 == self.iteration
+
+    @HOOKS.register_module()
+    class CollectWeights(Hook):
+        """Keep the first weight: before training and after each iteration."""
+
+        def __init__(self):
+            self.weights = []
+
+        def before_train(self, runner):
+            self.weights.append(runner.unwrapped_model.unet[0].weight.detach().clone())
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            self.before_train(runner)
+
+    @LOOPS.register_module()
+    class TinyEvaluation(BaseLoop):
+        """An evaluation whose only figure is the number of iterations done."""
+
+        def __init__(self, runner, dataloader, evaluator=None, raise_signal=False):
+            super().__init__(runner, dataloader)
+            self.iterations, self.raise_signal = [], raise_signal
+
+        def run(self):
+            self.runner.call_hook('before_val')
+            self.runner.call_hook('before_val_epoch')
+            torch.rand(5)
+            self.runner.model.eval()
+            if self.raise_signal:
+                signal.raise_signal(signal.SIGINT)
+            self.iterations.append(self.runner.iter)
+            figures = {'done': float(self.runner.iter), 'floor/done': 0.5, 'floor/done_std': 0.25}
+            self.runner.call_hook('after_val_epoch', metrics=figures)
+            self.runner.call_hook('after_val')
 
     @HOOKS.register_module()
     class TraceHook(Hook):

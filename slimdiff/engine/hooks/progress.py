@@ -60,7 +60,7 @@ class ProgressHook(Hook):
         if self.bar is None:
             return
         if batch_idx % self.interval == 0 and outputs and 'loss' in outputs:
-            self.bar.set_postfix_str(f'loss {float(outputs["loss"]):.4f}', refresh=False)
+            self.bar.set_postfix_str(f'loss {float(outputs["loss"].detach()):.4f}', refresh=False)
         self.bar.update()
 
     def after_train(self, runner: Any) -> None:

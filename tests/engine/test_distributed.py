@@ -1,0 +1,91 @@
+"""Two processes (torchrun, gloo, CPU) against one with the doubled batch."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+
+from slimdiff.engine.checkpoint import load_checkpoint
+from slimdiff.engine.distributed import wrapper_config
+
+TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+            str(Path(__file__).with_name('tiny_run.py'))]
+
+
+def torchrun(tiny_process, folder, *arguments, **changes):
+    return tiny_process(folder, '--launcher', 'pytorch', '--changes', json.dumps(changes), *arguments,
+                        command=TORCHRUN)
+
+
+def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, tiny_process):
+    # 3 + 3 of 24 samples: the global batches run over the ends of epochs.
+    half = {'train_dataloader.batch_size': 3, 'default_hooks.log.interval': 1, 'max_iters': 10}
+    process = torchrun(tiny_process, tmp_path / 'two', **half)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    runner = tiny_run.build(tmp_path / 'one', max_iters=10, train_dataloader__batch_size=6,
+                            default_hooks__log__interval=1)
+    runner.train()
+    one = [float.fromhex(x) for x in tiny_run.trace(tmp_path / 'one').values()]
+    two = [[float.fromhex(x) for x in tiny_run.trace(tmp_path / 'two', rank).values()] for rank in (0, 1)]
+    torch.testing.assert_close(torch.tensor(two).mean(0), torch.tensor(one), rtol=1e-6, atol=1e-6)
+    a, b = load_checkpoint(tmp_path / 'one/iter_10.pth'), load_checkpoint(tmp_path / 'two/iter_10.pth')
+    for weights in (lambda c: c['state_dict'], lambda c: c['ema']['state_dict']):
+        assert weights(a).keys() == weights(b).keys()
+        for name, value in weights(a).items():
+            torch.testing.assert_close(weights(b)[name], value, rtol=1e-5, atol=1e-6)
+    assert b['meta']['world_size'] == 2 and not any(name.startswith('module.') for name in b['state_dict'])
+    # The log has the mean of both ranks, and only one of them wrote it.
+    [file] = (tmp_path / 'two').glob('*/vis_data/*_*.json')
+    logged = [json.loads(line)['train/loss'] for line in file.read_text().splitlines()]
+    assert logged == pytest.approx(one, rel=1e-5)
+    # One process goes on from what two have saved.
+    tiny_run.build(tmp_path / 'two', max_iters=12, train_dataloader__batch_size=6, resume=True,
+                   default_hooks__log__interval=1).train()
+    assert (tmp_path / 'two/iter_12.pth').exists()
+
+
+def test_sigterm_stops_all_ranks_at_the_same_iteration(tmp_path, tiny_process):
+    process = torchrun(tiny_process, tmp_path, '--iter-seconds', 0.02, max_iters=10_000)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / 'iter_8.pth').exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0 and 'Stopped after' in output, output
+    counts = {len(tiny_run.trace(tmp_path, rank)) for rank in (0, 1)}
+    assert len(counts) == 1 and (done := counts.pop()) % 10 == 0
+    assert load_checkpoint(tmp_path / f'iter_{done}.pth')['meta']['iter'] == done
+
+
+def test_an_error_on_all_ranks_ends_the_run(tmp_path, tiny_process):
+    """A refusal is found on the main process alone; no rank may wait for the others."""
+    tiny_run.build(tmp_path, max_iters=1).train()
+    process = torchrun(tiny_process, tmp_path)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and output.count('WorkDirError: The work dir') == 2, output
+
+
+def test_wrapper_config(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    expected = dict(type='MMDistributedDataParallel', device_ids=None)
+    assert wrapper_config(None) == expected
+    assert wrapper_config(dict(find_unused_parameters=True)) == expected | dict(find_unused_parameters=True)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert wrapper_config(None) is None
+
+
+def test_launcher_without_its_variables(tmp_path, monkeypatch):
+    for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(name, raising=False)
+    if torch.cuda.is_available():
+        pytest.skip('mmengine sets GPU processes up')
+    with pytest.raises(ValueError, match=r'lacks RANK, WORLD_SIZE.*dist_train\.sh'):
+        tiny_run.build(tmp_path, launcher='pytorch')
+    assert not os.listdir(tmp_path)

@@ -1,0 +1,54 @@
+"""bf16 autocast, clipping, accumulation."""
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from slimdiff.engine import Bf16OptimWrapper, SlimOptimWrapper
+
+
+def make(cls, **kwargs):
+    torch.manual_seed(0)
+    model = nn.Linear(6, 5)
+    return model, cls(torch.optim.AdamW(model.parameters(), lr=0.1, fused=True), **kwargs)
+
+
+def test_same_as_mmengine():
+    """Clipping and accumulation as mmengine's wrapper, whose norm goes to the message hub."""
+    results = []
+    for cls in (OptimWrapper, SlimOptimWrapper):
+        model, wrapper = make(cls, accumulative_counts=2, clip_grad=dict(max_norm=0.1))
+        wrapper.initialize_count_status(model, 0, 5)
+        torch.manual_seed(1)
+        for _ in range(5):
+            with wrapper.optim_context(model):
+                loss = model(torch.randn(3, 6)).square().mean()
+            wrapper.update_params(loss)
+        results.append((model.weight.detach(), wrapper))
+    assert torch.equal(results[0][0], results[1][0])
+    norm = results[0][1].message_hub.get_scalar('train/grad_norm').current()
+    assert results[1][1].grad_norm.item() == pytest.approx(norm) and results[1][1].at_update()
+
+
+@pytest.mark.parametrize('clip', [None, dict(max_norm=0.1), dict(type='value', clip_value=10.0)])
+def test_gradient_norm(clip):
+    model, wrapper = make(SlimOptimWrapper, clip_grad=clip)
+    seen = []
+    wrapper.optimizer.register_step_pre_hook(lambda *_: seen.append(wrapper.gradient_norm().item()))
+    for scale in (1, 3):
+        model.zero_grad()
+        loss = scale * model(torch.ones(2, 6)).sum()
+        wrapper.update_params(loss)
+    # d/dW = scale * 2 * ones(5, 6), d/db = scale * 2 * ones(5)
+    assert seen == pytest.approx([2 * 35**0.5, 6 * 35**0.5], rel=1e-5)
+
+
+def test_bf16_forward_float32_rest():
+    model, wrapper = make(Bf16OptimWrapper)
+    with wrapper.optim_context(model):
+        out = model(torch.randn(3, 6))
+    assert out.dtype == torch.bfloat16
+    wrapper.update_params(out.float().square().mean())
+    state = wrapper.optimizer.state_dict()['state'][0]
+    assert model.weight.dtype == state['exp_avg'].dtype == torch.float32
