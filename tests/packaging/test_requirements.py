@@ -36,6 +36,10 @@ def test_everything_imported_is_required():
     assert not imported('slimdiff') - names('runtime') - OPTIONAL
 
 
+def test_everything_required_is_imported():
+    assert names('runtime') - imported('slimdiff') <= {'scikit-image'}  # PhotoPatches only opens its files
+
+
 @pytest.mark.parametrize('file', ['runtime', 'tests', 'docs', 'optional'])
 def test_every_requirement_has_its_tested_version(file):
     assert not names(file) - names('tested') - {'torch-fidelity'}
