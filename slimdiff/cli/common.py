@@ -72,6 +72,15 @@ def load_checked_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def default_work_dir(config: str) -> Path:
+    """``work_dirs/`` and the config's path below ``configs/`` (or its name): sd and lite_ldm must not share a folder."""
+    path = Path(config).resolve().with_suffix('')
+    parts = path.parts
+    if 'configs' in parts:
+        return Path('work_dirs', *parts[len(parts) - parts[::-1].index('configs'):])
+    return Path('work_dirs', path.name)
+
+
 def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
     """Decorator of a command's ``main(argv=None) -> int``: an expected error is a message and exit status 2.
 

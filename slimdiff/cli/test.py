@@ -6,7 +6,13 @@ import argparse
 import json
 from pathlib import Path
 
-from slimdiff.cli.common import add_config_arguments, add_launcher_argument, load_checked_config, runs_cleanly
+from slimdiff.cli.common import (
+    add_config_arguments,
+    add_launcher_argument,
+    default_work_dir,
+    load_checked_config,
+    runs_cleanly,
+)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -20,7 +26,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--guidance', type=float, help='classifier-free guidance scale')
     parser.add_argument('--seed', type=int, help='seed of the generated images')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
-    parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/<config name>/test)')
+    parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/<...>/test)')
     parser.add_argument('--json', help='also write the figures to this file')
     add_launcher_argument(parser)
     return parser.parse_args(argv)
@@ -31,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     """Test; prints a table and returns the exit status."""
     args = parse(argv)
     cfg = load_checked_config(args)
-    cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem / 'test')
+    cfg.work_dir = args.work_dir or str(default_work_dir(args.config) / 'test')
     for key, value in (('num_images', args.num_images), ('seed', args.seed)):
         if value is not None:
             cfg.test_cfg[key] = value

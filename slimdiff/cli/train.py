@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-
-from slimdiff.cli.common import add_config_arguments, add_launcher_argument, load_checked_config, runs_cleanly
+from slimdiff.cli.common import (
+    add_config_arguments,
+    add_launcher_argument,
+    default_work_dir,
+    load_checked_config,
+    runs_cleanly,
+)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='slimdiff train', description='Train a model.')
     add_config_arguments(parser)
-    parser.add_argument('--work-dir', help='where checkpoints, logs and samples go (default: work_dirs/<config name>)')
+    parser.add_argument('--work-dir', help='where checkpoints, logs and samples go (default: work_dirs/<the config\'s path below configs/>)')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from this checkpoint, or from the newest good one in the work dir')
     parser.add_argument('--overwrite', action='store_true',
@@ -27,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit status."""
     args = parse(argv)
     cfg = load_checked_config(args)
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(default_work_dir(args.config))
     if args.amp:
         cfg.optim_wrapper.type = 'Bf16OptimWrapper'
         for loop in ('val_cfg', 'test_cfg'):

@@ -133,3 +133,10 @@ def test_a_closed_pipe_is_no_error(tmp_path):
 
 def test_key_values_is_an_argparse_action():
     assert issubclass(KeyValues, argparse.Action)
+
+
+def test_default_work_dirs_of_two_configs_of_one_name_differ():
+    from slimdiff.cli.common import default_work_dir
+    assert str(default_work_dir('/a/configs/sd/photo_patches.py')) == 'work_dirs/sd/photo_patches'
+    assert str(default_work_dir('/a/configs/lite_ldm/photo_patches.py')) == 'work_dirs/lite_ldm/photo_patches'
+    assert str(default_work_dir('/a/mine.py')) == 'work_dirs/mine'
