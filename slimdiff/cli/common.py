@@ -73,7 +73,7 @@ def load_checked_config(args: argparse.Namespace) -> Config:
 
 
 def default_work_dir(config: str) -> Path:
-    """``work_dirs/`` and the config's path below ``configs/`` (or its name): sd and lite_ldm must not share a folder."""
+    """``work_dirs/`` and the config's path below ``configs/``, or its name: sd and lite_ldm must not share a folder."""
     path = Path(config).resolve().with_suffix('')
     parts = path.parts
     if 'configs' in parts:
