@@ -16,7 +16,7 @@ from slimdiff.cli.common import (
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='slimdiff train', description='Train a model.')
     add_config_arguments(parser)
-    parser.add_argument('--work-dir', help='where checkpoints, logs and samples go (default: work_dirs/<folder>/<config>)')
+    parser.add_argument('--work-dir', help="where the run's files go (default: work_dirs/<folder>/<config>)")
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from this checkpoint, or from the newest good one in the work dir')
     parser.add_argument('--overwrite', action='store_true',
