@@ -97,6 +97,8 @@ def registries() -> dict[str, list[Registry]]:
             if isinstance(registry, Registry) and registry not in found.setdefault(registry.name, []):
                 registry.import_from_location()
                 found[registry.name].append(registry)
+    for same_kind in found.values():
+        same_kind.sort(key=lambda registry: registry.scope != 'slimdiff')
     return found
 
 
