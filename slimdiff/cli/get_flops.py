@@ -6,13 +6,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from mmengine.config import DictAction
-from torch import Tensor, nn
+from slimdiff.cli.common import add_config_arguments, load_checked_config, runs_cleanly
 
-from slimdiff.evaluation.cost import Cost, count_cost, human
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from slimdiff.evaluation.cost import Cost
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -21,18 +22,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description='Print the parameters and multiply-accumulates (MACs; FLOPs = 2 x MACs) of one forward pass of the '
         "config's UNet on one sample, in both conventions: published (convolutions and linear layers, what ptflops "
         'counts) and with the products of attention.')
-    parser.add_argument('config', help='config file')
+    add_config_arguments(parser)
     parser.add_argument('--json', metavar='FILE', help='also write all counts there')
     parser.add_argument('--depth', type=int, default=1, help='levels of modules in the table (0: the total alone)')
     parser.add_argument('--context-length', type=int, default=1,
                         help='tokens of encoder_hidden_states, for networks with cross-attention (CLIP text: 77)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='change the config, e.g. model.unet.sample_size=64')
     return parser.parse_args(argv)
 
 
 def unet_inputs(unet: nn.Module, context_length: int = 1) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """Zeros for one sample, by the UNet's config: positional and keyword arguments."""
+    import torch
     config = unet.config
     inputs = (torch.zeros(1, config.in_channels, config.sample_size, config.sample_size), torch.tensor([0]))
     kwargs: dict[str, Tensor] = {}
@@ -45,18 +45,20 @@ def unet_inputs(unet: nn.Module, context_length: int = 1) -> tuple[tuple[Tensor,
 
 def unet_cost(model: Any, context_length: int = 1) -> Cost:
     """Cost of the ``unet`` of a built algorithm."""
+    from slimdiff.evaluation.cost import count_cost
     inputs, kwargs = unet_inputs(model.unet, context_length)
     return count_cost(model.unet, *inputs, **kwargs)
 
 
+@runs_cleanly
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = parse_args(argv)
     # Here, not above: `--help` answers at once.
-    from slimdiff.configuration import load_config
+    from slimdiff.evaluation.cost import human
     from slimdiff.registry import MODELS
 
-    config = load_config(args.config, args.cfg_options)
+    config = load_checked_config(args)
     model = MODELS.build(config.model)
     cost = unet_cost(model, args.context_length)
     shape = unet_inputs(model.unet)[0][0].shape[1:]
