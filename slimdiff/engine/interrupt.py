@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from types import FrameType, TracebackType
 
-from mmengine.logging import print_log
+from mmengine.dist import is_main_process
 
 
 class TrainingInterrupted(SystemExit):
@@ -29,6 +30,7 @@ class Interrupts:
         self.signum = 0
         self.validating = False
         self._since = 0.0
+        self._process = os.getpid()
         self._old: dict[int, object] = {}
 
     def __enter__(self) -> Interrupts:
@@ -44,13 +46,18 @@ class Interrupts:
             signal.signal(signum, handler)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a data loader's worker, which inherited this handler: the main process will end it
         if self.signum:
             if signum == signal.SIGINT and time.monotonic() - self._since > self.debounce:
                 raise SystemExit(128 + signum)
             return
         self.signum, self._since = signum, time.monotonic()
         name = 'Ctrl-C' if signum == signal.SIGINT else signal.Signals(signum).name
-        print_log(f'{name}: finishing this iteration and saving. Press Ctrl-C again to exit at once.', logger='current')
+        if is_main_process():
+            # Neither print nor a logger: the signal may have come in the middle of their work on the same stream.
+            os.write(2, f'\n{name}: finishing this iteration and saving. '
+                     'Press Ctrl-C again to exit at once.\n'.encode())
         if self.validating and self.immediate:
             raise KeyboardInterrupt
 

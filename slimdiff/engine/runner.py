@@ -151,25 +151,26 @@ class SlimRunner(Runner):
             TrainingInterrupted: (a SystemExit) Ctrl-C or SIGTERM, after saving.
         """
         # Before anything is built: a refusal should cost no time, and a resumed seed must reach the sampler.
-        self._resume_path = on_main(self._choose_start)
-        if self._resume_path is not None:
-            self._adopt_seed(files.load_checkpoint(self._resume_path)['meta'])
+        self._resume_path, seed = on_main(self._choose_start)
+        if self._resume_path is not None and self._randomness_cfg.get('seed') is None:
+            self._randomness_cfg = {**self._randomness_cfg, 'seed': seed}
+            self.set_randomness(**self._randomness_cfg)
         return super().train()
 
-    def _choose_start(self) -> str | None:
-        """Check the work dir; return the checkpoint to resume from. On the main process."""
+    def _choose_start(self) -> tuple[str | None, int | None]:
+        """Check the work dir; return the checkpoint to resume from and its seed. On the main process."""
         config = plain(self.cfg._cfg_dict)
         if not self._resume:
             if not self.cfg.get('overwrite'):
                 rules.check_fresh_start(self.work_dir, config, self.world_size)
-            return None
+            return None, None
         if self._load_from is not None:
             meta = files.load_checkpoint(self._load_from)['meta']
             differences = rules.check_resume(self._load_from, meta, config, self.world_size)
             if differences:
                 self.logger.warning(f'Resuming from {self._load_from}, which was trained with other values of'
                                     f'{rules.list_differences(differences)}\nThe new ones hold from here on.')
-            return str(self._load_from)
+            return str(self._load_from), meta['seed']
         path, found, complaints = files.newest_checkpoint(self.work_dir)
         for complaint in complaints:
             self.logger.warning(complaint)
@@ -178,7 +179,7 @@ class SlimRunner(Runner):
                 raise files.CheckpointError(f'None of the checkpoints in {self.work_dir} can be read: '
                                             f'{"; ".join(complaints)}')
             self.logger.warning(f'--resume: there is no checkpoint in {self.work_dir}. Starting from the beginning.')
-            return None
+            return None, None
         if complaints:
             self.logger.warning(f'Going on from {path.name} instead.')
         differences = rules.check_resume(path, found['meta'], config, self.world_size)
@@ -187,12 +188,7 @@ class SlimRunner(Runner):
                 f'The work dir {self.work_dir} belongs to another config: {path.name} was trained with other values of'
                 f'{rules.list_differences(differences)}\nNothing was changed. Choose another --work-dir, restore these '
                 f'values, or name the checkpoint to go on from it with the new ones: --resume {path}')
-        return str(path)
-
-    def _adopt_seed(self, meta: Mapping[str, Any]) -> None:
-        if self._randomness_cfg.get('seed') is None:
-            self._randomness_cfg = {**self._randomness_cfg, 'seed': meta['seed']}
-            self.set_randomness(**self._randomness_cfg)
+        return str(path), found['meta']['seed']
 
     def load_or_resume(self) -> None:
         """Resume or load what the config asks for. In a training run everything has been built by now, so this is

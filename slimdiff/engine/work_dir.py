@@ -13,7 +13,7 @@ from slimdiff.engine.checkpoint import POINTER, list_checkpoints, newest_checkpo
 HARMLESS = (
     'work_dir', 'resume', 'load_from', 'overwrite', 'launcher', 'log_level', 'log_processor', 'experiment_name',
     'visualizer*', 'vis_backends*', 'env_cfg*', 'model_wrapper_cfg*', 'compile*', 'default_scope', 'runner_type',
-    'val_*', 'test_*', 'train_cfg.max_iters', 'train_cfg.val_*', '*dataloader.num_workers',
+    'val_*', 'test_*', 'train_cfg.max_iters', 'train_cfg.val_*', 'train_cfg.sync_interval', '*dataloader.num_workers',
     '*dataloader.persistent_workers', '*dataloader.pin_memory', '*dataloader.prefetch_factor',
     'model.num_steps', 'model.guidance_scale', 'model.sampler*',
     # A longer run moves the end of its schedules.

@@ -154,3 +154,13 @@ def test_checkpoint_has_only_plain_data(tmp_path):
     assert data['meta']['config']['model'] == {'type': 'TinyDenoiser'} and 'TinyDenoiser' in data['meta']['config_text']
     assert 'object' not in data['message_hub']['runtime_info']
     assert set(data['ema']['state_dict']) == {k for k in data['state_dict'] if k.startswith('unet.')}
+
+
+def test_unset_seed_is_the_checkpoints(tmp_path):
+    changes = dict(randomness=dict(seed=None))
+    first = tiny_run.build(tmp_path, max_iters=4, **changes)
+    first.train()
+    second = tiny_run.build(tmp_path, max_iters=6, resume=True, **changes)
+    assert second.seed != first.seed
+    second.train()
+    assert second.seed == first.seed == load_checkpoint(tmp_path / 'iter_6.pth')['meta']['seed']

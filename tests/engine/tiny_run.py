@@ -21,7 +21,7 @@ if not MODELS.module_dict.get('TinyDenoiser'):
     class TinyDenoiser(BaseModel):
         """Predicts the noise of one-pixel 'images'; draws for the global batch as DiffusionModel does."""
 
-        def __init__(self, width=8, nan_at=None):
+        def __init__(self, width=8, nan_at=None, nan_gradient_at=None):
             super().__init__()
             self.unet = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.BatchNorm1d(width, momentum=None),
                                             torch.nn.Linear(width, 4))
@@ -29,6 +29,8 @@ if not MODELS.module_dict.get('TinyDenoiser'):
             self.unet[1].eval()
             self.frozen = torch.nn.Linear(4, 4).requires_grad_(False)
             self.nan_at, self.calls = nan_at, 0
+            if nan_gradient_at is not None:  # with a finite loss
+                self.unet[0].weight.register_hook(lambda g: g * float('nan') if self.calls == nan_gradient_at else g)
 
         def train(self, mode=True):
             super().train(mode)
@@ -46,6 +48,7 @@ if not MODELS.module_dict.get('TinyDenoiser'):
             generator = torch.Generator().manual_seed(self.step_seed)
             n = len(inputs)
             noise = torch.randn(n * get_world_size(), 4, generator=generator)[get_rank() * n:(get_rank() + 1) * n]
+            noise = noise.to(inputs.device)
             x = self.frozen(inputs)
             loss = (self.unet(x + noise) - noise).square().mean()
             self.calls += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -30,6 +30,21 @@ def nonfinite_entries(batch: Any, name: str = '') -> list[str]:
     return [f'{name} (samples {", ".join(map(str, bad[:8]))}{more} of {len(batch) if batch.dim() else 1})']
 
 
+def read_later(flag: Tensor) -> Callable[[], bool]:
+    """Start copying a flag to the host; the function that is returned waits for it."""
+    if flag.device.type != 'cuda':
+        return lambda: bool(flag)
+    host = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(flag, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+
+    def read() -> bool:
+        event.synchronize()
+        return bool(host)
+
+    return read
+
+
 @HOOKS.register_module()
 class NonFiniteGuardHook(Hook):
     """Watch the norm of all gradients before each optimizer step, and the loss after it.
@@ -47,8 +62,8 @@ class NonFiniteGuardHook(Hook):
     def __init__(self) -> None:
         self._batch: Any = None
         self._iter = 0
-        # (iteration, its batch, flag on its way to the host, event) of a step on a GPU that was not yet checked
-        self._unread: tuple[int, Any, Tensor, Any] | None = None
+        # (iteration, its batch, whether it was skipped) of a step on a GPU that was not yet checked
+        self._unread: tuple[int, Any, Callable[[], bool]] | None = None
         self._handle: Any = None
 
     def before_train(self, runner: Any) -> None:
@@ -70,16 +85,16 @@ class NonFiniteGuardHook(Hook):
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         norm = self._gradient_norm(optimizer)
-        if norm.device.type == 'cuda' and optimizer.defaults.get('fused'):
+        if self._may_defer(optimizer, norm):
             self.check_state(self._runner)
             flag = ~torch.isfinite(norm)
             optimizer.found_inf = flag.float()
-            host = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(flag, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-            self._unread = (self._iter, self._batch, host, event)
+            self._unread = (self._iter, self._batch, read_later(flag))
         elif not torch.isfinite(norm):
             self._stop('gradient', self._iter, self._batch)
+
+    def _may_defer(self, optimizer: torch.optim.Optimizer, norm: Tensor) -> bool:
+        return norm.device.type == 'cuda' and bool(optimizer.defaults.get('fused'))
 
     def _gradient_norm(self, optimizer: torch.optim.Optimizer) -> Tensor:
         wrapper = self._runner.optim_wrapper
@@ -91,10 +106,8 @@ class NonFiniteGuardHook(Hook):
     def check_state(self, runner: Any) -> None:
         """Raise NonFiniteError if a step on the GPU was skipped; also called before a checkpoint is saved."""
         if self._unread is not None:
-            iteration, batch, flag, event = self._unread
-            event.synchronize()
-            self._unread = None
-            if flag:
+            (iteration, batch, read), self._unread = self._unread, None
+            if read():
                 self._stop('gradient', iteration, batch)
 
     def _stop(self, what: str, iteration: int, batch: Any) -> None:

@@ -12,6 +12,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
 from slimdiff.engine.checkpoint import atomic_write
+from slimdiff.engine.hooks.train_log import iterations_done
 from slimdiff.registry import HOOKS
 
 _FLOOR = 'floor/'
@@ -58,7 +59,7 @@ class ReportHook(Hook):
         self._start = time.monotonic()
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
-        done = runner.iter
+        done = iterations_done(runner)
         # A validation that is made up for after a resume replaces its first try.
         self.history = [entry for entry in self.history if entry['iter'] != done]
         self.history.append(dict(iter=done, metrics={k: float(v) for k, v in (metrics or {}).items()}))

@@ -11,6 +11,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor
 
+from slimdiff.engine.best_effort import best_effort
 from slimdiff.engine.hooks.ema import ema_weights
 from slimdiff.evaluation.common import evaluating
 from slimdiff.registry import HOOKS
@@ -56,5 +57,6 @@ class SampleGridHook(Hook):
             images = generate(runner, self.num_images, self.seed, self.labels, self.num_steps)
             runner.model.train()
             path = Path(runner.work_dir) / 'samples' / f'iter_{done}.png'
-            path.parent.mkdir(exist_ok=True)
-            save_grid(to_uint8(images), path)
+            with best_effort(runner, path):
+                path.parent.mkdir(exist_ok=True)
+                save_grid(to_uint8(images), path)

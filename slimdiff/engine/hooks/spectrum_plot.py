@@ -12,6 +12,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor
 
+from slimdiff.engine.best_effort import best_effort
 from slimdiff.engine.checkpoint import atomic_write
 from slimdiff.engine.hooks.sample_grid import generate
 from slimdiff.functional.spectrum import radial_spectrum
@@ -77,5 +78,6 @@ class SpectrumPlotHook(Hook):
             runner.model.train()
             figure = plot_spectra(self.real_images(runner), generated, f'iteration {done}')
             path = Path(runner.work_dir) / 'spectra' / f'iter_{done}.png'
-            path.parent.mkdir(exist_ok=True)
-            atomic_write(path, lambda file: FigureCanvasAgg(figure).print_png(file))
+            with best_effort(runner, path):
+                path.parent.mkdir(exist_ok=True)
+                atomic_write(path, lambda file: FigureCanvasAgg(figure).print_png(file))

@@ -10,13 +10,20 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce_dict, get_world_size, is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop
 from torch import Tensor
 
+from slimdiff.engine.best_effort import best_effort
 from slimdiff.registry import HOOKS
 
 #: how figures of other hooks look in a line; the rest is printed with four digits
 FORMATS = dict(it_per_s='{:.3g} it/s', img_per_s='{:.0f} img/s', data_share='data {:.0%}', rss_mb='rss {:.0f} MB',
                memory_mb='gpu {:.0f} MB', lr='lr {:.2e}')
+
+
+def iterations_done(runner: Any) -> int:
+    """Iterations of the run; 0 where there is no training (``runner.train_loop`` would build the loop and its data)."""
+    return runner._train_loop.iter if isinstance(runner._train_loop, BaseLoop) else 0
 
 
 def format_value(name: str, value: float) -> str:
@@ -85,7 +92,9 @@ class TrainLogHook(Hook):
             # On a terminal the progress bar shows this; the file gets the line anyhow.
             runner.logger.info(f'[{done:{width}}/{runner.max_iters}]  {figures}  left {left}',
                                extra={'in_progress_bar': True})
-            runner.visualizer.add_scalars({f'train/{k}': v for k, v in values.items()}, step=done, file_path=self._json)
+            with best_effort(runner, self._json):
+                runner.visualizer.add_scalars({f'train/{name}': value for name, value in values.items()}, step=done,
+                                              file_path=self._json)
 
     # ---- evaluation -----------------------------------------------------------------------------------------------
 
@@ -94,10 +103,11 @@ class TrainLogHook(Hook):
             figures = '  '.join(f'{name} {value:.4g}' for name, value in metrics.items()
                                 if not name.startswith('floor/'))
             runner.logger.info(f'{stage} at iteration {step}:  {figures}')
-            runner.visualizer.add_scalars({f'{stage}/{k}': v for k, v in metrics.items()}, step=step)
+            with best_effort(runner, 'scalars.json'):
+                runner.visualizer.add_scalars({f'{stage}/{k}': v for k, v in metrics.items()}, step=step)
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
-        self._log_metrics(runner, 'val', metrics, getattr(runner.train_loop, 'iter', 0))
+        self._log_metrics(runner, 'val', metrics, iterations_done(runner))
 
     def after_test_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
         self._log_metrics(runner, 'test', metrics, 0)

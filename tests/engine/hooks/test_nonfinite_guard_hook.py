@@ -4,7 +4,7 @@ import pytest
 import tiny_run
 import torch
 
-from slimdiff.engine import NonFiniteError
+from slimdiff.engine import NonFiniteError, NonFiniteGuardHook
 from slimdiff.engine.hooks.nonfinite_guard import nonfinite_entries
 
 
@@ -45,3 +45,31 @@ def test_within_an_accumulation_window(tmp_path):
     runner = tiny_run.build(tmp_path, model__nan_at=2, optim_wrapper__accumulative_counts=4)
     with pytest.raises(NonFiniteError, match='loss of iteration 2'):
         runner.train()
+
+
+def test_deferred_as_on_a_gpu(tmp_path, monkeypatch):
+    """The optimizer skips the step by itself; the host learns of it one iteration later, and stops there."""
+    monkeypatch.setattr(NonFiniteGuardHook, '_may_defer', lambda *_: True)
+    runner = tiny_run.build(tmp_path, model__nan_gradient_at=6, optim_wrapper__clip_grad=None)
+    with pytest.raises(NonFiniteError, match=r'gradient of iteration 6 '):
+        runner.train()
+    assert len(tiny_run.trace(tmp_path)) == 6
+    tiny_run.build(tmp_path / 'other', max_iters=5, optim_wrapper__clip_grad=None).train()
+    other = torch.load(tmp_path / 'other/iter_5.pth', weights_only=True)
+    tiny_run.same(dict(runner.unwrapped_model.state_dict()), other['state_dict'])
+
+
+def test_deferred_is_read_before_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(NonFiniteGuardHook, '_may_defer', lambda *_: True)
+    with pytest.raises(NonFiniteError, match=r'gradient of iteration 8 .*(.|\n)*iter_4\.pth'):
+        tiny_run.build(tmp_path, model__nan_gradient_at=8).train()
+    assert [p.name for p in tmp_path.glob('*.pth')] == ['iter_4.pth']
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('wrapper', ['SlimOptimWrapper', 'Bf16OptimWrapper'])
+def test_on_a_gpu(tmp_path, wrapper):
+    runner = tiny_run.build(tmp_path, model__nan_gradient_at=6, optim_wrapper__type=wrapper)
+    with pytest.raises(NonFiniteError, match=r'gradient of iteration 6 '):
+        runner.train()
+    assert finite(runner)

@@ -36,3 +36,14 @@ def test_spectrum_plot(tmp_path):
     hook._real = torch.randn(4, 3, 8, 8)
     runner.train()
     assert [Image.open(p).size for p in sorted((tmp_path / 'spectra').iterdir())] == [(500, 500)] * 4
+
+
+def test_a_picture_is_not_worth_the_training(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('slimdiff.engine.hooks.sample_grid.save_grid', refuse)
+    runner = tiny_run.build(tmp_path, max_iters=4, custom_hooks=[dict(type='SampleGridHook', interval=2)])
+    runner.train()
+    log = next((tmp_path / runner.timestamp).glob('*.log')).read_text()
+    assert log.count('could not be written: [Errno 28] No space left on device. Training goes on.') == 2

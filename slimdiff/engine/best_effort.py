@@ -1,0 +1,16 @@
+"""Files that a run is nicer with, but must not end for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def best_effort(runner: Any, what: object) -> Iterator[None]:
+    """Turn an OSError inside (a full disk, no permission) into a warning: a picture is not worth the training."""
+    try:
+        yield
+    except OSError as error:
+        runner.logger.warning(f'{what} could not be written: {error}. Training goes on.')
