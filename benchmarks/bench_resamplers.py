@@ -107,7 +107,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     result = {'rounds': args.rounds, 'dtype': 'float32', 'unit': 'seconds'}
-    print(f'{"":58s}{"ms":>8s}   times as long as slimdiff (quartiles)')
+    print(f'{"":58s}{"ms":>8s}   times as long as slimdiff: median (quartiles), of the fastest rounds')
     for combine in args.combine:
         for shape in SHAPES:
             for memory in args.formats:
@@ -118,13 +118,17 @@ def main() -> None:
                     seconds = timed(modules, x, backward, args.rounds)
                     kind = f'{combine}, {"x".join(map(str, shape))}, {memory}, {"fwd+bwd" if backward else "fwd"}'
                     against = ratios(seconds, 'slimdiff')
+                    for name, r in against.items():
+                        r['of minima'] = min(seconds[name]) / min(seconds['slimdiff'])
                     times = {name: {**spread(v), 'min': min(v)} for name, v in seconds.items()}
                     result[kind] = {'seconds': times, 'times as long as slimdiff': against}
                     print(kind)
                     for name, t in times.items():
-                        r = against.get(name)
-                        ratio = f'   {r["median"]:.2f} ({r["q25"]:.2f} .. {r["q75"]:.2f})' if r else ''
-                        print(f'    {name:54s}{t["median"] * 1e3:8.2f}{ratio}', flush=True)
+                        line = f'    {name:54s}{t["median"] * 1e3:8.2f}'
+                        if name in against:
+                            r = against[name]
+                            line += f'   {r["median"]:.2f} ({r["q25"]:.2f} .. {r["q75"]:.2f}), {r["of minima"]:.2f}'
+                        print(line, flush=True)
     write(args.json, result)
 
 

@@ -105,10 +105,19 @@ def is_haar(wavelet: str) -> bool:
     return _canonical(wavelet) == 'haar'
 
 
-@torch.compiler.assume_constant_result
-def _canonical(wavelet: str) -> str:
+# Constants to the compiler, which cannot look into PyWavelets; cached for eager mode, because each takes as long as a
+# small convolution. Two functions each, for the compiler would look through the cache to what is inside.
+
+
+@functools.cache
+def _cached_canonical(wavelet: str) -> str:
     wavelet = check_wavelet(wavelet)
     return 'haar' if wavelet in ('db1', 'bior1.1', 'rbio1.1') else wavelet
+
+
+@torch.compiler.assume_constant_result
+def _canonical(wavelet: str) -> str:
+    return _cached_canonical(wavelet)
 
 
 @torch.compiler.assume_constant_result

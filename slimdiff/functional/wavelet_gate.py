@@ -24,6 +24,7 @@ from slimdiff.functional.haar import (
     chunks,
     empty_bands,
     haar_idwt2,
+    haar_patterns,
     is_channels_last,
     merge,
     split,
@@ -66,13 +67,19 @@ def gated_sum(x: Tensor, gates: Tensor, wavelet: str = 'haar') -> Tensor:
         ValueError: odd sizes, an unknown wavelet, or gates of another shape.
     """
     _check(x, gates)
+    gates = gates.to(x.dtype)
     if not is_haar(wavelet):
-        return (dwt2(x, wavelet) * gates.to(x.dtype)[..., None, None]).sum(1)
-    kernel = haar_idwt2(gates[..., None, None]).to(x.dtype)  # (N, C, 2, 2)
+        first, *others = zip(dwt2(x, wavelet).unbind(1), gates[..., None, None].unbind(1))
+        y = first[0] * first[1]
+        for band, gate in others:
+            y = torch.addcmul(y, band, gate)
+        return y
+    # The inverse transform of the gates, one kernel (a b; c d) a channel: (N, 4, C).
+    kernel = torch.matmul(haar_patterns(gates), gates).to(x.dtype)
     if not traced():
         return _CellSum.apply(x if is_channels_last(x) else x.contiguous(), kernel)
     (a, b), (c, d) = cells(x)
-    (ka, kb), (kc, kd) = kernel.permute(2, 3, 0, 1)[..., None, None].unbind(0)
+    ka, kb, kc, kd = kernel[..., None, None].unbind(1)
     return a * ka + b * kb + c * kc + d * kd
 
 
@@ -116,14 +123,22 @@ def _check(x: Tensor, gates: Tensor) -> None:
 
 
 class _CellSum(torch.autograd.Function):
-    """y[n, c] = <cell of x[n, c], kernel[n, c]>: (N, C, H, W), (N, C, 2, 2) -> (N, C, H/2, W/2)."""
+    """y[n, c] = <cell of x[n, c], kernel[n, :, c]>: (N, C, H, W), (N, 4, C) -> (N, C, H/2, W/2)."""
 
     @staticmethod
     def forward(ctx, x: Tensor, kernel: Tensor) -> Tensor:
         ctx.save_for_backward(x, kernel)
+        n, channels, height, width = x.shape
         if is_channels_last(x):
-            return _sum_cells_nhwc(x, kernel)
-        return _sum_cells_nchw(x, kernel)
+            y = x.new_empty(n, height // 2, width // 2, channels).permute(0, 3, 1, 2)
+            function = _sum_cells_nhwc
+        else:
+            y = x.new_empty(n, channels, height // 2, width // 2)
+            function = _sum_cells_nchw
+        with torch.autocast(x.device.type, enabled=False):
+            for part in chunks(x):
+                function(x[part], kernel[part], y[part])
+        return y
 
     @staticmethod
     @once_differentiable
@@ -131,38 +146,17 @@ class _CellSum(torch.autograd.Function):
         x, kernel = ctx.saved_tensors
         nhwc = is_channels_last(x)
         grad = grad.contiguous(memory_format=torch.channels_last if nhwc else torch.contiguous_format)
-        grad_x = torch.empty_like(x)
+        grad_x, grad_kernel = torch.empty_like(x), torch.empty_like(kernel)
         function = _grad_cells_nhwc if nhwc else _grad_cells_nchw
-        grad_kernel = [function(x[part], kernel[part], grad[part], grad_x[part]) for part in chunks(x)]
-        return grad_x, torch.cat(grad_kernel)
+        for part in chunks(x):
+            grad_kernel[part] = function(x[part], kernel[part], grad[part], grad_x[part])
+        return grad_x, grad_kernel
 
 
-def _sum_cells_nhwc(x: Tensor, kernel: Tensor) -> Tensor:
-    n, channels, height, width = x.shape
-    y = x.new_empty(n, height // 2, width // 2, channels).permute(0, 3, 1, 2)
-    kernel = kernel.permute(2, 3, 0, 1).contiguous()[..., None, None]  # channels innermost, as in x
-    for part in chunks(x):
-        (a, b), (c, d) = cells(x[part])
-        (ka, kb), (kc, kd) = kernel[:, :, part]
-        torch.mul(a, ka, out=y[part]).addcmul_(b, kb).addcmul_(c, kc).addcmul_(d, kd)
-    return y
-
-
-def _sum_cells_nchw(x: Tensor, kernel: Tensor) -> Tensor:
-    # Two rows are weighted by a kernel repeated along the width, in vector registers; then neighbours are added.
-    n, channels, height, width = x.shape
-    y = x.new_empty(n, channels, height // 2, width // 2)
-    rows = _repeat_kernel(kernel, width)
-    for part in chunks(x):
-        pairs = x[part].view(-1, channels, height // 2, 2, width)
-        z = (pairs[:, :, :, 0] * rows[part, :, :, 0]).addcmul_(pairs[:, :, :, 1], rows[part, :, :, 1])
-        torch.add(z[..., 0::2], z[..., 1::2], out=y[part])
-    return y
-
-
-def _repeat_kernel(kernel: Tensor, width: int) -> Tensor:
-    """(N, C, 2, 2) -> (N, C, 1, 2, W), the two columns in turn."""
-    return kernel.repeat(1, 1, 1, width // 2)[:, :, None]
+def _sum_cells_nhwc(x: Tensor, kernel: Tensor, y: Tensor) -> None:
+    (a, b), (c, d) = cells(x)
+    ka, kb, kc, kd = kernel[..., None, None].unbind(1)
+    torch.mul(a, ka, out=y).addcmul_(b, kb).addcmul_(c, kc).addcmul_(d, kd)
 
 
 def _grad_cells_nhwc(x: Tensor, kernel: Tensor, grad: Tensor, grad_x: Tensor) -> Tensor:
@@ -174,18 +168,47 @@ def _grad_cells_nhwc(x: Tensor, kernel: Tensor, grad: Tensor, grad_x: Tensor) ->
     # One axis at a time: PyTorch reduces over two axes that do not touch eight times slower. The products go through
     # grad_x, which is in the cache when it gets its own values.
     grad_kernel = torch.mul(x, grad, out=out).sum(1).sum(2)  # (N, 2, 2, C)
-    torch.mul(grad, kernel.permute(0, 2, 3, 1)[:, None, :, None].contiguous(), out=out)
-    return grad_kernel.permute(0, 3, 1, 2)
+    torch.mul(grad, kernel.view(n, 1, 2, 1, 2, channels), out=out)
+    return grad_kernel.flatten(1, 2)
+
+
+# With the width innermost, every other pixel is out of reach of vector registers. So rows are multiplied whole, by a
+# kernel repeated along them, and small matrices of zeros and ones repeat a pair, or add neighbours up.
+
+
+def _repeat_matrix(x: Tensor) -> Tensor:
+    """(2, W): column j has its one in row j mod 2."""
+    return torch.eye(2, dtype=x.dtype, device=x.device).repeat(1, x.shape[-1] // 2)
+
+
+def _neighbour_matrix(x: Tensor) -> Tensor:
+    """(W/2, W): row j has its ones in columns 2 j and 2 j + 1."""
+    return torch.eye(x.shape[-1] // 2, dtype=x.dtype, device=x.device).repeat_interleave(2, 1)
+
+
+def _kernel_rows(x: Tensor, kernel: Tensor) -> Tensor:
+    """(N, 4, C) -> (N, C, 1, 2, W), the two columns of the kernel in turn."""
+    n, channels = x.shape[:2]
+    pairs = kernel.transpose(1, 2).reshape(-1, 2)
+    return torch.mm(pairs, _repeat_matrix(x)).view(n, channels, 1, 2, -1)
+
+
+def _sum_cells_nchw(x: Tensor, kernel: Tensor, y: Tensor) -> None:
+    n, channels, height, width = x.shape
+    pairs, rows = x.view(n, channels, height // 2, 2, width), _kernel_rows(x, kernel)
+    z = (pairs[:, :, :, 0] * rows[:, :, :, 0]).addcmul_(pairs[:, :, :, 1], rows[:, :, :, 1])
+    torch.mm(z.view(-1, width), _neighbour_matrix(x).t(), out=y.view(-1, width // 2))
 
 
 def _grad_cells_nchw(x: Tensor, kernel: Tensor, grad: Tensor, grad_x: Tensor) -> Tensor:
     n, channels, height, width = x.shape
     shape = (n, channels, height // 2, 2, width)
-    x, out = x.view(shape), grad_x.view(shape)
-    grad = grad.repeat_interleave(2, -1)[:, :, :, None]  # (N, C, H/2, 1, W)
-    grad_kernel = torch.mul(x, grad, out=out).sum(2).unflatten(-1, (width // 2, 2)).sum(3)  # (N, C, 2, 2)
-    torch.mul(grad, _repeat_kernel(kernel, width), out=out)
-    return grad_kernel
+    rows, repeat = _kernel_rows(x, kernel), _repeat_matrix(x)
+    grad = torch.mm(grad.reshape(-1, width // 2), _neighbour_matrix(x)).view(n, channels, height // 2, 1, width)
+    out = grad_x.view(shape)
+    summed = torch.mul(x.view(shape), grad, out=out).sum(2)  # (N, C, 2, W)
+    torch.mul(grad, rows, out=out)
+    return torch.mm(summed.view(-1, width), repeat.t()).view(n, channels, 4).transpose(1, 2)
 
 
 class _GatedBands(torch.autograd.Function):
