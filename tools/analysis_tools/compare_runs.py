@@ -1,0 +1,31 @@
+#!/usr/bin/env python
+"""Compare training runs: ``compare_runs.py WORK_DIR ... [--metrics fd ...] [--json FILE]`` prints a Markdown table."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from slimdiff.analysis.compare_runs import comparison, load_reports, markdown
+from slimdiff.cli.common import runs_cleanly
+
+METRICS = ('denoise/total', 'denoise/t0-300/top', 'fd', 'swd/mean', 'spectrum/log/top_signed')
+
+
+@runs_cleanly
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('work_dirs', nargs='+')
+    parser.add_argument('--metrics', nargs='+', default=METRICS)
+    parser.add_argument('--json', help='write the figures, every seed\'s too')
+    args = parser.parse_args(argv)
+    result = comparison(load_reports(args.work_dirs), args.metrics)
+    print(markdown(result, args.metrics), end='')
+    if args.json:
+        Path(args.json).write_text(json.dumps({'command': 'python tools/analysis_tools/compare_runs.py '
+                                               + ' '.join(args.work_dirs), **result}, indent=1) + '\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
