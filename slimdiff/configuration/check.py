@@ -130,6 +130,10 @@ def signature_at(node: Mapping[str, Any], path: Path, owner: Callable | None = N
     plain = pattern(path, known.PLAIN_DICTS)
     if plain is not None:
         return Signature(plain, frozenset(known.PLAIN_DICTS[plain])), None
+    argument = next((part for part in reversed(path) if not part.isdigit()), '')
+    untyped = known.UNTYPED_ARGUMENTS.get((getattr(owner, '__name__', ''), argument))
+    if untyped is not None:
+        return Signature(untyped[0], untyped[1]()), None
     place = pattern(path, known.DEFAULT_TYPES)
     if place is None or (place == 'optim_wrapper' and 'optimizer' not in node):  # one wrapper for each sub-network
         return None, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -123,6 +124,23 @@ def default_hook_names() -> set[str]:
     """Names under ``default_hooks`` that mean something: those of mmengine's Runner and of ours."""
     from slimdiff.engine.runner import DEFAULT_HOOKS
     return {'runtime_info', 'timer', 'sampler_seed', 'logger', *DEFAULT_HOOKS}
+
+
+def _stage_keys() -> frozenset[str]:
+    from slimdiff.models.unets.stages import Stage
+    return frozenset(field.name for field in dataclasses.fields(Stage))
+
+
+def _sampling_keys() -> frozenset[str]:
+    from slimdiff.models.algorithms.diffusion_model import DiffusionModel
+    return frozenset(inspect.signature(DiffusionModel.sample).parameters) - {'self', 'indices', 'seed', 'on_step'}
+
+
+# Arguments of slimdiff's classes that are dicts (or lists of dicts) without a `type` -> what these are, their keys.
+UNTYPED_ARGUMENTS = {
+    ('UNet', 'stages'): ('A stage', _stage_keys),
+    ('EvaluationLoop', 'sampling'): ('sampling', _sampling_keys),
+}
 
 
 def runner_keys() -> set[str]:

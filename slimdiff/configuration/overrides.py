@@ -15,8 +15,8 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
     """Merge ``{'model.unet.stages.0.channels': 32}`` into ``cfg``.
 
     Raises:
-        ConfigError: a key that is neither in the config nor taken by the class that stands there; a list index out of
-            range. ``cfg`` is then as it was.
+        ConfigError: a key that is neither in the config nor taken by the class that stands there (in a dict that is
+            no class's: a key that looks like a misspelt one); a list index out of range. ``cfg`` is then as it was.
     """
     for key in overrides:
         _check_key(cfg, key)
@@ -81,7 +81,8 @@ def _check_new(cfg: Config, node: Any, part: str, path: tuple[str, ...], owner: 
     from slimdiff.configuration.spelling import looks_like
     signature, _ = signature_at(node, path, owner, cfg.get('default_scope'))
     allowed = set(node) | (signature.names if signature else set()) | ({'type'} if place_kinds(path, owner) else set())
-    takes_others = signature is not None and signature.takes_others and path
+    # A dict that no class declares, such as clip_grad, may take any name; a near miss of what it has is an error.
+    takes_others = bool(path) and (signature is None or signature.takes_others)
     if part in allowed - set(node) or (takes_others and not looks_like(part, allowed)):
         return
     where = '.'.join(path) or 'the top level of the config'

@@ -9,8 +9,10 @@ def cfg():
     return Config(dict(
         default_scope='slimdiff',
         model=dict(type='DiffusionModel', unet=dict(type='UNet', stages=[dict(channels=8), dict(channels=16)])),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3), clip_grad=None),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3), clip_grad=None,
+                           paramwise_cfg=dict(bias_lr_mult=2)),
         train_dataloader=dict(batch_size=4),
+        val_cfg=dict(type='EvaluationLoop', sampling=dict(num_steps=2)),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1), sample_grid=None),
         env_cfg=dict(cudnn_benchmark=False)))
 
@@ -31,13 +33,16 @@ def test_existing_keys_and_list_items(cfg):
     ('optim_wrapper.type', 'AmpOptimWrapper'),
     ('randomness.seed', 3),  # the Runner takes it
     ('env_cfg.dist_cfg.backend', 'gloo'),
+    ('optim_wrapper.paramwise_cfg.norm_decay_mult', 0),
+    ('model.unet.stages.0.heads', 4),
+    ('val_cfg.sampling.guidance_scale', 2.0),
     ('default_hooks.my_own.type', 'EmptyCacheHook'),
 ])
 def test_new_keys_that_their_place_takes(cfg, key, value):
     apply_overrides(cfg, {key: value})
     node = cfg
     for part in key.split('.'):
-        node = node[part]
+        node = node[int(part) if part.isdigit() else part]
     assert node == value
 
 
@@ -49,6 +54,9 @@ def test_new_keys_that_their_place_takes(cfg, key, value):
     ('model.unet.stages.first.channels', 'is a list of 2'),
     ('train_dataloader.batchsize', "Did you mean 'batch_size'"),
     ('train_dataloader.batch_size.x', r'train_dataloader\.batch_size is 4, it has no keys'),
+    ('model.unet.stages.1.colour', r"no 'colour' in model\.unet\.stages\.1\."),
+    ('val_cfg.sampling.steps', 'It may have: .*num_steps'),
+    ('optim_wrapper.paramwise_cfg.bias_lr_mul', "Did you mean 'bias_lr_mult'"),
     ('model.unett.dropout', "Did you mean 'unet'"),
     ('env_cfg.cudnn_benchmrk', "Did you mean 'cudnn_benchmark'"),
     ('default_hooks.chekpoint.interval', "Did you mean 'checkpoint'"),
