@@ -18,6 +18,13 @@ def wait_for_iterations(folder, count, process):
         time.sleep(0.005)
 
 
+def wait_for_line(process, text):
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f'the process ended without "{text}"')
+
+
 @pytest.mark.parametrize(('signum', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_saves_and_exits(tmp_path, tiny_process, signum, code):
     tiny_run.build(tmp_path / 'whole', max_iters=30).train()
@@ -36,17 +43,14 @@ def test_signal_saves_and_exits(tmp_path, tiny_process, signum, code):
 
 
 def test_second_ctrl_c_exits_at_once(tmp_path, tiny_process):
-    process = tiny_process(tmp_path, '--iter-seconds', 3)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob('config.py')) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(1)
+    process = tiny_process(tmp_path, '--iter-seconds', 60)
+    wait_for_line(process, 'iteration begins')
     process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
+    wait_for_line(process, 'finishing this iteration')
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    assert process.returncode == 130 and time.monotonic() - start < 2 and not list(tmp_path.glob('*.pth'))
+    assert process.returncode == 130 and time.monotonic() - start < 50 and not list(tmp_path.glob('*.pth'))
 
 
 def test_handlers_are_put_back():

@@ -199,7 +199,13 @@ def main():
     if args.iter_seconds:
         from slimdiff.engine import IterTrainLoop
         run_iter = IterTrainLoop.run_iter
-        IterTrainLoop.run_iter = lambda self, batch: (time.sleep(args.iter_seconds), run_iter(self, batch))
+
+        def slowly(self, batch):
+            print('iteration begins')
+            time.sleep(args.iter_seconds)
+            run_iter(self, batch)
+
+        IterTrainLoop.run_iter = slowly
     build(args.work_dir, launcher=args.launcher, **args.changes).train()
 
 
