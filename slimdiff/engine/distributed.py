@@ -6,14 +6,12 @@ import atexit
 import datetime
 import os
 import subprocess
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+from mmengine.dist import get_world_size
 from torch import distributed
-
-T = TypeVar('T')
 
 
 def init_cpu_process_group(launcher: str, timeout: float = 1800) -> None:
@@ -50,22 +48,6 @@ def leave_at_exit() -> None:
 
     if distributed.is_available() and distributed.is_initialized():
         atexit.register(leave)
-
-
-def on_main(function: Callable[[], T]) -> T:
-    """Call on the main process only; its result, or its ValueError, on all ranks (so that none waits for ever)."""
-    if get_world_size() == 1:
-        return function()
-    box: list[Any] = [None]
-    if is_main_process():
-        try:
-            box = [function()]
-        except ValueError as error:
-            box = [error]
-    broadcast_object_list(box)
-    if isinstance(box[0], ValueError):
-        raise box[0]
-    return box[0]
 
 
 def any_rank(value: int, device: torch.device | str = 'cpu') -> int:

@@ -21,8 +21,9 @@ from slimdiff.datasets import build_dataloader
 from slimdiff.engine import checkpoint as files
 from slimdiff.engine import scope  # noqa: F401 (registers)
 from slimdiff.engine import work_dir as rules
-from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, on_main, wrapper_config
+from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, wrapper_config
 from slimdiff.engine.plain_data import decode, encode, encode_or_drop
+from slimdiff.evaluation.common import on_main
 from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, plain
 from slimdiff.version import __version__
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
-from mmengine.dist import all_gather, all_gather_object, get_rank, get_world_size
+from mmengine.dist import (
+    all_gather,
+    all_gather_object,
+    broadcast_object_list,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 #: per-image statistics: named tensors with one row for each image
 Rows = dict[str, Tensor]
+
+T = TypeVar('T')
 
 
 def shard(total: int) -> range:
@@ -69,6 +79,22 @@ def gather_rows(rows: Rows) -> Rows:
         for part, count, values in zip(gathered, counts, all_gather(padded)):
             part[key] = values[:count].cpu()
     return concatenate(gathered)
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """Call on the main process only; its result, or its ValueError, on all ranks (so that none waits for ever)."""
+    if get_world_size() == 1:
+        return function()
+    box: list[Any] = [None]
+    if is_main_process():
+        try:
+            box = [function()]
+        except ValueError as error:
+            box = [error]
+    broadcast_object_list(box)
+    if isinstance(box[0], ValueError):
+        raise box[0]
+    return box[0]
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from slimdiff.evaluation.common import evaluating, gather_rows, shard, shard_loader
+from slimdiff.evaluation.common import evaluating, gather_rows, on_main, shard, shard_loader
 from slimdiff.evaluation.metrics.base import ModelMetric, SetMetric
 from slimdiff.evaluation.progress import Progress
 from slimdiff.registry import METRICS
@@ -85,7 +85,7 @@ def evaluate(model: Any,
         if isinstance(metric, ModelMetric):
             figures |= metric.evaluate(model, dataloader)
         else:
-            figures |= _on_main(metric.compute)
+            figures |= on_main(metric.compute)
             metric.reset_generated()
     return figures
 
@@ -151,20 +151,6 @@ def _gather(metric: SetMetric, real: bool) -> None:
     metric.load_rows(rows if is_main_process() else {}, real)
 
 
-def _on_main(function: Any) -> Any:
-    """Call on the main process only; its result, or its error, on all."""
-    box: list[Any] = [None]
-    if is_main_process():
-        try:
-            box = [function()]
-        except ValueError as error:
-            box = [error]
-    broadcast_object_list(box)
-    if isinstance(box[0], ValueError):
-        raise box[0]
-    return box[0]
-
-
 def noise_floor(dataloader: DataLoader,
                 metrics: Sequence[Mapping[str, Any] | Metric],
                 num_images: int = 1000,
@@ -201,7 +187,7 @@ def noise_floor(dataloader: DataLoader,
     for metric in metrics:
         metric.reset()
     labels = collect_real(dataloader, metrics, num_real + num_images, progress)
-    return _on_main(lambda: _split_figures(metrics, labels, num_real, num_images, splits, seed))
+    return on_main(lambda: _split_figures(metrics, labels, num_real, num_images, splits, seed))
 
 
 def stratified_split(labels: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
