@@ -118,6 +118,8 @@ def is_expected(error: Exception) -> bool:
         return True
     if not isinstance(error, EXPECTED):
         return False
+    if worker_message(error) is not None:
+        return isinstance(error, (ValueError, OSError))
     trace = error.__traceback__
     if trace is None:
         return False
@@ -128,10 +130,20 @@ def is_expected(error: Exception) -> bool:
             and dis.opname[code.co_code[trace.tb_lasti]] == 'RAISE_VARARGS')
 
 
+def worker_message(error: Exception) -> str | None:
+    """What a DataLoader worker's error said, without the traceback that torch puts in the message; else None."""
+    text = str(error)
+    first, _, rest = text.partition('\n')
+    if not (first.startswith('Caught ') and 'DataLoader worker process' in first):
+        return None
+    # The traceback ends with "package.ErrorName: message"; the message may go on for several lines.
+    return rest.rpartition(f'{type(error).__name__}: ')[2].strip()
+
+
 def report(error: Exception, command: str) -> None:
     """Print the message of an expected error; in full on the first rank only."""
     rank = os.environ.get('RANK', '0')
-    text = str(error) or traceback.format_exception_only(error)[0].strip()
+    text = worker_message(error) or str(error) or traceback.format_exception_only(error)[0].strip()
     if rank == '0':
         print(f'slimdiff {command}: error: {text}\n{DEBUG_HINT}', file=sys.stderr)
     else:

@@ -140,3 +140,24 @@ def test_default_work_dirs_of_two_configs_of_one_name_differ():
     assert str(default_work_dir('/a/configs/sd/photo_patches.py')) == 'work_dirs/sd/photo_patches'
     assert str(default_work_dir('/a/configs/lite_ldm/photo_patches.py')) == 'work_dirs/lite_ldm/photo_patches'
     assert str(default_work_dir('/a/mine.py')) == 'work_dirs/mine'
+
+
+def test_an_error_in_a_loader_worker_is_its_message_without_the_traceback(capsys):
+    from torch.utils.data import DataLoader
+
+    from slimdiff.cli.common import runs_cleanly
+
+    class Broken:
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            raise ValueError('photo.png cannot be read.\nUse on_error="skip".')
+
+    @runs_cleanly
+    def main(argv):
+        next(iter(DataLoader(Broken(), num_workers=1)))
+
+    assert main([]) == 2
+    printed = capsys.readouterr().err
+    assert 'photo.png cannot be read.\nUse on_error="skip".' in printed and 'Traceback' not in printed

@@ -146,3 +146,10 @@ def test_amp_trains_in_bf16(run_tool, tmp_path):
     run_tool('train.py', CONFIG, '--work-dir', tmp_path / 'run', '--amp', *SHORT)
     state = torch.load(tmp_path / 'run/iter_6.pth', weights_only=True)['state_dict']
     assert all(v.dtype == torch.float32 for v in state.values() if v.is_floating_point())
+
+
+@pytest.mark.slow
+def test_compile_trains(run_tool, tmp_path):
+    run_tool('train.py', CONFIG, '--work-dir', tmp_path / 'run', '--compile', *SHORT, timeout=900)
+    state = torch.load(tmp_path / 'run/iter_6.pth', weights_only=True)['state_dict']
+    assert not any('_orig_mod' in name for name in state)
