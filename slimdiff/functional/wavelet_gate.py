@@ -171,8 +171,8 @@ def _grad_cells_nhwc(x: Tensor, kernel: Tensor, grad: Tensor, grad_x: Tensor) ->
     return grad_kernel.flatten(1, 2)
 
 
-# With the width innermost, every other pixel is out of reach of vector registers. So rows are multiplied whole, by a
-# kernel repeated along them, and small matrices of zeros and ones repeat a pair, or add neighbours up.
+# With the width innermost, every other pixel is out of reach of vector registers. So pairs of rows are multiplied
+# whole, by a kernel repeated along them, and small matrices of zeros and ones repeat a kernel, or add up or fill a cell.
 
 
 def _repeat_matrix(x: Tensor) -> Tensor:
@@ -180,35 +180,32 @@ def _repeat_matrix(x: Tensor) -> Tensor:
     return torch.eye(2, dtype=x.dtype, device=x.device).repeat(1, x.shape[-1] // 2)
 
 
-def _neighbour_matrix(x: Tensor) -> Tensor:
-    """(W/2, W): row j has its ones in columns 2 j and 2 j + 1."""
-    return torch.eye(x.shape[-1] // 2, dtype=x.dtype, device=x.device).repeat_interleave(2, 1)
+def _cell_matrix(x: Tensor) -> Tensor:
+    """(W/2, 2W): row j has its ones at the four pixels of cell j in a pair of rows."""
+    return torch.eye(x.shape[-1] // 2, dtype=x.dtype, device=x.device).repeat_interleave(2, 1).repeat(1, 2)
 
 
 def _kernel_rows(x: Tensor, kernel: Tensor) -> Tensor:
-    """(N, 4, C) -> (N, C, 1, 2, W), the two columns of the kernel in turn."""
-    n, channels = x.shape[:2]
+    """(N, 4, C) -> (N, C, 1, 2W), what multiplies each pair of rows."""
     pairs = kernel.transpose(1, 2).reshape(-1, 2)
-    return torch.mm(pairs, _repeat_matrix(x)).view(n, channels, 1, 2, -1)
+    return torch.mm(pairs, _repeat_matrix(x)).view(*x.shape[:2], 1, -1)
 
 
 def _sum_cells_nchw(x: Tensor, kernel: Tensor, y: Tensor) -> None:
     n, channels, height, width = x.shape
     with torch.autocast(x.device.type, enabled=False):  # sums by a matrix product, but no reason to round them
-        pairs, rows = x.view(n, channels, height // 2, 2, width), _kernel_rows(x, kernel)
-        z = (pairs[:, :, :, 0] * rows[:, :, :, 0]).addcmul_(pairs[:, :, :, 1], rows[:, :, :, 1])
-        torch.mm(z.view(-1, width), _neighbour_matrix(x).t(), out=y.view(-1, width // 2))
+        weighted = x.view(n, channels, height // 2, -1) * _kernel_rows(x, kernel)
+        torch.mm(weighted.view(-1, 2 * width), _cell_matrix(x).t(), out=y.view(-1, width // 2))
 
 
 def _grad_cells_nchw(x: Tensor, kernel: Tensor, grad: Tensor, grad_x: Tensor) -> Tensor:
     n, channels, height, width = x.shape
-    shape = (n, channels, height // 2, 2, width)
-    rows, repeat = _kernel_rows(x, kernel), _repeat_matrix(x)
-    grad = torch.mm(grad.reshape(-1, width // 2), _neighbour_matrix(x)).view(n, channels, height // 2, 1, width)
+    shape = (n, channels, height // 2, 2 * width)
+    grad = torch.mm(grad.reshape(-1, width // 2), _cell_matrix(x)).view(shape)  # to all pixels of the cell
     out = grad_x.view(shape)
-    summed = torch.mul(x.view(shape), grad, out=out).sum(2)  # (N, C, 2, W)
-    torch.mul(grad, rows, out=out)
-    return torch.mm(summed.view(-1, width), repeat.t()).view(n, channels, 4).transpose(1, 2)
+    summed = torch.mul(x.view(shape), grad, out=out).sum(2)  # (N, C, 2W)
+    torch.mul(grad, _kernel_rows(x, kernel), out=out)
+    return torch.mm(summed.view(-1, width), _repeat_matrix(x).t()).view(n, channels, 4).transpose(1, 2)
 
 
 class _GatedBands(torch.autograd.Function):
