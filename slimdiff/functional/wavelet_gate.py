@@ -172,7 +172,8 @@ def _grad_cells_nhwc(x: Tensor, kernel: Tensor, grad: Tensor, grad_x: Tensor) ->
 
 
 # With the width innermost, every other pixel is out of reach of vector registers. So pairs of rows are multiplied
-# whole, by a kernel repeated along them, and small matrices of zeros and ones repeat a kernel, or add up or fill a cell.
+# whole, by a kernel repeated along them, and small matrices of zeros and ones repeat a kernel, add up or fill a cell.
+
 
 
 def _repeat_matrix(x: Tensor) -> Tensor:
