@@ -34,17 +34,22 @@ def zero_init(module: nn.Module) -> nn.Module:
     return module
 
 
+def may_overwrite() -> bool:
+    """Under ``torch.inference_mode`` in eager mode; torch.compile plans its memory itself."""
+    return not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+
+
 def silu(x: Tensor) -> Tensor:
     """SiLU; under ``torch.inference_mode`` it overwrites x, which saves an allocation.
 
     Not under ``no_grad``: a teacher's features are tapped there, and must stay as its modules gave them.
     """
-    return F.silu(x, inplace=torch.is_inference_mode_enabled())
+    return F.silu(x, inplace=may_overwrite())
 
 
 def add(x: Tensor, y: Tensor) -> Tensor:
     """x + y, with :func:`silu`'s rule: x is overwritten under ``torch.inference_mode``."""
-    return x.add_(y) if torch.is_inference_mode_enabled() and x.dtype == y.dtype else x + y
+    return x.add_(y) if may_overwrite() and x.dtype == y.dtype else x + y
 
 
 class ResidualBlock(nn.Module):

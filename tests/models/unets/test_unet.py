@@ -228,3 +228,14 @@ def test_every_stage_halves_and_the_memory_of_a_hook_is_a_tensor():
     unet(torch.randn(1, 3, 8, 8), 0)
     assert all(isinstance(o, torch.Tensor) for o in outputs) and len(outputs) == 5
     assert isinstance(unet.stem, nn.Conv2d)
+
+
+def test_the_whole_network_compiles_without_a_graph_break():
+    stages = [dict(channels=8, blocks=1), dict(channels=8, blocks=1, heads=2)]
+    unet = randomise(UNet(sample_size=8, stages=stages, norm_groups=2, num_classes=3, preconditioning=dict(
+        schedule=dict(num_train_timesteps=1000), prediction_type='epsilon', sigma_data=0.5),
+        downsampler=dict(type='WaveletGatedDown'), upsampler=dict(type='WaveletGatedUp')))
+    compiled = torch.compile(unet, backend='aot_eager', fullgraph=True)
+    x, t, labels = torch.randn(2, 3, 8, 8), torch.tensor([3, 700]), torch.tensor([0, 3])
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x, t, labels).sample, unet(x, t, labels).sample, rtol=1e-4, atol=1e-5)
