@@ -27,13 +27,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--guidance', type=float, help='classifier-free guidance scale; 1 is none')
     parser.add_argument('--batch-size', type=int, default=64, help='on each rank; does not change the images')
     parser.add_argument('--weights', choices=('ema', 'online'), default='ema')
+    parser.add_argument('--columns', type=int, help='images in a row of a grid')
     parser.add_argument('--zoom', type=int, default=1, help='enlarge the pixels of a grid')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
     parser.add_argument('--overwrite', action='store_true', help='replace images of other settings in --out')
     add_launcher_argument(parser)
     args = parser.parse_args(argv)
-    for name in ('num', 'batch_size', 'zoom'):
-        if getattr(args, name) < 1:
+    for name in ('num', 'batch_size', 'zoom', 'columns'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}')
     return args
 
@@ -135,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
                 import numpy as np
                 np.savez(out, images=rows['images'].permute(0, 2, 3, 1).numpy(), settings=json.dumps(settings_of(args)))
             else:
-                save_grid(rows['images'], out, zoom=args.zoom)
+                save_grid(rows['images'], out, columns=args.columns, zoom=args.zoom)
     barrier()
     if is_main_process():
         print(f'{args.num} images in {out}')
