@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ THREADS = int(os.environ.get('OMP_NUM_THREADS') or min(2, os.cpu_count() or 1))
 
 def pytest_configure(config):
     torch.set_num_threads(THREADS)
+    # A shell starts what runs in the background with Ctrl-C ignored, and the processes of the tests would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +44,24 @@ def run_tool(tmp_path):
         return done
 
     return run
+
+
+@pytest.fixture
+def tiny_process():
+    """Start `tiny_run.py` (or any command that is given); what still runs at the end is killed."""
+    processes = []
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1',
+                   'PYTHONUNBUFFERED': '1', 'CUDA_VISIBLE_DEVICES': ''}
+
+    def start(*arguments, command=None, **kwargs):
+        command = command or [sys.executable, str(ROOT / 'tests/engine/tiny_run.py')]
+        process = subprocess.Popen([*command, *map(str, arguments)], env=environment, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True, **kwargs)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

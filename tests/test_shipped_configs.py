@@ -6,7 +6,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from slimdiff.checkpoint import find_path
 from slimdiff.configuration import check_config, load_config
+from slimdiff.models.serving import serving_config
 from slimdiff.registry import DATASETS, METRICS, MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,8 +20,19 @@ def test_there_are_configs():
 
 
 @pytest.fixture(params=CONFIGS)
-def config(request):
-    return load_config(str(ROOT / request.param))
+def config(request, tmp_path):
+    cfg = load_config(str(ROOT / request.param))
+    if cfg.model.type == 'Distiller' and find_path(cfg.model.teacher.checkpoint) is None:
+        # A teacher that is not in the repository, but at a user's: one of its settings with random weights.
+        cfg.model.teacher = dict(checkpoint=make_teacher(cfg, tmp_path / 'teacher'))
+    return cfg
+
+
+def make_teacher(cfg, folder):
+    model = MODELS.build(serving_config(cfg.model))
+    model.unet.save_pretrained(folder / 'unet')
+    model.noise_scheduler.save_pretrained(folder / 'scheduler')
+    return str(folder)
 
 
 def test_every_name_and_argument_resolves(config):
@@ -37,10 +50,12 @@ def test_it_trains_a_step_and_samples(config):
     model = MODELS.build(config.model)
     images = torch.randn(2, *model.image_shape).clamp(-1, 1)
     labels = torch.tensor([0, 1]) if model.num_classes else None
-    for parameter in model.unet.parameters():  # zero-initialised layers would let no gradient through
+    trained = {f'{name}.{key}': parameter for name, module in model.trained_modules().items()
+               for key, parameter in module.named_parameters()}
+    for parameter in trained.values():  # zero-initialised layers would let no gradient through
         torch.nn.init.normal_(parameter, std=0.1)
     model(images, labels)['loss'].backward()
-    dead = [k for k, p in model.unet.named_parameters() if not torch.isfinite(p.grad).all() or not p.grad.any()]
+    dead = [k for k, p in trained.items() if not torch.isfinite(p.grad).all() or not p.grad.any()]
     assert not dead, f'no gradient reaches {dead}'
     out = model.sample([0, 1], num_steps=2)
     assert out.shape == images.shape and torch.isfinite(out).all()

@@ -1,13 +1,17 @@
-# The plain small UNet to compare configs/sd/photo_patches.py with: convolutional resamplers, and the last stage
-# narrower, so that both take 76 M MACs. Everything else is the same.
-_base_ = '../sd/photo_patches.py'
+# The plain small UNet ("Lite") to compare configs/sd/photo_patches.py with: 24.0 M MACs.
+_base_ = [
+    '../_base_/models/photo_patches.py',
+    '../_base_/datasets/photo_patches.py',
+    '../_base_/schedules/photo_patches.py',
+    '../_base_/runtime_32px.py',
+]
 
 model = dict(
     unet=dict(
         stages=[
+            dict(channels=8, blocks=1, up_blocks=2),
             dict(channels=16, blocks=1, up_blocks=2),
-            dict(channels=32, blocks=1, up_blocks=2),
-            dict(channels=48, blocks=1, up_blocks=2, downsample=False, heads=4),
+            dict(channels=32, blocks=1, up_blocks=2, downsample=False, heads=4),
         ],
-        downsampler=dict(_delete_=True, type='ConvDown'),
-        upsampler=dict(_delete_=True, type='NearestConvUp')))
+        downsampler=dict(type='ConvDown'),
+        upsampler=dict(type='NearestConvUp')))

@@ -15,7 +15,8 @@ version = release
 
 extensions = ['sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode', 'myst_parser']
 source_suffix = {'.md': 'markdown'}
-exclude_patterns = ['_build']
+# The tables that tools/analysis_tools/reproduce.py writes are included by their pages.
+exclude_patterns = ['_build', 'experiments/_generated']
 myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath']
 myst_heading_anchors = 3
 

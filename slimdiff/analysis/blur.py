@@ -154,6 +154,18 @@ def _update(metric: SetMetric, images: Tensor, real: bool) -> None:
         metric.update(batch, real)
 
 
+def blur_table(result: Mapping[str, Any], figures: Sequence[str], sigma2: Sequence[float]) -> str:
+    """Markdown table of some figures at some variances, with their floors."""
+    columns = [result['sigma2'].index(value) for value in sigma2]
+    lines = ['| figure | floor | ' + ' | '.join(f'σ² = {value:g}' for value in sigma2) + ' |',
+             '|---|---|' + '---|' * len(columns)]
+    for name in figures:
+        floor, curve = result['floor'][name], result['curves'][name]
+        lines.append(f'| `{name}` | {floor["mean"]:.3g} ± {floor["std"]:.2g} | '
+                     + ' | '.join(f'{curve[i]:.3g}' for i in columns) + ' |')
+    return '\n'.join(lines) + '\n'
+
+
 def plot_blur_sensitivity(result: Mapping[str, Any], figures: Mapping[str, Sequence[str]], path: str) -> None:
     """Small multiples: one panel for each entry of ``figures`` (title: names), each curve with its floor.
 

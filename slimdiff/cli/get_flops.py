@@ -56,10 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     # Here, not above: `--help` answers at once.
     from slimdiff.evaluation.cost import human
+    from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
 
     config = load_checked_config(args)
-    model = MODELS.build(config.model)
+    model = MODELS.build(serving_config(config.model))
     cost = unet_cost(model, args.context_length)
     shape = unet_inputs(model.unet)[0][0].shape[1:]
     print(cost.table(args.depth))

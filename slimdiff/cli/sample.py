@@ -17,10 +17,12 @@ from slimdiff.cli.common import add_config_arguments, add_launcher_argument, loa
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='slimdiff sample', description='Generate images.')
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='a .pth of train, or a folder of save_pretrained')
+    parser.add_argument('checkpoint', help='a .pth of train, or a folder of export or '
+                        'save_pretrained (a pipeline, or a UNet)')
     parser.add_argument('--out', default='samples', help='a folder for PNG files, or a file: *.npz, or *.png (a grid)')
     parser.add_argument('-n', '--num', type=int, default=16, help='how many images')
-    parser.add_argument('--labels', help='class labels, as 0,3,3,7 (repeated as needed); default: all in turn')
+    parser.add_argument('--labels', help='class labels, as 0,3,3,7 (repeated as needed); default: all in '
+                        'turn; none: the null class, which is what stock pipelines of diffusers sample')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--scheduler', help='a diffusers scheduler, such as DPMSolverMultistepScheduler')
     parser.add_argument('--steps', type=int, help='denoising steps')
@@ -39,19 +41,28 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def build_model(args: argparse.Namespace, cfg: Any) -> Any:
+def build_model(cfg: Any, checkpoint: str | Path, weights: str) -> Any:
     """The model of the config with the weights of the checkpoint, on this rank's device."""
     import torch
     from mmengine.device import get_device
 
-    from slimdiff.engine.checkpoint import load_weights
+    from slimdiff.checkpoint import load_weights
+    from slimdiff.checkpoint.files import check_weights
     from slimdiff.models import UNet
+    from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
-    model = MODELS.build(cfg.model)
-    if Path(args.checkpoint).is_dir():
-        model.unet.load_state_dict(UNet.from_pretrained(args.checkpoint).state_dict())
+    model = MODELS.build(serving_config(cfg.model))
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        folder = folder / 'unet' if (folder / 'unet').is_dir() else folder
+        if not (folder / 'config.json').is_file():
+            raise ValueError(f'{checkpoint} holds neither unet/config.json (a pipeline) nor config.json (a UNet): '
+                             'give a .pth of train, or a folder of export or save_pretrained.')
+        weights = UNet.from_pretrained(folder).state_dict()
+        check_weights(weights, model.unet.state_dict(), folder)
+        model.unet.load_state_dict(weights)
     else:
-        load_weights(model, args.checkpoint, args.weights)
+        load_weights(model, checkpoint, weights)
     return model.to(torch.device(get_device())).eval()
 
 
@@ -61,14 +72,17 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     return {key: getattr(args, key) for key in keys} | {'cfg_options': args.cfg_options}
 
 
-def labels_for(text: str | None, indices: list[int]) -> Any:
+def labels_for(text: str | None, indices: list[int], num_classes: int | None = None) -> Any:
     import torch
-    if text is None:
+    if text is None or num_classes is None:
         return None
+    if text == 'none':
+        return torch.full((len(indices), ), num_classes)
     try:
         labels = [int(word) for word in text.split(',')]
     except ValueError:
-        raise ValueError(f"--labels takes integers with commas between, such as 0,3,7; got '{text}'.") from None
+        raise ValueError(f"--labels takes integers with commas between, such as 0,3,7, or 'none' for the "
+                         f"null class; got '{text}'.") from None
     return torch.tensor([labels[i % len(labels)] for i in indices])
 
 
@@ -98,14 +112,15 @@ def main(argv: list[str] | None = None) -> int:
     import torch
     from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 
-    from slimdiff.engine.distributed import init_cpu_process_group
+    from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
     from slimdiff.evaluation.common import evaluating, gather_rows, shard
     from slimdiff.evaluation.progress import Progress
     from slimdiff.sampling.images import save_grid, save_png, to_uint8
     init_cpu_process_group(args.launcher)
     if args.launcher != 'none' and not is_distributed():
         init_dist(args.launcher)
-    model = build_model(args, cfg)
+    leave_at_exit()
+    model = build_model(cfg, args.checkpoint, args.weights)
     out = Path(args.out)
     to_folder = out.suffix not in ('.npz', '.png')
     if to_folder and is_main_process():
@@ -121,7 +136,8 @@ def main(argv: list[str] | None = None) -> int:
     with Progress(len(indices), 'sampling') as bar, evaluating(model, args.amp):
         for start in range(0, len(indices), args.batch_size):
             part = indices[start:start + args.batch_size]
-            images = to_uint8(model.sample(part, seed=args.seed, labels=labels_for(args.labels, part), **sampling))
+            labels = labels_for(args.labels, part, model.num_classes)
+            images = to_uint8(model.sample(part, seed=args.seed, labels=labels, **sampling))
             if to_folder:
                 for i, image in zip(part, images):
                     save_png(image, out / f'{i:06d}.png')

@@ -51,8 +51,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from mmengine.dist import is_main_process
 
+    from slimdiff.checkpoint import load_weights
     from slimdiff.engine import SlimRunner
-    from slimdiff.engine.checkpoint import load_weights
+    from slimdiff.models.serving import serving_config
+    cfg.model = serving_config(cfg.model)  # no teacher is needed to measure a student
     runner = SlimRunner.from_cfg(cfg)
     load_weights(runner.unwrapped_model, args.checkpoint, args.weights)
     figures = runner.test()

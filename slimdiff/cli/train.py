@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from slimdiff.cli.common import (
     add_config_arguments,
@@ -11,6 +12,9 @@ from slimdiff.cli.common import (
     load_checked_config,
     runs_cleanly,
 )
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -27,10 +31,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@runs_cleanly
-def main(argv: list[str] | None = None) -> int:
-    """Train; returns the exit status."""
-    args = parse(argv)
+def training_config(args: argparse.Namespace) -> Config:
+    """The config that :func:`main` trains with these arguments."""
     cfg = load_checked_config(args)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(default_work_dir(args.config))
     if args.amp:
@@ -43,7 +45,14 @@ def main(argv: list[str] | None = None) -> int:
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if args.overwrite:
         cfg.overwrite = True
+    return cfg
 
+
+@runs_cleanly
+def main(argv: list[str] | None = None) -> int:
+    """Train; returns the exit status."""
+    args = parse(argv)
+    cfg = training_config(args)
     from slimdiff.engine import SlimRunner
     runner = SlimRunner.from_cfg(cfg)
     if args.compile:

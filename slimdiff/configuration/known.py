@@ -136,9 +136,15 @@ def _sampling_keys() -> frozenset[str]:
     return frozenset(inspect.signature(DiffusionModel.sample).parameters) - {'self', 'indices', 'seed', 'on_step'}
 
 
+def _teacher_keys() -> frozenset[str]:
+    from slimdiff.models.distillation import Teacher
+    return frozenset(inspect.signature(Teacher).parameters)
+
+
 # Arguments of slimdiff's classes that are dicts (or lists of dicts) without a `type` -> what these are, their keys.
 UNTYPED_ARGUMENTS = {
     ('UNet', 'stages'): ('A stage', _stage_keys),
+    ('Distiller', 'teacher'): ('teacher', _teacher_keys),
     ('EvaluationLoop', 'sampling'): ('sampling', _sampling_keys),
 }
 

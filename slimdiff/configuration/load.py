@@ -8,19 +8,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-import slimdiff
+from slimdiff.checkpoint import installation_roots
 from slimdiff.configuration.errors import ConfigError, shown
 from slimdiff.configuration.overrides import apply_overrides
 from slimdiff.registry import nearest
-
-PACKAGE = Path(slimdiff.__file__).resolve().parent
-
-
-def bundled_roots() -> list[Path]:
-    """Folders that hold the ``configs/`` of this installation: the checkout of an editable install, or the wheel's."""
-    checkout = PACKAGE.parent
-    candidates = [checkout] if (checkout / 'setup.py').is_file() else []
-    return [root for root in (*candidates, PACKAGE / '.mim') if (root / 'configs').is_dir()]
 
 
 def find_config(path: str | Path) -> Path:
@@ -35,7 +26,7 @@ def find_config(path: str | Path) -> Path:
     if path.is_file():
         return path
     if not path.is_absolute():
-        for root in bundled_roots():
+        for root in installation_roots():
             for tail in (path, Path('configs') / path):
                 for candidate in (root / tail, (root / tail).with_suffix('.py')):
                     if candidate.is_file():
@@ -54,7 +45,7 @@ def known_configs() -> list[str]:
     """Names of the configs that came with slimdiff, without their ``_base_``, such as configs/sd/photo_patches.py."""
     names = {
         file.relative_to(root).as_posix()
-        for root in bundled_roots() for file in (root / 'configs').rglob('*.py')
+        for root in installation_roots() for file in (root / 'configs').rglob('*.py')
         if '_base_' not in file.parts
     }
     return sorted(names)

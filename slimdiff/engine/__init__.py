@@ -1,6 +1,6 @@
 """The engine: runner, training loop, hooks, checkpoints."""
 
-from slimdiff.engine.checkpoint import CheckpointError, CheckpointWriteError, load_checkpoint, load_weights
+from slimdiff.checkpoint.files import CheckpointError, CheckpointWriteError, load_checkpoint, load_weights
 from slimdiff.engine.hooks import (
     CheckpointHook,
     EMAHook,

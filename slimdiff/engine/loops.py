@@ -21,9 +21,9 @@ from slimdiff.engine.interrupt import Interrupts, TrainingInterrupted
 from slimdiff.registry import LOOPS
 
 
-def seed_iteration(seed: int, iteration: int, rank: int = 0) -> None:
-    """Seed the global generators of torch, numpy and random for this iteration of this rank."""
-    value = seed32(seed, iteration, rank)
+def seed_iteration(seed: int, iteration: int, rank: int = 0, part: int = 0) -> None:
+    """Seed the global generators of torch, numpy and random for a part of this iteration of this rank."""
+    value = seed32(seed, iteration, rank, part)
     torch.manual_seed(value)
     np.random.seed(value)
     random.seed(value)
@@ -148,6 +148,9 @@ class IterTrainLoop(BaseLoop):
             start = time.perf_counter()
             seed_iteration(runner.seed, self._iter, rank)
             batch = next(batches)
+            # Once more: the first batch also makes the loader's iterator, which draws a number. A network with dropout
+            # would not resume as it went on.
+            seed_iteration(runner.seed, self._iter, rank, part=1)
             if seed_step is not None:
                 seed_step(seed32(runner.seed, self._iter))
             self.data_seconds = time.perf_counter() - start

@@ -17,12 +17,12 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from slimdiff.checkpoint import files
+from slimdiff.checkpoint.plain_data import decode, encode, encode_or_drop
 from slimdiff.datasets import build_dataloader
-from slimdiff.engine import checkpoint as files
 from slimdiff.engine import scope  # noqa: F401 (registers)
 from slimdiff.engine import work_dir as rules
 from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, wrapper_config
-from slimdiff.engine.plain_data import decode, encode, encode_or_drop
 from slimdiff.evaluation.common import on_main
 from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, plain
 from slimdiff.version import __version__
@@ -56,7 +56,7 @@ class SlimRunner(Runner):
     What differs:
 
     - Checkpoints are written atomically, hold plain data only and load with ``weights_only=True``
-      (:mod:`slimdiff.engine.checkpoint`); a resumed run goes on bit for bit.
+      (:mod:`slimdiff.checkpoint.files`); a resumed run goes on bit for bit.
     - ``train`` refuses to write over another run's checkpoints (:mod:`slimdiff.engine.work_dir`); ``cfg.overwrite``
       removes them.
     - ``resume=True`` without ``load_from`` takes the newest checkpoint that is intact.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slimdiff.engine.checkpoint import POINTER, list_checkpoints, newest_checkpoint
+from slimdiff.checkpoint.files import POINTER, list_checkpoints, newest_checkpoint
 
 #: what a resumed run may have otherwise: none of it changes the weights that training arrives at
 HARMLESS = (

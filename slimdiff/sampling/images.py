@@ -24,6 +24,17 @@ def save_png(image: Tensor, path: str | Path) -> None:
     os.replace(temporary, path)
 
 
+def image_grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
+    """Images (N, C, H, W) uint8 in rows of ``columns``, as one (C, H', W'), white between and after them."""
+    count, channels, height, width = images.shape
+    rows = math.ceil(count / columns)
+    grid = torch.full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, dtype=torch.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * (height + gap), i % columns * (width + gap)
+        grid[:, top:top + height, left:left + width] = image
+    return grid
+
+
 def save_grid(images: Tensor, path: str | Path, columns: int | None = None, gap: int = 2, zoom: int = 1) -> None:
     """Write uint8 images (N, C, H, W) as one picture, white between them.
 
@@ -32,11 +43,5 @@ def save_grid(images: Tensor, path: str | Path, columns: int | None = None, gap:
         gap: pixels between images, before ``zoom``.
         zoom: whole factor by which each pixel is enlarged.
     """
-    count, channels, height, width = images.shape
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    grid = torch.full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, dtype=torch.uint8)
-    for i, image in enumerate(images):
-        top, left = i // columns * (height + gap), i % columns * (width + gap)
-        grid[:, top:top + height, left:left + width] = image
+    grid = image_grid(images, columns or math.ceil(math.sqrt(len(images))), gap)
     save_png(grid.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2), path)

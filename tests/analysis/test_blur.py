@@ -7,7 +7,14 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter1d
 
-from slimdiff.analysis.blur import SIGMA2, blur_sensitivity, gaussian_blur, gaussian_kernel, plot_blur_sensitivity
+from slimdiff.analysis.blur import (
+    SIGMA2,
+    blur_sensitivity,
+    blur_table,
+    gaussian_blur,
+    gaussian_kernel,
+    plot_blur_sensitivity,
+)
 from slimdiff.datasets.photo_patches import PhotoPatches
 from slimdiff.evaluation import BandwiseDenoisingError
 
@@ -73,3 +80,21 @@ def test_the_committed_figure_shows_the_same():
     assert tuple(result['sigma2']) == SIGMA2 and result['kernel'] == 9
     check_rise(result)
     assert (root / 'docs/en/_static/blur_sensitivity.png').is_file()
+
+
+def test_the_table_of_the_page_has_the_committed_numbers():
+    root = Path(__file__).parents[2]
+    result = json.loads((root / 'benchmarks/results/blur_sensitivity.json').read_text())
+    page = (root / 'docs/en/experiments/_generated/blur_sensitivity.md').read_text()
+    rows = blur_table(result, ['fd', 'spectrum/log/top_signed'], (0.1, 0.3, 0.5, 1.0, 5.0)).splitlines()
+    assert all(row in page.splitlines() for row in rows) and result['command'] in page
+    i = result['sigma2'].index(0.5)
+    assert f'{result["curves"]["fd"][i]:.3g}' == rows[2].split(' | ')[4]
+
+
+def test_the_command(run_tool, tmp_path):
+    run_tool('analysis_tools/blur_sensitivity.py', '--num-images', 24, '--image-size', 32, '--splits', 2, '--figure',
+             'a/b.png', '--json', 'a/b.json', '--markdown', 'c/b.md')
+    result = json.loads((tmp_path / 'a/b.json').read_text())
+    assert result['command'].startswith('python tools/analysis_tools/blur_sensitivity.py --num-images 24')
+    assert '| `swd/32` |' in (tmp_path / 'c/b.md').read_text() and (tmp_path / 'a/b.png').stat().st_size > 5000

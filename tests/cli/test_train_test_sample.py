@@ -116,8 +116,8 @@ def test_checkpoints_of_another_architecture_are_refused(trained, run_tool, tmp_
 
 
 def test_sample_from_a_diffusers_folder(trained, run_tool, tmp_path):
+    from slimdiff.checkpoint import load_weights
     from slimdiff.configuration import load_config
-    from slimdiff.engine.checkpoint import load_weights
     from slimdiff.registry import MODELS
     model = MODELS.build(load_config(str(CONFIG)).model)
     load_weights(model, trained[0] / 'iter_6.pth')

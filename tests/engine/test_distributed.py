@@ -11,7 +11,7 @@ import pytest
 import tiny_run
 import torch
 
-from slimdiff.engine.checkpoint import load_checkpoint
+from slimdiff.checkpoint.files import load_checkpoint
 from slimdiff.engine.distributed import wrapper_config
 
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',

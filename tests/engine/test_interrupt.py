@@ -6,7 +6,7 @@ import time
 import pytest
 import tiny_run
 
-from slimdiff.engine.checkpoint import load_checkpoint
+from slimdiff.checkpoint.files import load_checkpoint
 from slimdiff.engine.interrupt import Interrupts
 
 

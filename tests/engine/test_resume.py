@@ -9,8 +9,8 @@ import tiny_run
 import torch
 from torch.utils.data import DataLoader
 
+from slimdiff.checkpoint.files import load_checkpoint
 from slimdiff.engine import CheckpointError
-from slimdiff.engine.checkpoint import load_checkpoint
 
 #: what a resumed run must have in common with one that was never killed (its meta holds the work dir's name)
 STATE = ('state_dict', 'optimizer', 'ema', 'param_schedulers', 'log')
@@ -45,6 +45,15 @@ def test_resume_in_two_parts(tmp_path, reference, first):
     runner.train()
     assert_same_run(tmp_path, reference)
     assert runner.message_hub.get_scalar('train/loss').data[0].size == 40 // 7 + 1
+
+
+def test_a_network_with_dropout_resumes_bit_for_bit(tmp_path):
+    """It draws from the global generator, from which a new loader's iterator draws, too."""
+    tiny_run.build(tmp_path / 'whole', max_iters=9, model__dropout=0.5).train()
+    tiny_run.build(tmp_path / 'parts', max_iters=9, model__dropout=0.5,
+                   custom_hooks=[dict(type='StopAt', iteration=4)]).train()
+    tiny_run.build(tmp_path / 'parts', max_iters=9, model__dropout=0.5, resume=True).train()
+    assert_same_run(tmp_path / 'parts', tmp_path / 'whole')
 
 
 def test_sigkill_at_any_moment(tmp_path, reference, tiny_process):

@@ -6,25 +6,25 @@ from pathlib import Path
 import pytest
 import tiny_run
 
+from slimdiff.checkpoint.files import load_checkpoint, load_weights
 from slimdiff.configuration import load_config
 from slimdiff.engine import SlimRunner
-from slimdiff.engine.checkpoint import load_checkpoint, load_weights
 
 SMALL = {
     'model.unet.stages': [dict(channels=8, blocks=1), dict(channels=16, blocks=1, downsample=False)],
-    'model.unet.sample_size': 16, 'model.unet.norm_groups': 4, 'model.unet.mid_heads': 1, 'model.num_steps': 2,
-    'train_dataloader.batch_size': 4, 'train_dataloader.dataset.image_size': 16, 'train_dataloader.dataset.length': 20,
-    'val_dataloader.dataset.image_size': 16, 'val_dataloader.dataset.length': 80,
+    'model.unet.norm_groups': 4, 'model.unet.mid_heads': 1, 'model.num_steps': 2,
+    'train_dataloader.batch_size': 4, 'train_dataloader.dataset.length': 20,
+    'val_dataloader.dataset.length': 80,
     'train_cfg.max_iters': 8, 'train_cfg.val_interval': 4, 'train_cfg.val_before_train': True,
     'val_cfg.num_images': 24, 'val_cfg.num_real': 40, 'val_cfg.floor_splits': 2, 'val_cfg.sampling.num_steps': 2,
     'val_evaluator': [dict(type='RadialSpectrumDistance')],
-    'default_hooks.checkpoint.interval': 4, 'default_hooks.log.interval': 2,
+    'default_hooks.checkpoint.interval': 4, 'default_hooks.checkpoint.max_keep': 3, 'default_hooks.log.interval': 2,
     'default_hooks.samples.interval': 4, 'default_hooks.samples.num_images': 4, 'default_hooks.samples.num_steps': 2,
     'default_hooks.spectra.interval': 4, 'default_hooks.spectra.num_images': 8, 'default_hooks.spectra.num_steps': 2}
 
 
 def run(folder, **changes):
-    cfg = load_config('configs/sd/photo_patches.py', {**SMALL, **changes})
+    cfg = load_config('configs/sd/photo_patches_16px.py', {**SMALL, **changes})
     cfg.work_dir = str(folder)
     runner = SlimRunner.from_cfg(cfg)
     runner.train()

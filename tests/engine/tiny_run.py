@@ -21,14 +21,14 @@ if not MODELS.module_dict.get('TinyDenoiser'):
     class TinyDenoiser(BaseModel):
         """Predicts the noise of one-pixel 'images'; draws for the global batch as DiffusionModel does."""
 
-        def __init__(self, width=8, nan_at=None, nan_gradient_at=None):
+        def __init__(self, width=8, nan_at=None, nan_gradient_at=None, dropout=0.0):
             super().__init__()
             self.unet = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.BatchNorm1d(width, momentum=None),
                                             torch.nn.Linear(width, 4))
             # BatchNorm would couple the samples of a rank, but its float buffers are what the EMA must copy.
             self.unet[1].eval()
             self.frozen = torch.nn.Linear(4, 4).requires_grad_(False)
-            self.nan_at, self.calls = nan_at, 0
+            self.nan_at, self.calls, self.dropout = nan_at, 0, dropout
             if nan_gradient_at is not None:  # with a finite loss
                 self.unet[0].weight.register_hook(lambda g: g * float('nan') if self.calls == nan_gradient_at else g)
 
@@ -50,7 +50,8 @@ if not MODELS.module_dict.get('TinyDenoiser'):
             noise = torch.randn(n * get_world_size(), 4, generator=generator)[get_rank() * n:(get_rank() + 1) * n]
             noise = noise.to(inputs.device)
             x = self.frozen(inputs)
-            loss = (self.unet(x + noise) - noise).square().mean()
+            noised = torch.nn.functional.dropout(x + noise, self.dropout) if self.dropout else x + noise
+            loss = (self.unet(noised) - noise).square().mean()
             self.calls += 1
             return dict(loss=loss * float('nan') if self.calls == self.nan_at else loss)
 

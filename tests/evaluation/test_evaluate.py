@@ -176,6 +176,7 @@ def test_two_processes_give_the_figures_of_one(tmp_path):
         import importlib.util, json, sys
         import torch
         import torch.distributed as dist
+        from slimdiff.engine.distributed import leave_at_exit
         from slimdiff.evaluation import evaluate, noise_floor
         spec = importlib.util.spec_from_file_location('shared', sys.argv[1])
         shared = importlib.util.module_from_spec(spec)
@@ -183,6 +184,7 @@ def test_two_processes_give_the_figures_of_one(tmp_path):
         rank, world = int(sys.argv[2]), int(sys.argv[3])
         if world > 1:
             dist.init_process_group('gloo', init_method='file://' + sys.argv[4] + '.store', rank=rank, world_size=world)
+            leave_at_exit()
         metrics = shared.METRICS + [dict(type='BandwiseDenoisingError', num_images=13)]
         # 45 images and 13 pairs: neither halves evenly. One image leaves a rank with nothing.
         found = evaluate(shared.Model(), shared.loader(length=45), metrics, num_images=31, batch_size=8, progress=False)

@@ -29,7 +29,7 @@ def imported(folder):
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 found.add(node.module.split('.')[0])
     found -= set(sys.stdlib_module_names) | {'slimdiff'}
-    return {DISTRIBUTION.get(name, name).lower() for name in found}
+    return {DISTRIBUTION.get(name, name).lower().replace('_', '-') for name in found}
 
 
 def test_everything_imported_is_required():

@@ -68,7 +68,7 @@ def test_the_installed_wheel_finds_its_own_configs_and_tools(wheel, tmp_path):
     assert Path(where.strip()).is_relative_to(site)
     for command in (['-m', 'slimdiff.cli.main', 'print_config'], [site / 'slimdiff/.mim/tools/misc/print_config.py']):
         out = run(sys.executable, *command, 'configs/sd/photo_patches.py', env=env, cwd=tmp_path)
-        assert "type='DiffusionModel'" in out
+        assert "type='Distiller'" in out
     assert os.access(site / 'slimdiff/.mim/tools/dist_train.sh', os.X_OK)
 
 
@@ -80,5 +80,5 @@ def test_the_wheel_installs_into_a_fresh_environment(wheel, tmp_path):
     env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
     run(python, '-m', 'pip', 'install', '--quiet', '-c', ROOT / 'requirements/tested.txt', wheel, env=env)
     out = run(slimdiff, 'print_config', 'configs/sd/photo_patches.py', env=env, cwd=tmp_path)
-    assert "type='DiffusionModel'" in out
+    assert "type='Distiller'" in out
     run(slimdiff, 'get_flops', 'configs/sd/photo_patches.py', env=env, cwd=tmp_path)

@@ -6,19 +6,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import shlex
 import sys
 import time
 from pathlib import Path
 
-import torch
-
-from slimdiff.analysis.blur import blur_sensitivity, plot_blur_sensitivity
+from slimdiff.analysis.blur import blur_sensitivity, blur_table, plot_blur_sensitivity
+from slimdiff.analysis.record import provenance, write_json
 from slimdiff.datasets.photo_patches import PhotoPatches
 from slimdiff.evaluation import BandwiseDenoisingError
-from slimdiff.version import __version__
 
 METRICS = [dict(type='FrechetDistance'), dict(type='LaplacianSWD'), dict(type='RadialSpectrumDistance')]
 
@@ -35,12 +30,14 @@ def panels(size: int) -> dict[str, list[str]]:
     }
 
 
-def cpu_name() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), platform.machine())
+def section(result: dict) -> str:
+    """What the documentation includes."""
+    size = int(result['data'].split()[2].split('x')[0])
+    figures = ['fd', f'swd/{size}', 'swd/16', 'spectrum/power/top', 'spectrum/log/top', 'spectrum/power/top_signed',
+               'spectrum/log/top_signed', 'denoise/total', 'denoise/top']
+    table = blur_table(result, list(dict.fromkeys(figures)), (0.1, 0.3, 0.5, 1.0, 5.0))
+    return (f'{table}\n{result["data"]}; made by `{result["command"]}` on {result["machine"]}, PyTorch '
+            f'{result["versions"]["torch"]}, in {result["seconds"]:.0f} s.\n')
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,28 +47,27 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--splits', type=int, default=5, help='random halvings for the floor')
     parser.add_argument('--figure', default='docs/en/_static/blur_sensitivity.png')
     parser.add_argument('--json', default='benchmarks/results/blur_sensitivity.json')
+    parser.add_argument('--markdown', default='docs/en/experiments/_generated/blur_sensitivity.md',
+                        help='the table of the documentation')
     args = parser.parse_args(argv)
 
     dataset = PhotoPatches(image_size=args.image_size, split='val')
     paired = BandwiseDenoisingError(num_images=min(args.num_images, 500))
     start = time.monotonic()
     result = blur_sensitivity(dataset, METRICS, args.num_images, splits=args.splits, paired=paired, progress=print)
-    arguments = sys.argv[1:] if argv is None else argv
-    command = shlex.join(['python', 'tools/analysis_tools/blur_sensitivity.py', *arguments])
     result = dict(
         what='metrics of Gaussian-blurred validation crops A against other, clean crops B; floor: clean against clean',
-        command=command,
-        machine=f'{cpu_name()}, {torch.get_num_threads()} threads',
-        versions=dict(slimdiff=__version__, torch=torch.__version__, python=platform.python_version()),
+        **provenance('blur_sensitivity.py', sys.argv[1:] if argv is None else argv),
         seconds=round(time.monotonic() - start, 1),
         data=f'PhotoPatches, val, {args.image_size}x{args.image_size}, {args.num_images} images a set',
         kernel=9,
         **result)
-    for path in (args.figure, args.json):
+    for path in (args.figure, args.markdown):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(args.json).write_text(json.dumps(result, indent=1) + '\n')
+    write_json(args.json, result)
+    Path(args.markdown).write_text(section(result))
     plot_blur_sensitivity(result, panels(args.image_size), args.figure)
-    print(f'wrote {args.figure} and {args.json}')
+    print(f'wrote {args.figure}, {args.json} and {args.markdown}')
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ train_dataloader = dict(
     # A batch takes about half a millisecond: less than to pass it between processes, and a worker would take CPU time
     # from training.
     num_workers=0,
-    batch_size=64,
+    batch_size=32,
     sampler=dict(type='ResumableSampler', shuffle=True),
     # Not mmengine's default, which gives lists of tensors.
     collate_fn=dict(type='default_collate'),

@@ -1,4 +1,5 @@
-# What the 32x32 PhotoPatches models share; configs/{sd,lite_ldm}/photo_patches.py say the UNet's widths and resamplers.
+# What the 32x32 PhotoPatches models share; configs/{ldm,lite_ldm,sd}/photo_patches*.py say the UNet's widths and
+# resamplers.
 
 model = dict(
     type='DiffusionModel',
@@ -12,5 +13,5 @@ model = dict(
     unet=dict(
         type='UNet',
         sample_size=32,
-        norm_groups=8,
+        norm_groups=4,
         mid_heads=4))

@@ -2,6 +2,7 @@
 
 from slimdiff.engine.hooks.checkpoint import CheckpointHook
 from slimdiff.engine.hooks.ema import EMAHook, ema_weights
+from slimdiff.engine.hooks.gradient_share import GradientShareHook
 from slimdiff.engine.hooks.nonfinite_guard import NonFiniteError, NonFiniteGuardHook
 from slimdiff.engine.hooks.progress import ProgressHook
 from slimdiff.engine.hooks.report import ReportHook
@@ -11,6 +12,6 @@ from slimdiff.engine.hooks.speed import SpeedHook
 from slimdiff.engine.hooks.train_log import TrainLogHook
 
 __all__ = [
-    'CheckpointHook', 'EMAHook', 'NonFiniteError', 'NonFiniteGuardHook', 'ProgressHook', 'ReportHook',
-    'SampleGridHook', 'SpectrumPlotHook', 'SpeedHook', 'TrainLogHook', 'ema_weights'
+    'CheckpointHook', 'EMAHook', 'GradientShareHook', 'NonFiniteError', 'NonFiniteGuardHook', 'ProgressHook',
+    'ReportHook', 'SampleGridHook', 'SpectrumPlotHook', 'SpeedHook', 'TrainLogHook', 'ema_weights'
 ]

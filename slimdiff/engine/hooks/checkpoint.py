@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from slimdiff.engine.checkpoint import CheckpointWriteError, checkpoint_name, list_checkpoints
+from slimdiff.checkpoint.files import CheckpointWriteError, checkpoint_name, list_checkpoints
 from slimdiff.registry import HOOKS
 
 

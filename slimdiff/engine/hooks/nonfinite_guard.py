@@ -9,7 +9,7 @@ import torch
 from mmengine.hooks import Hook
 from torch import Tensor
 
-from slimdiff.engine.checkpoint import list_checkpoints
+from slimdiff.checkpoint.files import list_checkpoints
 from slimdiff.registry import HOOKS
 
 

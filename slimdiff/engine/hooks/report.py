@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from slimdiff.engine.checkpoint import atomic_write
+from slimdiff.checkpoint.files import atomic_write
 from slimdiff.engine.hooks.train_log import iterations_done
 from slimdiff.registry import HOOKS
 

@@ -12,8 +12,8 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor
 
+from slimdiff.checkpoint.files import atomic_write
 from slimdiff.engine.best_effort import best_effort
-from slimdiff.engine.checkpoint import atomic_write
 from slimdiff.engine.hooks.sample_grid import generate
 from slimdiff.functional.spectrum import radial_spectrum
 from slimdiff.registry import HOOKS

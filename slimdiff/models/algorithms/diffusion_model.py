@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,13 +11,24 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from slimdiff.models.layers.preconditioning import PREDICTION_TYPES
+from slimdiff.functional.prediction import check_prediction_type, convert_prediction
 from slimdiff.models.losses import signal_to_noise
 from slimdiff.registry import LOSSES, MODELS, plain
 from slimdiff.sampling import build_scheduler, denoise, guided, image_generators, initial_noise
 
 SCHEDULE_KEYS = ('num_train_timesteps', 'beta_schedule', 'beta_start', 'beta_end', 'trained_betas',
                  'rescale_betas_zero_snr')
+
+
+@dataclasses.dataclass
+class NoisedBatch:
+    """What the network sees in an iteration, and what it was made of."""
+    x0: Tensor
+    noise: Tensor
+    t: Tensor
+    x_t: Tensor
+    labels: Tensor | None = None
+    context: Tensor | None = None
 
 
 @MODELS.register_module()
@@ -42,6 +54,9 @@ class DiffusionModel(BaseModel):
         RegistryError: an unknown scheduler, network, loss weight or autoencoder.
     """
 
+    #: prefixes of weights that only training needs: a served model does without them in a checkpoint.
+    training_only = ('projections.', )
+
     def __init__(self,
                  unet: Mapping[str, Any],
                  noise_scheduler: Mapping[str, Any] = dict(type='DDPMScheduler'),
@@ -62,10 +77,7 @@ class DiffusionModel(BaseModel):
         if not hasattr(self.noise_scheduler, 'alphas_cumprod'):
             raise ValueError(f"noise_scheduler {type(self.noise_scheduler).__name__} has no discrete noise schedule; "
                              'train with one that has, such as DDPMScheduler, and sample with any (sampler=...).')
-        self.prediction_type = self.noise_scheduler.config.prediction_type
-        if self.prediction_type not in PREDICTION_TYPES:
-            raise ValueError(f"prediction_type '{self.prediction_type}' is unknown; "
-                             f"choose one of {', '.join(PREDICTION_TYPES)}.")
+        self.prediction_type = check_prediction_type(self.noise_scheduler.config.prediction_type)
         self.sampler = build_scheduler(sampler, base=self.noise_scheduler)
         self.num_steps = num_steps
         self.guidance_scale = guidance_scale
@@ -88,6 +100,11 @@ class DiffusionModel(BaseModel):
                 prediction_type=self.prediction_type,
                 sigma_data=sigma_data))
         return unet
+
+    @staticmethod
+    def serving_config(config: Mapping[str, Any]) -> dict[str, Any]:
+        """The config of what samples: all of it here; a distiller leaves teacher and losses out."""
+        return plain(config)
 
     @property
     def num_train_timesteps(self) -> int:
@@ -167,23 +184,24 @@ class DiffusionModel(BaseModel):
 
     def to_epsilon(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Convert a prediction of this model's type at x_t into the noise that it implies."""
-        if self.prediction_type == 'epsilon':
-            return prediction
-        a, b = self._coefficients(t, x_t)
-        if self.prediction_type == 'sample':
-            return (x_t - a * prediction) / b
-        return a * prediction + b * x_t
+        return convert_prediction(prediction, x_t, *self._coefficients(t, x_t), self.prediction_type, 'epsilon')
 
-    def predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         """The network's output; ``labels`` are left out for an unconditional model."""
-        return self.unet(x_t, t, **({} if self.num_classes is None else {'class_labels': labels})).sample
+        kwargs = {} if self.num_classes is None else {'class_labels': labels}
+        if context is not None:
+            kwargs['encoder_hidden_states'] = context
+        return self.unet(x_t, t, **kwargs).sample
 
     def predict_eps(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """The predicted noise (N, C, H, W), whatever the prediction type; t is (N,)."""
         return self.to_epsilon(self.predict(x_t, t, labels), x_t, t)
 
-    def check_labels(self, labels: Tensor | None) -> None:
-        """Raise ValueError for labels that this model has no class for, or that are missing."""
+    def check_labels(self, labels: Tensor | None, null: bool = False) -> None:
+        """Raise ValueError for labels that this model has no class for, or that are missing.
+
+        ``null`` also allows the null class, the label ``num_classes``.
+        """
         if self.num_classes is None:
             return
         if labels is None:
@@ -192,28 +210,49 @@ class DiffusionModel(BaseModel):
         # On a GPU the comparison would wait for the device at every iteration; the embedding asserts there.
         if labels.device.type == 'cpu':
             low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= self.num_classes:
+            if low < 0 or high >= self.num_classes + null:
                 raise ValueError(f'Labels must lie in 0..{self.num_classes - 1} (num_classes={self.num_classes}), '
                                  f'got {low}..{high}.')
 
-    def forward(self, inputs: Tensor, labels: Tensor | None = None, mode: str = 'loss') -> dict[str, Tensor] | Tensor:
-        """Train on images (N, 3, H, W) in [-1, 1] and labels (N,).
+    def noised_batch(self, inputs: Tensor, labels: Tensor | None = None,
+                     context: Tensor | None = None) -> NoisedBatch:
+        """Check and encode a batch, and draw what :meth:`draw` draws."""
+        self.check_labels(labels)
+        self.check_context(context)
+        x0 = self.encode(inputs)
+        t, noise, drop = self.draw(x0.shape[0], x0.shape[1:])
+        if self.num_classes is None:
+            labels = None
+        else:
+            labels = torch.where(drop, self.num_classes, labels)
+        return NoisedBatch(x0, noise, t, self.add_noise(x0, noise, t), labels, context)
+
+    def check_context(self, context: Tensor | None) -> None:
+        """Raise ValueError unless context comes exactly where the network has cross-attention, and fits."""
+        channels = self.unet.config.get('context_channels')
+        if (context is None) != (channels is None) or (context is not None and context.shape[-1] != channels):
+            given = 'none' if context is None else f'{tuple(context.shape)}'
+            raise ValueError(f"context: the UNet has context_channels={channels}, the batch's context is {given}; a "
+                             "batch of a network with cross-attention needs 'context' (N, S, context_channels).")
+
+    def forward(self, inputs: Tensor, labels: Tensor | None = None, context: Tensor | None = None,
+                mode: str = 'loss') -> dict[str, Tensor] | Tensor:
+        """Train on images (N, 3, H, W) in [-1, 1], labels (N,), and context (N, S, D) for cross-attention.
 
         Returns:
             ``dict(loss=...)`` for mode 'loss'; the network's prediction on the noised input for mode 'tensor'.
         """
-        self.check_labels(labels)
-        x0 = self.encode(inputs)
-        t, noise, drop = self.draw(x0.shape[0], x0.shape[1:])
-        if self.num_classes is not None:
-            labels = torch.where(drop, self.num_classes, labels)
-        x_t = self.add_noise(x0, noise, t)
-        prediction = self.predict(x_t, t, labels)
-        if mode == 'tensor':
-            return prediction
-        if mode != 'loss':
+        batch = self.noised_batch(inputs, labels, context)
+        if mode == 'loss':
+            return self.losses_of(batch)
+        if mode != 'tensor':
             raise ValueError(f"mode '{mode}' is unknown; choose 'loss' or 'tensor', or call .sample(...).")
-        return {'loss': self.denoising_loss(prediction, self.target(x0, noise, t), t)}
+        return self.predict(batch.x_t, batch.t, batch.labels, batch.context)
+
+    def losses_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
+        """``loss``, the sum that is trained on, and other figures to log, whose names must not contain "loss"."""
+        prediction = self.predict(batch.x_t, batch.t, batch.labels, batch.context)
+        return {'loss': self.denoising_loss(prediction, self.target(batch.x0, batch.noise, batch.t), batch.t)}
 
     def denoising_loss(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
         """Mean over the batch of weight(t) * mean squared error."""
@@ -227,6 +266,7 @@ class DiffusionModel(BaseModel):
                indices: Sequence[int],
                seed: int = 0,
                labels: Tensor | None = None,
+               context: Tensor | None = None,
                scheduler: Mapping[str, Any] | None = None,
                num_steps: int | None = None,
                guidance_scale: float | None = None,
@@ -235,7 +275,8 @@ class DiffusionModel(BaseModel):
 
         Args:
             indices: one for each image.
-            labels: (N,); ``index % num_classes`` by default.
+            labels: (N,); ``index % num_classes`` by default. The label ``num_classes`` is the null class.
+            context: (N, S, D), for a network with cross-attention.
             scheduler, num_steps, guidance_scale: in place of the model's own.
             on_step: called after each denoising step.
 
@@ -247,11 +288,20 @@ class DiffusionModel(BaseModel):
             if labels is None:
                 labels = torch.tensor([int(i) % self.num_classes for i in indices])
             labels = torch.as_tensor(labels).to(self.device)
-            self.check_labels(labels)
+            self.check_labels(labels, null=True)
+        self.check_context(context)
         size = self.unet.config.sample_size
         noise = initial_noise((self.unet.config.in_channels, size, size), generators, self.device)
         sampler = self.sampler if scheduler is None else build_scheduler(scheduler, base=self.noise_scheduler)
-        predict = guided(self.predict, labels if self.num_classes is not None else None, self.num_classes,
+        if self.num_classes is None:
+            labels = None
+
+        def network(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+            # Guidance is over classes: both halves of its batch keep the context.
+            repeated = None if context is None else context.repeat(len(x) // len(context), 1, 1)
+            return self.predict(x, t, labels, repeated)
+
+        predict = guided(network, labels, self.num_classes,
                          self.guidance_scale if guidance_scale is None else guidance_scale)
         training, _ = self.training, self.eval()
         try:

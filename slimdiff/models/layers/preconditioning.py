@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-PREDICTION_TYPES = ('epsilon', 'sample', 'v_prediction')
+from slimdiff.functional.prediction import PREDICTION_TYPES
 
 
 def preconditioning_coefficients(alphas_cumprod: Tensor, prediction_type: str,

@@ -1,5 +1,9 @@
 """Losses and loss weights."""
 
+from slimdiff.models.losses.distillation import DistillationLoss
+from slimdiff.models.losses.fourier import FourierLoss
+from slimdiff.models.losses.spatial import SpatialLoss
+from slimdiff.models.losses.spectral import SpectralLoss
 from slimdiff.models.losses.timestep_weights import (
     MinSNRWeight,
     P2Weight,
@@ -7,5 +11,7 @@ from slimdiff.models.losses.timestep_weights import (
     epsilon_equivalent,
     signal_to_noise,
 )
+from slimdiff.models.losses.wavelet_band import WaveletBandLoss
 
-__all__ = ['MinSNRWeight', 'P2Weight', 'UniformWeight', 'epsilon_equivalent', 'signal_to_noise']
+__all__ = ['DistillationLoss', 'FourierLoss', 'MinSNRWeight', 'P2Weight', 'SpatialLoss', 'SpectralLoss',
+           'UniformWeight', 'WaveletBandLoss', 'epsilon_equivalent', 'signal_to_noise']

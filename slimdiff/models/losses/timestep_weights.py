@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slimdiff.models.layers.preconditioning import PREDICTION_TYPES
+from slimdiff.functional.prediction import PREDICTION_TYPES
 from slimdiff.registry import LOSSES
 
 

@@ -5,7 +5,7 @@ import tiny_run
 import torch
 from torch import nn
 
-from slimdiff.engine.checkpoint import load_checkpoint
+from slimdiff.checkpoint.files import load_checkpoint
 from slimdiff.engine.hooks.ema import EMAHook, ema_decay, ema_update, find_ema
 
 

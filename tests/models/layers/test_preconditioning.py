@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from slimdiff.models.layers.preconditioning import PREDICTION_TYPES, Preconditioning, preconditioning_coefficients
+from slimdiff.functional.prediction import PREDICTION_TYPES
+from slimdiff.models.layers.preconditioning import Preconditioning, preconditioning_coefficients
 
 
 def moments(a, s, kind):

@@ -1,0 +1,44 @@
+"""Whether two runs are the same experiment: what of a resolved config decides its figures."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from slimdiff.engine.work_dir import flatten
+
+#: where a run's files lie, how it is shown and what it loads its data with; the seed names the run
+IRRELEVANT = (
+    'work_dir', 'resume', 'load_from', 'overwrite', 'launcher', 'log_level', 'log_processor*', 'experiment_name',
+    'visualizer*', 'vis_backends*', 'env_cfg*', 'default_scope', 'runner_type', 'randomness.seed', 'test_*',
+    '*dataloader.num_workers', '*dataloader.persistent_workers', '*dataloader.pin_memory',
+    '*dataloader.prefetch_factor', 'train_cfg.sync_interval', '*_cfg.progress')
+
+
+def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a resolved config that decide what a run of a given seed arrives at, flattened.
+
+    Unlike the rules for resuming, iterations and the evaluation belong to it. Of the hooks only the EMA does.
+    """
+    config = dict(config)
+    hooks = [*(config.pop('default_hooks', None) or {}).values(), *(config.pop('custom_hooks', None) or [])]
+    config['hooks'] = [hook for hook in hooks if isinstance(hook, Mapping) and hook.get('type') == 'EMAHook']
+    flat = {key: value for key, value in flatten(config).items()
+            if not any(fnmatch.fnmatch(key, pattern) for pattern in IRRELEVANT)}
+    # As JSON has it, so that it compares with what was read back.
+    return json.loads(json.dumps(flat, default=str))
+
+
+def digest(flat: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of :func:`relevant`."""
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], limit: int = 4) -> str:
+    """In words what differs: ``key: old -> new, ...``; empty if nothing does."""
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key, '-') != new.get(key, '-')]
+    parts = [f'{key}: {old.get(key, "(absent)")} -> {new.get(key, "(absent)")}' for key in changed[:limit]]
+    return ', '.join(parts) + (f' and {len(changed) - limit} more' if len(changed) > limit else '')

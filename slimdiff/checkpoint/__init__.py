@@ -1,0 +1,14 @@
+"""Checkpoint files: below the models, because a teacher is one."""
+
+from slimdiff.checkpoint.files import (
+    CheckpointError,
+    CheckpointWriteError,
+    atomic_write,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
+from slimdiff.checkpoint.locate import find_path, installation_roots
+
+__all__ = ['CheckpointError', 'CheckpointWriteError', 'atomic_write', 'find_path', 'installation_roots',
+           'load_checkpoint', 'load_weights', 'save_checkpoint']

@@ -1,0 +1,278 @@
+"""Checkpoint files: written whole or not at all, read without running code, refused with a reason.
+
+A checkpoint is a dict of plain data (:mod:`slimdiff.checkpoint.plain_data`): ``meta``, ``state_dict`` and, to resume,
+``optimizer``, ``param_schedulers``, ``message_hub`` and what the hooks add (``ema``, ``log``, ``report``).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import pickletools
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimdiff.checkpoint.plain_data import encode
+
+FORMAT = 'slimdiff-checkpoint'
+FORMAT_VERSION = 1
+POINTER = 'last_checkpoint'
+_NAME = re.compile(r'iter_(\d+)\.pth')
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used (the message says which and why), or could not be written."""
+
+
+class CheckpointWriteError(CheckpointError):
+    """A checkpoint that could not be written. No file was harmed."""
+
+
+# ---- writing ------------------------------------------------------------------------------------------------------
+
+
+def checkpoint_name(iteration: int) -> str:
+    return f'iter_{iteration}.pth'
+
+
+def atomic_write(path: str | Path, write: Any) -> None:
+    """Call ``write(file)`` on a temporary file beside ``path``, flush it to the disk, rename it to ``path``.
+
+    Whenever the process or the machine dies, ``path`` is as it was or is complete.
+
+    Raises:
+        OSError: as the system says; the temporary file is gone and ``path`` as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        with open(temporary, 'wb') as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    # The rename is on the disk only when the directory is.
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def remove_temporary_files(directory: str | Path) -> list[str]:
+    """Remove what killed writers left; return the names."""
+    found = sorted(Path(directory).glob('.*.tmp'))
+    for file in found:
+        file.unlink(missing_ok=True)
+    return [file.name for file in found]
+
+
+def save_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Write ``checkpoint`` atomically, then point ``last_checkpoint`` beside it to it (by file name).
+
+    Raises:
+        CheckpointWriteError: a full disk or another refusal of the system; older checkpoints are untouched.
+        TypeError: something in it that is not plain data.
+    """
+    path = Path(path)
+    data = encode(dict(checkpoint))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, lambda file: torch.save(data, file))
+        # Only after the checkpoint is safe; loading does without the pointer (newest_checkpoint).
+        atomic_write(path.with_name(POINTER), lambda file: file.write(path.name.encode()))
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer turns the OSError of a file object into a RuntimeError in some versions.
+        cause = error if isinstance(error, OSError) else error.__context__
+        full = isinstance(cause, OSError) and cause.errno in _DISK_FULL
+        reason = 'the disk is full' if full else str(error).splitlines()[0]
+        raise CheckpointWriteError(f'{path} could not be written: {reason}. Older checkpoints are untouched. '
+                                   'Free some space, or choose another --work-dir.') from error
+
+
+# ---- reading ------------------------------------------------------------------------------------------------------
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is not an intact zip archive, before torch looks at it."""
+    if not path.is_file():
+        raise CheckpointError(f'{path}: there is no such checkpoint file.')
+    with open(path, 'rb') as file:
+        magic = file.read(4)
+    if not magic:
+        raise CheckpointError(f'{path} is empty (0 bytes): its writing was cut off. Use an older checkpoint.')
+    if magic[:2] != b'PK':
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()  # checks every CRC: torch's reader does not
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise CheckpointError(f'{path} is damaged (truncated): {error}. Use an older checkpoint.') from error
+    if broken is not None:
+        raise CheckpointError(f'{path} is damaged: the checksum of {broken} is wrong. Use an older checkpoint.')
+
+
+def pickled_objects(path: str | Path) -> list[str]:
+    """Names of what unpickling a file would import, beside torch's tensors; the pickle is read, never executed."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            data = b''.join(archive.read(name) for name in archive.namelist() if name.endswith('data.pkl'))
+    else:
+        data = Path(path).read_bytes()
+    stream, names = io.BytesIO(data), []
+    try:
+        while stream.tell() < len(data):  # torch's old format is several pickles, then raw data
+            strings: list[str] = []
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name == 'GLOBAL':
+                    names.append(argument.replace(' ', '.'))
+                elif opcode.name == 'STACK_GLOBAL':
+                    names.append('.'.join(strings[-2:]))
+                elif isinstance(argument, str):
+                    strings.append(argument)
+    except Exception:  # the raw data, or no pickle at all
+        pass
+    return [name for name in dict.fromkeys(names) if not name.startswith(('torch.', 'collections.', '_codecs.'))]
+
+
+def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
+    """Read a slimdiff checkpoint, with ``weights_only=True``: nothing in it is ever executed.
+
+    Raises:
+        CheckpointError: missing, truncated, holding pickled code, or not written by slimdiff; the message says which.
+    """
+    path = Path(path)
+    _check_file(path)
+    try:
+        data = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:
+        found = pickled_objects(path)
+        if found:
+            raise CheckpointError(
+                f"{path} holds pickled objects ({', '.join(found[:3])}), not only tensors and plain data. Reading them "
+                'could run code of whoever made the file, so it was refused and nothing was run. If you trust its '
+                'source, convert its weights to safetensors there.') from None
+        raise CheckpointError(f'{path} is not a checkpoint that slimdiff can read: neither a file of torch.save nor a '
+                              'pickle, or damaged.') from error
+    meta = data.get('meta') if isinstance(data, dict) else None
+    if not isinstance(meta, dict) or meta.get('format') != FORMAT:
+        keys = f' Its keys: {", ".join(map(str, list(data)[:6]))}.' if isinstance(data, dict) else ''
+        raise CheckpointError(f'{path} was not written by slimdiff (its meta.format is not {FORMAT!r}), so what its '
+                              f'weights belong to is unknown.{keys}')
+    if meta['format_version'] > FORMAT_VERSION:
+        raise CheckpointError(f'{path} has checkpoint format {meta["format_version"]}; this slimdiff reads up to '
+                              f'{FORMAT_VERSION}. It was written by slimdiff {meta.get("slimdiff_version")}: upgrade.')
+    return data
+
+
+def list_checkpoints(directory: str | Path) -> list[Path]:
+    """The checkpoints of a work dir by iteration, newest first."""
+    found = [(int(match.group(1)), file) for file in Path(directory).glob('iter_*.pth')
+             if (match := _NAME.fullmatch(file.name))]
+    return [file for _, file in sorted(found, reverse=True)]
+
+
+def newest_checkpoint(directory: str | Path) -> tuple[Path | None, dict[str, Any] | None, list[str]]:
+    """The newest checkpoint that can be read.
+
+    It goes by the files, not by the ``last_checkpoint`` pointer, which a kill between two renames leaves one behind
+    and which may name a file that was deleted.
+
+    Returns:
+        Its path and content (None, None if there is none), and why newer ones were passed over.
+    """
+    complaints: list[str] = []
+    pointer = Path(directory) / POINTER
+    if pointer.is_file():
+        target = pointer.with_name(Path(pointer.read_text(errors='replace').strip() or '?').name)
+        if not target.is_file():
+            complaints.append(f'{pointer} names {target.name}, which does not exist')
+    for path in list_checkpoints(directory):
+        try:
+            return path, load_checkpoint(path), complaints
+        except CheckpointError as error:
+            complaints.append(str(error))
+    return None, None, complaints
+
+
+# ---- weights ------------------------------------------------------------------------------------------------------
+
+
+def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
+    """Hash of the architecture: names and shapes of all weights."""
+    text = '\n'.join(f'{name} {tuple(value.shape)}' for name, value in sorted(state_dict.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _some(names: list[str], limit: int = 4) -> str:
+    more = f' and {len(names) - limit} more' if len(names) > limit else ''
+    return ', '.join(names[:limit]) + more
+
+
+def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], filename: str | Path) -> None:
+    """Raise CheckpointError unless ``weights`` have exactly the names and shapes of ``expected``."""
+    missing = [name for name in expected if name not in weights]
+    unexpected = [name for name in weights if name not in expected]
+    shapes = [f'{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}'
+              for name, value in expected.items() if name in weights and weights[name].shape != value.shape]
+    if missing or unexpected or shapes:
+        parts = [f'{what}: {_some(names)}' for what, names in (
+            ('weights that the model has and the checkpoint lacks', missing),
+            ('weights that only the checkpoint has', unexpected), ('other shapes', shapes)) if names]
+        raise CheckpointError(f'{filename} is of another architecture than the model of the config ({"; ".join(parts)}'
+                              '). Nothing was loaded. Use the config it was trained with (it lies beside it).')
+
+
+def unprefixed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without the ``module.`` of a DDP wrapper."""
+    return {name.removeprefix('module.'): value for name, value in weights.items()}
+
+
+def weights_of(checkpoint: Mapping[str, Any], weights: str = 'ema', filename: str | Path = 'checkpoint') -> dict:
+    """The whole state dict of the model, with the averaged weights put in place for ``'ema'``.
+
+    Raises:
+        ValueError: ``weights`` is neither 'ema' nor 'online'.
+        CheckpointError: 'ema' from a checkpoint that has none.
+    """
+    if weights not in ('ema', 'online'):
+        raise ValueError(f"weights='{weights}' is unknown; choose 'ema' or 'online'.")
+    state = unprefixed(checkpoint['state_dict'])
+    if weights == 'ema':
+        if 'ema' not in checkpoint:
+            raise CheckpointError(f"{filename} holds no EMA weights (it was trained without EMAHook). Ask for the "
+                                  "trained ones: weights='online' (--weights online).")
+        state.update(checkpoint['ema']['state_dict'])
+    return state
+
+
+def load_weights(model: nn.Module, filename: str | Path, weights: str = 'ema') -> dict[str, Any]:
+    """Load the weights of a checkpoint into a model, strictly; returns the checkpoint's ``meta``.
+
+    Args:
+        weights: 'ema' for the averaged weights, 'online' for those that the optimizer trains.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`; another architecture; no EMA in it.
+    """
+    checkpoint = load_checkpoint(filename)
+    model = getattr(model, 'module', model)
+    # What only training needs (a distiller's projections) may lie in the checkpoint of a model that is served.
+    extra, expected = tuple(getattr(model, 'training_only', ())), model.state_dict()
+    state = {name: value for name, value in weights_of(checkpoint, weights, filename).items()
+             if name in expected or not name.startswith(extra)}
+    check_weights(state, expected, filename)
+    model.load_state_dict(state, strict=True)
+    return checkpoint['meta']

@@ -1,0 +1,28 @@
+"""Find a file that came with slimdiff from any working directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import slimdiff
+
+PACKAGE = Path(slimdiff.__file__).resolve().parent
+
+
+def installation_roots() -> list[Path]:
+    """Folders that hold the ``configs/`` of this installation: the checkout of an editable install, or the wheel's."""
+    checkout = PACKAGE.parent
+    candidates = [checkout] if (checkout / 'setup.py').is_file() else []
+    return [root for root in (*candidates, PACKAGE / '.mim') if (root / 'configs').is_dir()]
+
+
+def find_path(path: str | Path) -> Path | None:
+    """``path`` as it stands, else below the folders of this installation (``configs/ldm/...``); None if nowhere."""
+    path = Path(path).expanduser()
+    if path.exists():
+        return path
+    if not path.is_absolute():
+        for root in installation_roots():
+            if (root / path).exists():
+                return root / path
+    return None

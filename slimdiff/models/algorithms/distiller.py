@@ -1,0 +1,182 @@
+"""Distillation: a diffusion model that also learns from a large one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor, nn
+
+from slimdiff.models.algorithms.diffusion_model import DiffusionModel, NoisedBatch
+from slimdiff.models.distillation import OUTPUT, Bridge, TapRecorder, Teacher, find_tap
+from slimdiff.models.losses.distillation import resize
+from slimdiff.registry import LOSSES, MODELS, check_arguments, plain
+
+
+@MODELS.register_module()
+class Distiller(DiffusionModel):
+    """L = L_ddpm + sum_i lambda_i d_i(teacher, student): spectral diffusion's training (Yang et al. 2023).
+
+    The teacher sees the student's very input (x_t, t, condition), without gradient. Student and teacher are compared
+    at *taps*: ``output``, the prediction (the teacher's is converted to the student's prediction type), or the output
+    of any module, such as the stages ``down4``, ``mid``, ``up2``, ``up1``. Where the channels differ a learned 1x1
+    convolution projects the student's to the teacher's; it is trained, saved for resuming, and not part of the
+    exported student. The teacher is in none of parameters, checkpoints and EMA.
+
+    Args:
+        unet: config of the student.
+        teacher: arguments of :class:`~slimdiff.models.distillation.Teacher`: ``dict(checkpoint=..., bf16=...)``.
+        losses: configs of distillation losses, as ``dict(type='SpectralLoss', tap=['output', 'up1'], weight=0.1)``.
+            One of weight 0 costs nothing; if all are, the teacher is not asked.
+        **settings: arguments of :class:`DiffusionModel`.
+
+    Raises:
+        ValueError: no losses; a tap that one of the networks lacks, or whose maps can't be brought to one shape; a
+            teacher that can't teach this student (the message says which setting differs).
+        RegistryError: an unknown loss or argument.
+    """
+
+    def __init__(self, unet: Mapping[str, Any], teacher: Mapping[str, Any], losses: Sequence[Mapping[str, Any]],
+                 **settings: Any) -> None:
+        super().__init__(unet=unet, **settings)
+        if not losses:
+            raise ValueError("Distiller: losses is empty; give such as dict(type='SpatialLoss', tap='output'), or "
+                             'train a DiffusionModel.')
+        self.distillation_losses = nn.ModuleList(LOSSES.build(plain(loss)) for loss in losses)
+        # Every tap is checked, also that of a loss of weight 0: a misspelt name should not wait for its turn.
+        pairs = dict.fromkeys(pair for loss in self.distillation_losses for pair in loss.taps.items())
+        self.student_paths = {tap: find_tap(self.unet, tap, 'student') for tap, _ in pairs if tap != OUTPUT}
+        check_arguments(Teacher, teacher)
+        self.teacher = Teacher(**plain(teacher))
+        self.teacher.check_fits(self.unet, self.alphas_cumprod, self.prediction_type, self.num_classes,
+                                self.class_dropout)
+        self.teacher.record(dict.fromkeys(tap for _, tap in pairs))
+        self.recorder = TapRecorder(self.unet, self.student_paths.values())
+        self.projections = nn.ModuleDict()
+        self._make_bridges(list(pairs))
+        self._teacher_was_finite: Tensor | None = None
+
+    @staticmethod
+    def serving_config(config: Mapping[str, Any]) -> dict[str, Any]:
+        """The student's config as a plain :class:`DiffusionModel`: sampling needs neither teacher nor projections."""
+        config = plain(config)
+        return {**{k: v for k, v in config.items() if k not in ('teacher', 'losses')}, 'type': 'DiffusionModel'}
+
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """The student, and the projections if there are any."""
+        return {'unet': self.unet} | ({'projections': self.projections} if len(self.projections) else {})
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Distiller:
+        """The teacher moves along with the student, but keeps its own precision."""
+        super()._apply(fn, recurse)
+        self.teacher.to(self.device)
+        return self
+
+    # ---- taps -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _make_bridges(self, pairs: list[tuple[str, str]]) -> None:
+        """Run both networks once on zeros to learn the shapes at the taps."""
+        size, config = self.unet.config.sample_size, self.unet.config
+        x = torch.zeros(1, config.in_channels, size, size)
+        t = torch.zeros(1, dtype=torch.long)
+        labels = None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
+        width = config.get('context_channels')
+        batch = NoisedBatch(x, x, t, x, labels, None if width is None else torch.zeros(1, 1, width))
+        training, _ = self.unet.training, self.unet.eval()
+        student, teacher = self._student(batch), self._teacher(batch)
+        self.unet.train(training)
+        self.bridges: dict[tuple[str, str], Bridge] = {}
+        for pair in pairs:
+            bridge = Bridge(pair[0], tuple(student[pair[0]].shape), tuple(teacher[pair[1]].shape))
+            self.bridges[pair] = bridge
+            if bridge.project is not None:
+                name = pair[0] if pair[0] == pair[1] else '__'.join(pair)
+                self.projections[name.replace('.', '_')] = bridge.project
+
+    def _student(self, batch: NoisedBatch) -> dict[str, Tensor]:
+        """Prediction and features of the student by tap."""
+        with self.recorder:
+            prediction = self.predict(batch.x_t, batch.t, batch.labels, batch.context)
+        features = self.recorder.take()
+        return {OUTPUT: prediction} | {tap: features[path] for tap, path in self.student_paths.items()}
+
+    def _teacher(self, batch: NoisedBatch) -> dict[str, Tensor]:
+        """Prediction, in the student's prediction type, and features of the teacher by tap."""
+        prediction, features = self.teacher(batch.x_t, batch.t, batch.labels, batch.context)
+        self._check_teacher(prediction, batch.t)
+        a, b = self._coefficients(batch.t, prediction)
+        return {OUTPUT: self.teacher.convert(prediction, batch.x_t, a, b, self.prediction_type)} | features
+
+    def _check_teacher(self, prediction: Tensor, t: Tensor) -> None:
+        """Raise ValueError for a prediction of the teacher with NaN or infinity in it."""
+        finite = torch.isfinite(prediction).flatten(1).all(1)
+        if finite.device.type == 'cpu':
+            if bool(finite.all()):
+                return
+            where = f'for t = {", ".join(str(int(v)) for v in t[~finite][:4])}'
+        else:
+            # The answer of the iteration before is on the host by now: to ask for this one's would stop the device.
+            before, self._teacher_was_finite = self._teacher_was_finite, finite.all()
+            if before is None or bool(before):
+                return
+            where = 'in the iteration before this one'
+        raise ValueError(f'The teacher ({self.teacher.source}) predicts NaN or infinity {where}. Its weights are '
+                         'damaged, or they overflow in the precision that it runs in; try it with tools/sample.py, or '
+                         'with bf16=False.')
+
+    # ---- losses -----------------------------------------------------------------------------------------------
+
+    def losses_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
+        """``loss``, the sum, and every weighted term by its name: ``denoising``, ``spatial_output``, ..."""
+        terms = self.terms_of(batch, mean_over_ranks)
+        return {'loss': sum(terms.values())} | {name: term.detach() for name, term in terms.items()}
+
+    def loss_terms(self, inputs: Tensor, labels: Tensor | None = None,
+                   context: Tensor | None = None) -> dict[str, Tensor]:
+        """The weighted terms of the loss by name, with their graph: to see which one moves the weights.
+
+        Of this rank's part of the batch; no other rank need call it.
+        """
+        return self.terms_of(self.noised_batch(inputs, labels, context))
+
+    def terms_of(self, batch: NoisedBatch,
+                 average: Callable[[Tensor], Tensor] = lambda x: x) -> dict[str, Tensor]:
+        """The weighted terms of the loss on a noised batch, ``denoising`` first.
+
+        ``average`` takes the mean over ranks of what relative losses divide by: without it ranks with B samples would
+        not train as one with all of them.
+        """
+        active = [loss for loss in self.distillation_losses if loss.weight > 0]
+        # Before the student's: what its forward needs is free again when the student's activations are kept.
+        teacher = self._teacher(batch) if active else {}
+        student = self._student(batch)
+        target = self.target(batch.x0, batch.noise, batch.t)
+        terms = {'denoising': self.denoising_loss(student[OUTPUT], target, batch.t)}
+        # What several losses need is made once: maps of one shape in float32, and the input at their sizes.
+        bridged = {pair: [x.float() for x in self.bridges[pair](student[pair[0]], teacher[pair[1]])]
+                   for pair in dict.fromkeys(pair for loss in active for pair in loss.taps.items())}
+        inputs = {size: resize(batch.x0.float(), size) for size in {maps[1].shape[-2:] for maps in bridged.values()}}
+        del student, teacher
+        for loss in active:
+            for pair in loss.taps.items():
+                name = f'{loss.name}_{pair[0].replace(".", "_")}'
+                while name in terms:  # two losses of one class at one tap
+                    name += '_'
+                mine, theirs = bridged[pair]
+                terms[name] = loss.weight * loss(mine, theirs, inputs[theirs.shape[-2:]], average)
+        if torch.is_grad_enabled() and len(self.projections):
+            # DDP wants every parameter in the graph; a projection whose losses all weigh 0 is not in it.
+            unused = [bridge.project.weight for pair, bridge in self.bridges.items()
+                      if bridge.project is not None and pair not in bridged]
+            terms['denoising'] = terms['denoising'] + sum(0 * weight.sum() for weight in unused)
+        return terms
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Mean of a scalar over all ranks; each must call it."""
+    value = value.clone()
+    all_reduce(value, 'mean')
+    return value

@@ -1,0 +1,127 @@
+"""Find a teacher's network and noise schedule: our checkpoint, a diffusers folder, or a name on the Hub."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+from slimdiff.checkpoint import find_path, load_checkpoint
+from slimdiff.checkpoint.files import check_weights, weights_of
+from slimdiff.functional.prediction import check_prediction_type
+from slimdiff.models.serving import serving_config
+from slimdiff.models.unets import UNet
+from slimdiff.registry import MODELS
+
+#: diffusers' classes that a teacher may be, by the name in config.json
+CLASSES = {'UNet': UNet, 'UNet2DModel': diffusers.UNet2DModel, 'UNet2DConditionModel': diffusers.UNet2DConditionModel}
+
+
+@dataclasses.dataclass
+class LoadedTeacher:
+    """A teacher's network, and what is known of its training (None: unknown)."""
+    unet: nn.Module
+    source: str
+    alphas_cumprod: Tensor | None = None
+    prediction_type: str | None = None
+
+
+def load_teacher(checkpoint: str, weights: str = 'ema', scheduler: Mapping[str, Any] | None = None) -> LoadedTeacher:
+    """Load a teacher, strictly.
+
+    Args:
+        checkpoint: a ``.pth`` of ours (which holds its config); a folder of ``save_pretrained``, of a pipeline or of
+            a UNet alone; or a model's name on the Hugging Face Hub. Folders that came with slimdiff
+            (``configs/ldm/...``) are found from any working directory.
+        weights: 'ema' or 'online', for a ``.pth``.
+        scheduler: keys of a diffusers scheduler's config (``beta_schedule``, ``prediction_type``, ...): what a folder
+            without a scheduler doesn't say.
+
+    Raises:
+        ValueError: nothing there; not a UNet; weights that are missing, left over or of another shape.
+        CheckpointError: a ``.pth`` that can't be used.
+    """
+    path = find_path(checkpoint)
+    if path is None and _is_hub_id(checkpoint):
+        path = _download(checkpoint)
+    if path is None:
+        raise ValueError(f"The teacher's checkpoint '{checkpoint}' does not exist. Give a .pth of tools/train.py, a "
+                         'folder of save_pretrained, or a model on the Hub as owner/name.')
+    if path.is_file():
+        return _from_checkpoint(path, weights)
+    return _from_folder(path, scheduler)
+
+
+def _is_hub_id(name: str) -> bool:
+    owner, _, model = name.partition('/')
+    return bool(owner and model) and '/' not in model and not name.startswith(('.', '~')) and not name.endswith('.pth')
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    try:
+        return Path(snapshot_download(name, allow_patterns=[
+            '*.json', 'unet/*.json', 'unet/*.safetensors', 'scheduler/*.json', '*.safetensors']))
+    except Exception as error:  # no network, no such model, no right to it: each has its own class
+        raise ValueError(f"The teacher '{name}' is neither a folder here nor could it be had from the Hugging Face Hub "
+                         f'({type(error).__name__}). Without a network, download it elsewhere and give the folder.'
+                         ) from error
+
+
+def _from_checkpoint(path: Path, weights: str) -> LoadedTeacher:
+    data = load_checkpoint(path)
+    model = MODELS.build(serving_config(data['meta']['config']['model']))
+    state = {name: value for name, value in weights_of(data, weights, path).items() if name.startswith('unet.')}
+    own = {name: value for name, value in model.state_dict().items() if name.startswith('unet.')}
+    check_weights(state, own, path)
+    model.load_state_dict(state, strict=False)
+    return LoadedTeacher(model.unet, str(path), model.alphas_cumprod, model.prediction_type)
+
+
+def _from_folder(folder: Path, scheduler: Mapping[str, Any] | None) -> LoadedTeacher:
+    unet = folder / 'unet' if (folder / 'unet').is_dir() else folder
+    if not (unet / 'config.json').is_file():
+        raise ValueError(f"The teacher's folder {folder} holds neither unet/config.json (a pipeline) nor config.json "
+                         '(a UNet): it was not written by save_pretrained.')
+    kind = json.loads((unet / 'config.json').read_text()).get('_class_name')
+    if kind not in CLASSES:
+        raise ValueError(f"The teacher in {unet} is a '{kind}'; a teacher can be one of {', '.join(CLASSES)}.")
+    try:
+        # Weights of another shape are not ignored: they are reported below, with those that are missing.
+        network, info = CLASSES[kind].from_pretrained(unet, output_loading_info=True, low_cpu_mem_usage=False,
+                                                      ignore_mismatched_sizes=True)
+    except Exception as error:  # missing file, damaged file: diffusers and safetensors have many classes of them
+        raise ValueError(f'The teacher in {unet} cannot be loaded: {error}') from error
+    problems = [f'{label} {", ".join(map(_describe, sorted(info[key])[:4]))}' + (', ...' if len(info[key]) > 4 else '')
+                for key, label in (('missing_keys', 'it lacks'), ('unexpected_keys', 'it has besides'),
+                                   ('mismatched_keys', 'of another shape are')) if info.get(key)]
+    if problems:
+        raise ValueError(f'The weights of the teacher in {unet} do not fit its config: {"; ".join(problems)}. A '
+                         'teacher with random layers would teach noise; save it again.')
+    said = _scheduler_config(folder, unet) | dict(scheduler or {})
+    known = dict(getattr(network.config, 'preconditioning', None) or {})
+    if not said and known:  # our UNet says itself what its preconditioning was made for
+        said = {**known['schedule'], 'prediction_type': known['prediction_type']}
+    if not said:
+        return LoadedTeacher(network, str(folder))
+    return LoadedTeacher(network, str(folder), DDPMScheduler.from_config(said).alphas_cumprod.double(),
+                         check_prediction_type(said.get('prediction_type', 'epsilon')))
+
+
+def _describe(key: str | tuple[str, Any, Any]) -> str:
+    """A weight's name, or (name, shape in the file, shape by the config)."""
+    return key if isinstance(key, str) else f'{key[0]} {tuple(key[1])} instead of {tuple(key[2])}'
+
+
+def _scheduler_config(folder: Path, unet: Path) -> dict[str, Any]:
+    """The scheduler_config.json of a pipeline or beside a UNet; {} if there is none."""
+    for place in (folder / 'scheduler', folder, unet.parent / 'scheduler'):
+        if (place / 'scheduler_config.json').is_file():
+            return json.loads((place / 'scheduler_config.json').read_text())
+    return {}

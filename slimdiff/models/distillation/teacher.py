@@ -1,0 +1,188 @@
+"""The frozen teacher of a distillation."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimdiff.functional.prediction import convert_prediction
+from slimdiff.models.distillation.loading import load_teacher
+from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, as_tensor, find_tap
+
+#: alphas_cumprod of two schedules may differ by rounding (float32 files), not by more.
+SCHEDULE_TOLERANCE = 1e-4
+
+
+class Teacher:
+    """A frozen network that is asked for its prediction and for some of its features.
+
+    It is not an ``nn.Module``: a student that holds one has it neither in its parameters nor in its state dict,
+    checkpoints, EMA or export.
+
+    Args:
+        checkpoint, weights, scheduler: see :func:`~slimdiff.models.distillation.loading.load_teacher`.
+        bf16: keep the weights in bfloat16: half the memory, and faster where the hardware has bf16 products.
+        micro_batch: so many samples at once; None takes the whole batch. Less memory, the same features.
+        compile: ``torch.compile`` the network (one to two minutes at the start). It needs a C++ compiler on CPU.
+
+    Raises:
+        ValueError: see ``load_teacher``; a micro-batch below 1.
+    """
+
+    def __init__(self, checkpoint: str, weights: str = 'ema', scheduler: Mapping[str, Any] | None = None,
+                 bf16: bool = False, micro_batch: int | None = None, compile: bool = False) -> None:
+        if micro_batch is not None and micro_batch < 1:
+            raise ValueError(f'teacher: micro_batch must be at least 1 (or None), got {micro_batch}.')
+        loaded = load_teacher(checkpoint, weights, scheduler)
+        self.source = loaded.source
+        self.alphas_cumprod = loaded.alphas_cumprod
+        self.prediction_type = loaded.prediction_type
+        self.unet = loaded.unet.eval().requires_grad_(False)
+        self.unet.to(memory_format=torch.channels_last)
+        self.bf16, self.micro_batch, self.compile = bf16, micro_batch, compile
+        if bf16:
+            nn.Module.to(self.unet, torch.bfloat16)
+        self.recorder: TapRecorder | None = None
+
+    # ---- what kind of network it is ---------------------------------------------------------------------------
+
+    @property
+    def config(self) -> Any:
+        return self.unet.config
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes, without the null class of ours; diffusers' networks don't say whether their last one is it."""
+        return getattr(self.config, 'num_classes', None) or getattr(self.config, 'num_class_embeds', None)
+
+    @property
+    def class_rows(self) -> int:
+        """Labels that the network has a row for, the null class included."""
+        ours = getattr(self.config, 'num_classes', None)
+        return ours + 1 if ours else self.num_classes or 0
+
+    @property
+    def context_channels(self) -> int | None:
+        """Width of ``encoder_hidden_states``; None if the network takes none."""
+        width = getattr(self.config, 'context_channels', None) or getattr(self.config, 'cross_attention_dim', None)
+        return width if isinstance(width, int) else (width[0] if width else None)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    def to(self, device: torch.device) -> None:
+        """Move to the student's device."""
+        if device != self.device:
+            nn.Module.to(self.unet, device)
+
+    def check_fits(self, unet: nn.Module, alphas_cumprod: Tensor, prediction_type: str, num_classes: int | None,
+                   class_dropout: float) -> None:
+        """Raise ValueError if a student of these settings can't be taught; the message says which setting differs.
+
+        A teacher that doesn't say its schedule or prediction type is taken to have the student's. Another prediction
+        type is no obstacle: predictions are converted.
+        """
+        mine, theirs = self.config, unet.config
+
+        def refuse(what: str, teacher: Any, student: Any, advice: str) -> None:
+            raise ValueError(f'The teacher ({self.source}) and the student differ in {what}: teacher {teacher}, '
+                             f'student {student}. {advice}')
+
+        if mine.in_channels != theirs.in_channels:
+            refuse('channels of the input', mine.in_channels, theirs.in_channels,
+                   'They must share the autoencoder, or both work on pixels.')
+        size = mine.sample_size[0] if isinstance(mine.sample_size, (tuple, list)) else mine.sample_size
+        if size is not None and size != theirs.sample_size:
+            refuse('image size', size, theirs.sample_size,
+                   "Train the student at the teacher's size (model.unet.sample_size and the dataset's image_size), or "
+                   'fine-tune the teacher at the new size first.')
+        if self.alphas_cumprod is None:
+            self.alphas_cumprod, self.prediction_type = alphas_cumprod, prediction_type
+        self._check_schedule(alphas_cumprod, refuse)
+        if self.num_classes is not None and num_classes is None:
+            refuse('conditioning', f'conditional on {self.num_classes} classes', 'unconditional',
+                   f'Give the student num_classes={self.num_classes}, or take an unconditional teacher.')
+        if self.num_classes is None and num_classes is not None:
+            refuse('conditioning', 'unconditional', f'conditional on {num_classes} classes',
+                   'Set num_classes=None for the student: such a teacher would teach it to ignore the class.')
+        if num_classes is not None and self.class_rows < num_classes + (class_dropout > 0):
+            refuse('classes', f'{self.class_rows} (the null class of guidance included)',
+                   f'{num_classes} and the null class' if class_dropout else num_classes,
+                   "Take the teacher's num_classes; for a teacher without a null class also class_dropout=0.")
+        if self.context_channels != theirs.get('context_channels'):
+            refuse('conditioning', f'{_context(self.context_channels)}', f'{_context(theirs.get("context_channels"))}',
+                   "Set the student's unet.context_channels and cross_attention to the teacher's, and give the batch "
+                   "'context'; or take another teacher.")
+
+    def _check_schedule(self, alphas: Tensor, refuse: Any) -> None:
+        own = self.alphas_cumprod
+        if len(own) != len(alphas):
+            refuse('number of timesteps', len(own), len(alphas), "Set noise_scheduler.num_train_timesteps alike.")
+        gap = (own.double().cpu() - alphas.double().cpu()).abs()
+        if gap.max() > SCHEDULE_TOLERANCE:
+            t = int(gap.argmax())
+            refuse('noise schedule', f'alphas_cumprod[{t}] = {own[t]:.4f}', f'{alphas[t]:.4f}',
+                   "Give the student's noise_scheduler the teacher's beta_schedule, beta_start and beta_end: at "
+                   'another noise level its features mean something else.')
+
+    # ---- features ---------------------------------------------------------------------------------------------
+
+    def record(self, taps: Iterable[str]) -> dict[str, str]:
+        """Choose the taps to record; returns tap -> module path (``output`` is not a module).
+
+        Raises:
+            ValueError: an unknown tap; names the nearest.
+        """
+        paths = {tap: find_tap(self.unet, tap, 'teacher') for tap in taps if tap != OUTPUT}
+        if self.recorder is not None:
+            self.recorder.remove()
+        self.recorder = TapRecorder(self.unet, paths.values())
+        self.paths = paths
+        if self.compile:  # after the hooks are on: the compiler reads them
+            self.unet.compile()
+        return paths
+
+    @torch.no_grad()
+    def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None,
+                 context: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Prediction (N, C, H, W) float32, of the teacher's own type, and features by tap.
+
+        Args:
+            x_t: (N, C, H, W) noisy inputs; t (N,); labels (N,); context (N, S, D).
+        """
+        size = self.micro_batch or len(x_t)
+        outputs, features = [], []
+        for start in range(0, len(x_t), size):
+            part = slice(start, start + size)
+            outputs.append(self._run(x_t[part], t[part], *(v if v is None else v[part] for v in (labels, context))))
+            features.append(self.recorder.take() if self.recorder else {})
+        if len(outputs) == 1:
+            merged = features[0]
+        else:
+            merged = {path: torch.cat([f[path] for f in features]) for path in features[0]}
+        return torch.cat(outputs).float(), {tap: merged[path] for tap, path in getattr(self, 'paths', {}).items()}
+
+    def _run(self, x: Tensor, t: Tensor, labels: Tensor | None, context: Tensor | None) -> Tensor:
+        kwargs = {} if self.num_classes is None else {'class_labels': labels}
+        if self.context_channels is not None:
+            kwargs['encoder_hidden_states'] = context if not self.bf16 else context.bfloat16()
+        # Our preconditioning wants x_t itself in float32; every other network wants it in its own precision.
+        if self.bf16 and getattr(self.unet, 'precondition', None) is None:
+            x = x.bfloat16()
+        # bfloat16 weights need no autocast, whose casts would only cost time.
+        precision = torch.autocast(x.device.type, enabled=False) if self.bf16 else contextlib.nullcontext()
+        with precision, self.recorder or contextlib.nullcontext():
+            return as_tensor(self.unet(x, t, **kwargs), OUTPUT)
+
+    def convert(self, prediction: Tensor, x_t: Tensor, a: Tensor, b: Tensor, target: str) -> Tensor:
+        """The prediction in the student's prediction type; ``a``, ``b`` as in ``convert_prediction``."""
+        return convert_prediction(prediction, x_t, a, b, self.prediction_type, target)
+
+
+def _context(channels: int | None) -> str:
+    return 'without cross-attention' if channels is None else f'cross-attention to {channels} channels'
