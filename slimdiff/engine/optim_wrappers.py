@@ -11,6 +11,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
+from slimdiff.functional.precision import warn_of_slow_bf16
+
 
 @OPTIM_WRAPPERS.register_module()
 class SlimOptimWrapper(OptimWrapper):
@@ -54,6 +56,10 @@ class Bf16OptimWrapper(SlimOptimWrapper):
     """
 
     autocast_dtype = torch.bfloat16
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        warn_of_slow_bf16(self._parameters[0].device)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from slimdiff.functional.precision import has_bf16_products
 from slimdiff.functional.prediction import convert_prediction
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, as_tensor, find_tap
@@ -25,7 +27,8 @@ class Teacher:
 
     Args:
         checkpoint, weights, scheduler: see :func:`~slimdiff.models.distillation.loading.load_teacher`.
-        bf16: keep the weights in bfloat16: half the memory, and faster where the hardware has bf16 products.
+        bf16: keep the weights in bfloat16, half the memory and faster. On a device without bfloat16 products
+            (:func:`~slimdiff.functional.precision.has_bf16_products`) the teacher stays in float32: there it is slower.
         micro_batch: so many samples at once; None takes the whole batch. Less memory, the same features.
         compile: ``torch.compile`` the network (one to two minutes at the start). It needs a C++ compiler on CPU.
 
@@ -43,9 +46,9 @@ class Teacher:
         self.prediction_type = loaded.prediction_type
         self.unet = loaded.unet.eval().requires_grad_(False)
         self.unet.to(memory_format=torch.channels_last)
-        self.bf16, self.micro_batch, self.compile = bf16, micro_batch, compile
-        if bf16:
-            nn.Module.to(self.unet, torch.bfloat16)
+        self.micro_batch, self.compile = micro_batch, compile
+        self.wants_bf16, self.bf16 = bf16, False
+        self._settle_precision()
         self.recorder: TapRecorder | None = None
 
     # ---- what kind of network it is ---------------------------------------------------------------------------
@@ -79,6 +82,18 @@ class Teacher:
         """Move to the student's device."""
         if device != self.device:
             nn.Module.to(self.unet, device)
+            self._settle_precision()
+
+    def _settle_precision(self) -> None:
+        """Turn to bfloat16 if that is wanted, and the device is one for it."""
+        if self.bf16 or not self.wants_bf16:
+            return
+        if has_bf16_products(self.device):
+            nn.Module.to(self.unet, torch.bfloat16)
+            self.bf16 = True
+        elif not torch.cuda.is_available():  # else it is likely to move there
+            print_log('This CPU has no fast bfloat16 (it lacks AVX-512): the teacher stays in float32.',
+                      logger='current')
 
     def check_fits(self, unet: nn.Module, alphas_cumprod: Tensor, prediction_type: str, num_classes: int | None,
                    class_dropout: float) -> None:

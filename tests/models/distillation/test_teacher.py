@@ -14,6 +14,12 @@ def folder(tmp_path_factory):
     return tiny.save_pipeline(tiny.teacher_model(), tmp_path_factory.mktemp('teacher'))
 
 
+@pytest.fixture
+def fast_bf16(monkeypatch):
+    """As on a machine with bfloat16 products; without them a teacher stays in float32."""
+    monkeypatch.setattr('slimdiff.models.distillation.teacher.has_bf16_products', lambda device: True)
+
+
 def inputs(count=5):
     return torch.randn(count, 3, 8, 8), torch.arange(count) * 200
 
@@ -68,7 +74,7 @@ def test_micro_batch_below_one(folder):
 
 @pytest.mark.parametrize('autocast', [False, True])
 @pytest.mark.parametrize('sigma_data', [0.5, None])
-def test_bf16_is_close_and_half_the_memory(tmp_path, autocast, sigma_data):
+def test_bf16_is_close_and_half_the_memory(tmp_path, fast_bf16, autocast, sigma_data):
     folder = tiny.save_pipeline(tiny.teacher_model(sigma_data=sigma_data), tmp_path)
     exact, half = Teacher(folder), Teacher(folder, bf16=True)
     for teacher in (exact, half):
@@ -105,12 +111,21 @@ def test_predictions_of_every_type_are_converted(tmp_path, mine, students):
     torch.testing.assert_close(converted, other.unet(x, t).sample, rtol=1e-3, atol=1e-4)
 
 
-def test_it_moves_and_keeps_its_precision(folder):
+def test_it_moves_and_keeps_its_precision(folder, fast_bf16):
     teacher = Teacher(folder, bf16=True)
     teacher.to(torch.device('cpu'))
     assert {p.dtype for p in teacher.unet.parameters()} == {torch.bfloat16}
     teacher.to(torch.device('meta'))
     assert teacher.device.type == 'meta'
+
+
+def test_bf16_is_for_devices_that_have_it(folder, monkeypatch):
+    monkeypatch.setattr('slimdiff.models.distillation.teacher.has_bf16_products', lambda device: device.type == 'meta')
+    exact, teacher = Teacher(folder), Teacher(folder, bf16=True)
+    x, t = inputs()
+    torch.testing.assert_close(teacher(x, t)[0], exact(x, t)[0], rtol=0, atol=0)
+    teacher.to(torch.device('meta'))
+    assert {p.dtype for p in teacher.unet.parameters()} == {torch.bfloat16} and teacher.bf16
 
 
 # ---- networks of diffusers ------------------------------------------------------------------------------------------
@@ -124,7 +139,7 @@ def their_unet(**changes):
 
 @pytest.mark.parametrize('classes', [None, 4])
 @pytest.mark.parametrize('bf16', [False, True])
-def test_unet2d(tmp_path, classes, bf16):
+def test_unet2d(tmp_path, fast_bf16, classes, bf16):
     changes = {} if classes is None else dict(class_embed_type=None, num_class_embeds=classes)
     network = their_unet(**changes)
     network.save_pretrained(tmp_path)
@@ -140,7 +155,7 @@ def test_unet2d(tmp_path, classes, bf16):
 
 
 @pytest.mark.parametrize('bf16', [False, True])
-def test_unet2d_condition(tmp_path, bf16):
+def test_unet2d_condition(tmp_path, fast_bf16, bf16):
     network = tiny.shake(UNet2DConditionModel(
         sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8, 16), norm_num_groups=4,
         layers_per_block=1, cross_attention_dim=6, attention_head_dim=4,
