@@ -40,6 +40,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--report-only', action='store_true', help='train nothing: write the report of what is there')
     parser.add_argument('--adopt', metavar='DIR', help='take over DIR/<arm>-seed<k>, trained by hand with the same '
                         'config, finished or not')
+    parser.add_argument('--teacher-cache', metavar='DIR', help="keep teachers' answers here: distilled runs of the "
+                        'same seed ask only once (gigabytes; remove it afterwards)')
     parser.add_argument('--redo', action='store_true', help='make results anew whose config has changed since')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
@@ -139,6 +141,8 @@ def train_missing(experiment: Experiment, planned: Sequence[Planned], args: argp
         elif p.why:
             print(f'{p.run.name}: {p.state}: {p.why}')
     seconds = {p.run.arm.name: p.result['train_seconds'] for p in planned if p.result}
+    for p in planned:
+        p.run.teacher_cache = args.teacher_cache and Path(args.teacher_cache)
     queue = Queue([p.run for p in planned if p.state in TO_TRAIN], jobs, collect, seconds, title=experiment.name)
     try:
         queue.work()

@@ -15,7 +15,8 @@ IRRELEVANT = (
     'work_dir', 'resume', 'load_from', 'overwrite', 'launcher', 'log_level', 'log_processor*', 'experiment_name',
     'visualizer*', 'vis_backends*', 'env_cfg*', 'default_scope', 'runner_type', 'randomness.seed', 'test_*',
     '*dataloader.num_workers', '*dataloader.persistent_workers', '*dataloader.pin_memory',
-    '*dataloader.prefetch_factor', 'train_cfg.sync_interval', '*_cfg.progress')
+    '*dataloader.prefetch_factor', 'train_cfg.sync_interval', '*_cfg.progress',
+    'model.teacher.cache', 'model.teacher.compile', 'model.teacher.micro_batch')
 
 
 def relevant(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Run:
         max_iters: after which it is finished.
         adopted: the work dir was made by hand.
         overwrite: the work dir holds a run of another config, to be removed.
+        teacher_cache: where its teacher's answers are kept; nothing for a run without a teacher.
     """
     arm: Arm
     seed: int
@@ -41,6 +42,7 @@ class Run:
     max_iters: int | None = None
     adopted: bool = False
     overwrite: bool = False
+    teacher_cache: Path | None = None
 
     @property
     def name(self) -> str:
@@ -53,6 +55,8 @@ class Run:
     def arguments(self) -> list[str]:
         """Arguments of ``slimdiff train``."""
         words = self.arm.arguments(self.seed, self.work_dir)
+        if self.teacher_cache and 'model.teacher.checkpoint' in self.resolved:
+            words.append(f'model.teacher.cache={self.teacher_cache.resolve()}')
         return ['--overwrite' if word == '--resume' and self.overwrite else word for word in words]
 
 

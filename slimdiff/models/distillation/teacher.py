@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from slimdiff.functional.precision import has_bf16_products
 from slimdiff.functional.prediction import convert_prediction
+from slimdiff.models.distillation.answers import AnswerStore
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, as_tensor, find_tap
 
@@ -31,13 +32,17 @@ class Teacher:
             (:func:`~slimdiff.functional.precision.has_bf16_products`) the teacher stays in float32: there it is slower.
         micro_batch: so many samples at once; None takes the whole batch. Less memory, the same features.
         compile: ``torch.compile`` the network (one to two minutes at the start). It needs a C++ compiler on CPU.
+        cache: a folder that keeps the answers, for other students of the same seed and data (see
+            :class:`~slimdiff.models.distillation.answers.AnswerStore`); 4 bytes a value, for as long as the folder is
+            there. It pays where the teacher is slow and runs share their seeds, as in a study on a CPU.
 
     Raises:
-        ValueError: see ``load_teacher``; a micro-batch below 1.
+        ValueError: see ``load_teacher``; a micro-batch below 1; a cache that can't be written.
     """
 
     def __init__(self, checkpoint: str, weights: str = 'ema', scheduler: Mapping[str, Any] | None = None,
-                 bf16: bool = False, micro_batch: int | None = None, compile: bool = False) -> None:
+                 bf16: bool = False, micro_batch: int | None = None, compile: bool = False,
+                 cache: str | None = None) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f'teacher: micro_batch must be at least 1 (or None), got {micro_batch}.')
         loaded = load_teacher(checkpoint, weights, scheduler)
@@ -50,6 +55,10 @@ class Teacher:
         self.wants_bf16, self.bf16 = bf16, False
         self._settle_precision()
         self.recorder: TapRecorder | None = None
+        self.paths: dict[str, str] = {}
+        self.cache, self._answers = cache, None
+        if cache is not None:
+            self._open_cache()
 
     # ---- what kind of network it is ---------------------------------------------------------------------------
 
@@ -170,6 +179,26 @@ class Teacher:
         Args:
             x_t: (N, C, H, W) noisy inputs; t (N,); labels (N,); context (N, S, D).
         """
+        if self.cache is None:
+            return self._ask(x_t, t, labels, context)
+        store = self._open_cache()
+        question = store.question(x_t, t, labels, context)
+        answers = store.get(question, [OUTPUT, *self.paths], x_t.device)
+        if answers is None:
+            prediction, features = self._ask(x_t, t, labels, context)
+            answers = {OUTPUT: prediction} | features
+            store.put(question, answers)
+        return answers.pop(OUTPUT), answers
+
+    def _open_cache(self) -> AnswerStore:
+        """The store of this network in its present precision."""
+        if self._answers is None or self._answers[0] != self.bf16:
+            self._answers = (self.bf16, AnswerStore(self.cache, self.unet))
+        return self._answers[1]
+
+    def _ask(self, x_t: Tensor, t: Tensor, labels: Tensor | None,
+             context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the network."""
         size = self.micro_batch or len(x_t)
         outputs, features = [], []
         for start in range(0, len(x_t), size):
@@ -180,7 +209,7 @@ class Teacher:
             merged = features[0]
         else:
             merged = {path: torch.cat([f[path] for f in features]) for path in features[0]}
-        return torch.cat(outputs).float(), {tap: merged[path] for tap, path in getattr(self, 'paths', {}).items()}
+        return torch.cat(outputs).float(), {tap: merged[path] for tap, path in self.paths.items()}
 
     def _run(self, x: Tensor, t: Tensor, labels: Tensor | None, context: Tensor | None) -> Tensor:
         kwargs = {} if self.num_classes is None else {'class_labels': labels}

@@ -59,15 +59,18 @@ def test_unknown_names_and_files(tmp_path):
 
 
 def test_what_decides_the_figures():
-    config = dict(work_dir='here', randomness=dict(seed=0), model=dict(width=3), train_cfg=dict(max_iters=5),
+    config = dict(work_dir='here', randomness=dict(seed=0), model=dict(width=3, teacher=dict(bf16=True)),
+                  train_cfg=dict(max_iters=5),
                   val_cfg=dict(num_images=9), train_dataloader=dict(num_workers=0, batch_size=4),
                   default_hooks=dict(ema=dict(type='EMAHook', decay=0.9), log=dict(type='TrainLogHook')))
     base = relevant(config)
     harmless = dict(config, work_dir='there', randomness=dict(seed=7), load_from='x.pth', log_level='DEBUG',
+                    model=dict(width=3, teacher=dict(bf16=True, cache='answers', compile=True, micro_batch=4)),
                     train_dataloader=dict(num_workers=2, batch_size=4),
                     default_hooks=dict(ema=dict(type='EMAHook', decay=0.9), samples=dict(type='SampleGridHook')))
     assert relevant(harmless) == base and digest(relevant(harmless)) == digest(base)
     for changed, key in [(dict(model=dict(width=4)), 'model.width: 3 -> 4'),
+                         (dict(model=dict(width=3, teacher=dict(bf16=False))), 'model.teacher.bf16: True -> False'),
                          (dict(train_cfg=dict(max_iters=6)), 'train_cfg.max_iters: 5 -> 6'),
                          (dict(val_cfg=dict(num_images=8)), 'val_cfg.num_images: 9 -> 8'),
                          (dict(default_hooks={}), 'hooks')]:

@@ -106,6 +106,15 @@ def test_a_run_that_another_queue_trains_is_left(tmp_path):
         assert held is not None
 
 
+def test_only_runs_with_a_teacher_are_given_its_cache(tmp_path):
+    plain, distilled = runs(tmp_path, 'plain', 'distilled')
+    distilled.resolved = {'model.teacher.checkpoint': 'teacher'}
+    before = distilled.arguments()
+    plain.teacher_cache = distilled.teacher_cache = tmp_path / 'answers'
+    assert distilled.arguments() == [*before, f'model.teacher.cache={tmp_path / "answers"}']
+    assert '--cfg-options' in before and 'cache' not in ' '.join(plain.arguments())
+
+
 def test_overwriting_removes_the_old_report_first(tmp_path):
     run = runs(tmp_path, 'a')[0]
     run.work_dir.mkdir()
