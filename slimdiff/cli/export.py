@@ -47,8 +47,9 @@ def export_pipeline(model: Any, folder: Path) -> str | None:
     A pipeline is written if the sampler is DDIM or DDPM, and the model works on pixels: the stock ones neither decode
     latents nor run other samplers alike.
     """
+    from slimdiff.models.unets.context import expected_context
     pipeline = PIPELINES.get(type(model.sampler).__name__)
-    if model.autoencoder.downsampling > 1 or model.unet.config.get('context_channels'):
+    if model.autoencoder.downsampling > 1 or expected_context(model.unet):
         pipeline = None
     model.unet.save_pretrained(folder / 'unet')
     model.sampler.save_pretrained(folder / 'scheduler')

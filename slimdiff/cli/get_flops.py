@@ -33,13 +33,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def unet_inputs(unet: nn.Module, context_length: int = 1) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """Zeros for one sample, by the UNet's config: positional and keyword arguments."""
     import torch
+
+    from slimdiff.models.unets.context import expected_context
     config = unet.config
     inputs = (torch.zeros(1, config.in_channels, config.sample_size, config.sample_size), torch.tensor([0]))
     kwargs: dict[str, Tensor] = {}
     if config.get('num_classes'):
         kwargs['class_labels'] = torch.tensor([0])
-    if config.get('context_channels'):
-        kwargs['encoder_hidden_states'] = torch.zeros(1, context_length, config.context_channels)
+    width = expected_context(unet)
+    if width:
+        kwargs['encoder_hidden_states'] = torch.zeros(1, context_length, width)
     return inputs, kwargs
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from slimdiff.functional.prediction import check_prediction_type, convert_prediction
 from slimdiff.models.losses import signal_to_noise
+from slimdiff.models.unets.context import expected_context
 from slimdiff.registry import LOSSES, MODELS, plain
 from slimdiff.sampling import build_scheduler, denoise, guided, image_generators, initial_noise
 
@@ -229,7 +230,7 @@ class DiffusionModel(BaseModel):
 
     def check_context(self, context: Tensor | None) -> None:
         """Raise ValueError unless context comes exactly where the network has cross-attention, and fits."""
-        channels = self.unet.config.get('context_channels')
+        channels = expected_context(self.unet)
         if (context is None) != (channels is None) or (context is not None and context.shape[-1] != channels):
             given = 'none' if context is None else f'{tuple(context.shape)}'
             raise ValueError(f"context: the UNet has context_channels={channels}, the batch's context is {given}; a "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel, NoisedBatch
 from slimdiff.models.distillation import OUTPUT, Bridge, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
+from slimdiff.models.unets.context import expected_context
 from slimdiff.registry import LOSSES, MODELS, check_arguments, plain
 
 
@@ -83,7 +84,7 @@ class Distiller(DiffusionModel):
         x = torch.zeros(1, config.in_channels, size, size)
         t = torch.zeros(1, dtype=torch.long)
         labels = None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
-        width = config.get('context_channels')
+        width = expected_context(self.unet)
         batch = NoisedBatch(x, x, t, x, labels, None if width is None else torch.zeros(1, 1, width))
         training, _ = self.unet.training, self.unet.eval()
         student, teacher = self._student(batch), self._teacher(batch)

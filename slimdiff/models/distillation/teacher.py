@@ -15,6 +15,7 @@ from slimdiff.functional.prediction import convert_prediction
 from slimdiff.models.distillation.answers import AnswerStore
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, as_tensor, find_tap
+from slimdiff.models.unets.context import expected_context
 
 #: alphas_cumprod of two schedules may differ by rounding (float32 files), not by more.
 SCHEDULE_TOLERANCE = 1e-4
@@ -80,8 +81,7 @@ class Teacher:
     @property
     def context_channels(self) -> int | None:
         """Width of ``encoder_hidden_states``; None if the network takes none."""
-        width = getattr(self.config, 'context_channels', None) or getattr(self.config, 'cross_attention_dim', None)
-        return width if isinstance(width, int) else (width[0] if width else None)
+        return expected_context(self.unet)
 
     @property
     def device(self) -> torch.device:
@@ -138,8 +138,8 @@ class Teacher:
             refuse('classes', f'{self.class_rows} (the null class of guidance included)',
                    f'{num_classes} and the null class' if class_dropout else num_classes,
                    "Take the teacher's num_classes; for a teacher without a null class also class_dropout=0.")
-        if self.context_channels != theirs.get('context_channels'):
-            refuse('conditioning', f'{_context(self.context_channels)}', f'{_context(theirs.get("context_channels"))}',
+        if self.context_channels != expected_context(unet):
+            refuse('conditioning', f'{_context(self.context_channels)}', f'{_context(expected_context(unet))}',
                    "Set the student's unet.context_channels and cross_attention to the teacher's, and give the batch "
                    "'context'; or take another teacher.")
 
