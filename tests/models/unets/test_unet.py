@@ -192,8 +192,10 @@ def test_save_pretrained_gives_the_same_network(tmp_path):
     unet = randomise(UNet(sample_size=16, stages=DDPM_STAGES, mid_heads=2, norm_groups=8))
     unet.save_pretrained(tmp_path)
     again = UNet.from_pretrained(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(unet.state_dict().values(), again.state_dict().values(), strict=True))
     x = torch.randn(1, 3, 16, 16)
-    assert torch.equal(unet.eval()(x, 7).sample, again(x, 7).sample)
+    # Not bit for bit: weights out of a mapped file are not aligned, and some CPUs' kernels then round otherwise.
+    torch.testing.assert_close(unet.eval()(x, 7).sample, again(x, 7).sample, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('arguments, message', [
