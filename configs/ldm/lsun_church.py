@@ -8,8 +8,9 @@ _base_ = [
 ]
 
 model = dict(
-    # LDM divides these latents by their standard deviation: take what encode_latents.py prints for your data.
-    autoencoder=dict(latent_scale=0.22765929),
+    # LDM divides these latents by their standard deviation. None: what the converter found in the checkpoint and wrote
+    # into the folder; encode_latents.py prints that of your data.
+    autoencoder=dict(latent_scale=None),
     unet=dict(
         # base 192, multipliers 1, 2, 2, 4, 4; 8 heads at factors 1, 2, 4, 8
         stages=[
