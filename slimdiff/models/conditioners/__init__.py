@@ -1,0 +1,7 @@
+"""Text conditions: captions to the context that cross-attention reads."""
+
+from slimdiff.models.conditioners.clip_text import CLIPText
+from slimdiff.models.conditioners.ldm_bert_text import LDMBertText
+from slimdiff.models.conditioners.text import TextConditioner
+
+__all__ = ['CLIPText', 'LDMBertText', 'TextConditioner']
