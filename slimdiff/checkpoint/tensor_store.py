@@ -1,4 +1,4 @@
-"""Tensors on disk by key, for what is dear to compute and asked for again: a teacher's answers, captions' embeddings."""
+"""Tensors on disk by key, for what is dear to compute and asked for again (a teacher's answers, embeddings)."""
 
 from __future__ import annotations
 
