@@ -195,11 +195,18 @@ class SlimRunner(Runner):
         """Resume or load what the config asks for. In a training run everything has been built by now, so this is
         also where the work dir becomes ours."""
         if isinstance(self._train_loop, BaseLoop) and hasattr(self, '_resume_path'):
+            on_main(self._check_data)
             on_main(self._take_work_dir)
             if self._resume_path is not None:
                 self.resume(self._resume_path)
         if not self._has_loaded and self._load_from is not None and not self._resume:
             self.load_checkpoint(self._load_from)
+
+    def _check_data(self) -> None:
+        """Let the model refuse a data set, such as latents of another first stage, before anything is written."""
+        if hasattr(self.unwrapped_model, 'check_data'):
+            metainfo = getattr(self._train_loop.dataloader.dataset, 'metainfo', None) or {}
+            self.unwrapped_model.check_data(metainfo, decodes=self._val_loop is not None)
 
     def _take_work_dir(self) -> None:
         for name in files.remove_temporary_files(self.work_dir):
