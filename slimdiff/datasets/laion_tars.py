@@ -68,7 +68,7 @@ class LaionTars(RecordDataset):
 
     Args:
         data_root: the folder with the tars.
-        shards: their names there: a pattern such as '*.tar' or '{00000..00331}.tar', or a list of such.
+        shards: their names there: a pattern such as ``*.tar`` or ``{00000..00331}.tar``, or a list of such.
         caption: where it stands: 'txt', or 'json' (its key ``caption``).
         image_size, pipeline, on_error, seed: as of :class:`~slimdiff.datasets.image_folder.ImageFolder`.
 
