@@ -78,7 +78,8 @@ class PickleReader:
                 if opcode.name == 'STOP':
                     return self.stack.pop()
                 self._step(opcode.name, argument)
-        except (IndexError, KeyError, TypeError, AttributeError, OverflowError, UnicodeError) as error:
+        except (IndexError, KeyError, TypeError, AttributeError, OverflowError, UnicodeError,
+                MemoryError) as error:
             raise PickleDataError(f'the pickle makes no sense ({error})') from error
         except ValueError as error:
             if type(error) is not ValueError:
