@@ -16,7 +16,8 @@ HARMLESS = (
     'val_*', 'test_*', 'train_cfg.max_iters', 'train_cfg.val_*', 'train_cfg.sync_interval', '*dataloader.num_workers',
     '*dataloader.persistent_workers', '*dataloader.pin_memory', '*dataloader.prefetch_factor',
     'model.num_steps', 'model.guidance_scale', 'model.sampler*',
-    'model.teacher.cache', 'model.teacher.compile', 'model.teacher.micro_batch',
+    'model.autoencoder.decode_batch', 'model.autoencoder.tiling', 'train_dataloader.dataset.verify',
+    'train_dataloader.dataset.source*', 'model.teacher.cache', 'model.teacher.compile', 'model.teacher.micro_batch',
     # A longer run moves the end of its schedules.
     'param_scheduler*.end', 'param_scheduler*.T_max', 'param_scheduler*.total_iters')
 

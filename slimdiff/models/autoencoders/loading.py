@@ -40,10 +40,11 @@ def find_folder(checkpoint: str, fetch: bool = False) -> Path | None:
     path = find_path(checkpoint)
     if path is None and is_hub_id(checkpoint):
         path = cached(checkpoint)
-        if fetch and (path is None or not _holders(path)):
-            patterns = [f'{folder}{name}' for folder in ('', *(f'{sub}/' for sub in SUBFOLDERS))
-                        for name in ('config.json', f'{WEIGHTS}*.safetensors')]
-            path = download(checkpoint, [*patterns, 'model_index.json'])
+        for kind in ('safetensors', 'bin') if fetch else ():  # old models have the latter alone
+            if path is None or not any(_weight_files(place) for place in _holders(path)):
+                path = download(checkpoint, [
+                    f'{folder}{name}' for folder in ('', *(f'{sub}/' for sub in SUBFOLDERS))
+                    for name in ('config.json', f'{WEIGHTS}.{kind}', f'{WEIGHTS}-*-of-*.{kind}')])
     if path is None:
         return None
     if path.is_file():
@@ -135,18 +136,26 @@ def _layout_hash(network: type[nn.Module], layout: Mapping[str, Any]) -> Any:
     return key
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """What from_pretrained would read: one file or several, safetensors before torch's."""
+    for kind in ('safetensors', 'bin'):
+        whole = folder / f'{WEIGHTS}.{kind}'
+        files = [whole] if whole.is_file() else sorted(folder.glob(f'{WEIGHTS}-*-of-*.{kind}'))
+        if files:
+            return files
+    return []
+
+
 def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of the weights, one at a time."""
     from safetensors import SafetensorError, safe_open
-    whole = folder / f'{WEIGHTS}.safetensors'
-    files = [whole] if whole.is_file() else sorted(folder.glob(f'{WEIGHTS}-*-of-*.safetensors'))
-    old = folder / f'{WEIGHTS}.bin'
-    if not files and old.is_file():
-        yield from torch.load(old, map_location='cpu', weights_only=True, mmap=True).items()
-        return
+    files = _weight_files(folder)
     if not files:
-        raise FirstStageMissing(f'autoencoder: {folder} has a config.json, but no {whole.name}. See {GUIDE}.')
+        raise FirstStageMissing(f'autoencoder: {folder} has a config.json, but no {WEIGHTS}.safetensors. See {GUIDE}.')
     for file in files:
+        if file.suffix == '.bin':
+            yield from torch.load(file, map_location='cpu', weights_only=True, mmap=True).items()
+            continue
         try:
             with safe_open(file, 'pt') as archive:
                 for name in archive.keys():  # noqa: SIM118 (not a dict)

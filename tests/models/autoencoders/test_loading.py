@@ -66,20 +66,22 @@ def test_a_missing_one_is_an_error_when_it_is_needed(tmp_path, monkeypatch):
 def test_names_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny_vq(tmp_path / 'snapshot')
+    (tmp_path / 'nothing').mkdir()
     asked = []
 
     def snapshot_download(name, allow_patterns=None, local_files_only=False):
         asked.append((name, local_files_only))
         if local_files_only:
             raise FileNotFoundError('not in the cache')
-        assert 'vae/config.json' in allow_patterns and 'diffusion_pytorch_model*.safetensors' in allow_patterns
-        return tmp_path / 'snapshot'
+        assert 'vae/config.json' in allow_patterns and 'vqvae/config.json' in allow_patterns
+        kind = allow_patterns[1].rpartition('.')[2]
+        return tmp_path / 'snapshot' if kind == 'bin' else tmp_path / 'nothing'
 
     monkeypatch.setattr('huggingface_hub.snapshot_download', snapshot_download)
     stage = VQAutoencoder('somebody/vq-f4')
     assert asked == [('somebody/vq-f4', True)] and stage.downsampling == 4  # building downloads nothing
     stage.encode(torch.zeros(1, 3, 16, 16))
-    assert asked[-1] == ('somebody/vq-f4', False) and stage.downsampling == 2
+    assert asked[-2:] == [('somebody/vq-f4', False)] * 2 and stage.downsampling == 2
 
 
 @pytest.mark.parametrize('name, expected', [
