@@ -155,6 +155,7 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     """
     path = Path(path)
     _check_file(path)
+    hint = ' If it is of latent-diffusion or Stable Diffusion: slimdiff convert.' if path.suffix == '.ckpt' else ''
     try:
         data = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
@@ -163,14 +164,14 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
             raise CheckpointError(
                 f"{path} holds pickled objects ({', '.join(found[:3])}), not only tensors and plain data. Reading them "
                 'could run code of whoever made the file, so it was refused and nothing was run. If you trust its '
-                'source, convert its weights to safetensors there.') from None
+                f'source, convert its weights to safetensors there.{hint}') from None
         raise CheckpointError(f'{path} is not a checkpoint that slimdiff can read: neither a file of torch.save nor a '
                               'pickle, or damaged.') from error
     meta = data.get('meta') if isinstance(data, dict) else None
     if not isinstance(meta, dict) or meta.get('format') != FORMAT:
         keys = f' Its keys: {", ".join(map(str, list(data)[:6]))}.' if isinstance(data, dict) else ''
         raise CheckpointError(f'{path} was not written by slimdiff (its meta.format is not {FORMAT!r}), so what its '
-                              f'weights belong to is unknown.{keys}')
+                              f'weights belong to is unknown.{keys}{hint}')
     if meta['format_version'] > FORMAT_VERSION:
         raise CheckpointError(f'{path} has checkpoint format {meta["format_version"]}; this slimdiff reads up to '
                               f'{FORMAT_VERSION}. It was written by slimdiff {meta.get("slimdiff_version")}: upgrade.')

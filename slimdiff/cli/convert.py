@@ -197,6 +197,7 @@ def report(out: Path, checkpoint: Any, unet: Any, first_stage: Any, record: dict
     elif args.first_stage == 'also':
         print('There is no first stage in the file.')
     if unet is not None:
-        print(f"Use it: teacher=dict(checkpoint='{out}'), or slimdiff sample {args.config} {out}")
+        options = f' --cfg-options model.autoencoder.checkpoint={out}' if first_stage is not None else ''
+        print(f"Use it: teacher=dict(checkpoint='{out}'), or slimdiff sample {args.config} {out}{options}")
     else:
         print(f"Use it: model.autoencoder.checkpoint='{out}'")

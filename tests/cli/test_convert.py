@@ -73,19 +73,22 @@ def test_from_file_to_teacher(name, zipped, tmp_path, capsys):
 def test_sample_reads_it(tmp_path):
     """Pictures of the folder are those of the network in the file."""
     from slimdiff.cli.sample import main as sample
-    trained, _, _ = files.small_checkpoint('ffhq', tmp_path / 'model.ckpt', average=False)
+    trained, _, stage = files.small_checkpoint('ffhq', tmp_path / 'model.ckpt', average=False)
     config, out = write_config(tmp_path, 'ffhq'), tmp_path / 'teacher'
+    config.write_text(config.read_text() + "model.update(autoencoder=dict(type='VQAutoencoder'))\n")
     run(tmp_path / 'model.ckpt', '--config', config, '--out', out, '--first-stage', 'none')
     assert sorted(p.name for p in out.iterdir()) == ['conversion.json', 'scheduler', 'unet']
-    assert sample([str(w) for w in (config, out, '--out', tmp_path / 'a.npz', '-n', 2, '--steps', 3)]) == 0
+    run(tmp_path / 'model.ckpt', '--config', config, '--out', out)
+    assert sample([str(w) for w in (config, out, '--out', tmp_path / 'a.npz', '-n', 2, '--steps', 3, '--cfg-options',
+                                    f'model.autoencoder.checkpoint={out}')]) == 0
     from slimdiff.sampling import build_scheduler, denoise, image_generators, initial_noise
     from slimdiff.sampling.images import to_uint8
     model = files.model_config('ffhq', files.TINY['ffhq'])
     sampler = build_scheduler(model['sampler'], base=build_scheduler(model['noise_scheduler']))
     generators = image_generators(0, [0, 1])
     with torch.no_grad():
-        images = denoise(lambda x, t: trained(x, t.expand(len(x))), sampler,
-                         initial_noise((3, 16, 16), generators, torch.device('cpu')), 3, generators)
+        images = stage.decode(denoise(lambda x, t: trained(x, t.expand(len(x))), sampler,
+                                      initial_noise((3, 16, 16), generators, torch.device('cpu')), 3, generators))
     expected = to_uint8(images.clamp(-1, 1)).permute(0, 2, 3, 1).numpy()
     ours = np.load(tmp_path / 'a.npz')['images']
     assert expected.std() > 20 and np.abs(ours.astype(int) - expected).max() <= 1
@@ -238,6 +241,15 @@ def test_configs_that_no_compvis_file_fits(tmp_path, capsys):
                             ('model.unet.downsampler.type=WaveletDown', "which CompVis' UNetModel has not")):
         run(tmp_path / 'model.ckpt', '--config', config, '--out', tmp_path / 'out', '--cfg-options', option, status=2)
         assert message in capsys.readouterr().err
+
+
+def test_a_teacher_that_was_not_converted(tmp_path):
+    from slimdiff.checkpoint import CheckpointError
+    files.small_checkpoint('ffhq', tmp_path / 'model.ckpt', first_stage=False)
+    torch.save({'state_dict': {}}, tmp_path / 'plain.ckpt')
+    for name in ('model.ckpt', 'plain.ckpt'):
+        with pytest.raises(CheckpointError, match='Stable Diffusion: slimdiff convert'):
+            Teacher(str(tmp_path / name))
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path, capsys):
