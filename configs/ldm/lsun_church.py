@@ -25,3 +25,5 @@ model = dict(
         residual_resampling=True,
         downsampler=dict(type='AvgPoolDown'),
         upsampler=dict(type='NearestUp')))
+
+auto_scale_lr = dict(base_batch_size=512)  # table 2: 64 images on each of 8 GPUs

@@ -1,5 +1,5 @@
-# The plain small UNet ("Lite") to compare configs/sd/imagenet_ldm-layout.py with: the layout of the teacher, with few
-# channels and its own resamplers, trained without distillation.
+# The plain small UNet ("Lite") to compare configs/sd/imagenet_ldm-layout.py with: the layout of the teacher
+# with few channels and its own resamplers, trained without distillation.
 _base_ = [
     '../_base_/models/latents_vq_f4.py',
     '../_base_/datasets/imagenet_256.py',

@@ -1,5 +1,5 @@
-# The plain small UNet ("Lite") to compare configs/sd/laion_ldm-layout.py with: the layout of the teacher, with few
-# channels and its own resamplers, trained without distillation.
+# The plain small UNet ("Lite") to compare configs/sd/laion_ldm-layout.py with: the layout of the teacher
+# with few channels and its own resamplers, trained without distillation.
 _base_ = [
     '../_base_/models/latents_kl_f8_text.py',
     '../_base_/datasets/laion_256.py',

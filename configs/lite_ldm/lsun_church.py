@@ -1,5 +1,5 @@
-# The plain small UNet ("Lite") to compare configs/sd/lsun_church_ldm-layout.py with: the layout of the teacher, with few
-# channels and its own resamplers, trained without distillation.
+# The plain small UNet ("Lite") to compare configs/sd/lsun_church_ldm-layout.py with: the layout of the teacher
+# with few channels and its own resamplers, trained without distillation.
 _base_ = [
     '../_base_/models/latents_kl_f8.py',
     '../_base_/datasets/lsun_church_256.py',
@@ -22,3 +22,5 @@ model = dict(
         residual_resampling=True,
         downsampler=dict(type='AvgPoolDown'),
         upsampler=dict(type='NearestUp')))
+
+auto_scale_lr = dict(base_batch_size=512)  # table 2: 64 images on each of 8 GPUs

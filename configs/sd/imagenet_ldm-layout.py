@@ -1,8 +1,7 @@
 # Spectral diffusion on ImageNet 256x256 in the layout of its teacher (configs/ldm/imagenet.py), 64 channels in place of
 # 192: 45.4 M parameters and 9.9 G MACs, the counts that the paper prints.
 _base_ = [
-    '../_base_/models/latents_vq_f4.py',
-    '../_base_/models/sd_distillation.py',
+    '../_base_/models/sd_vq_f4.py',
     '../_base_/datasets/imagenet_256.py',
     '../_base_/schedules/sd_300k.py',
     '../_base_/default_runtime.py',
@@ -11,7 +10,7 @@ _base_ = [
 model = dict(
     num_classes=1000,  # and the null class, label 1000
     guidance_scale=3.0,  # table 3
-    teacher=dict(checkpoint='checkpoints/ldm_imagenet', bf16=True),
+    teacher=dict(checkpoint='checkpoints/ldm/imagenet', config='configs/ldm/imagenet.py', bf16=True),
     unet=dict(
         stages=[
             dict(channels=64, blocks=2, up_blocks=3),

@@ -1,8 +1,7 @@
 # Spectral diffusion for text, LAION at 256x256, in the layout of its teacher (configs/ldm/txt2img.py), 96 channels in
 # place of 320 and CLIP's context of 768.
 _base_ = [
-    '../_base_/models/latents_kl_f8_text.py',
-    '../_base_/models/sd_distillation.py',
+    '../_base_/models/sd_kl_f8_text.py',
     '../_base_/datasets/laion_256.py',
     '../_base_/schedules/sd_text_300k.py',
     '../_base_/default_runtime.py',
@@ -12,7 +11,7 @@ model = dict(
     conditioner=dict(type='CLIPText', checkpoint='openai/clip-vit-large-patch14', channels=768, bf16=True),
     # Student and teacher read the same captions, each with its own text encoder.
     teacher=dict(
-        checkpoint='checkpoints/ldm_txt2img', bf16=True,
+        checkpoint='checkpoints/ldm/txt2img', config='configs/ldm/txt2img.py', bf16=True,
         conditioner=dict(type='LDMBertText', checkpoint='CompVis/ldm-text2im-large-256', channels=1280, bf16=True)),
     unet=dict(
         stages=[

@@ -1,8 +1,7 @@
 # Spectral diffusion on LSUN-Church 256x256 in the layout of its teacher (configs/ldm/lsun_church.py), 64 channels in
 # place of 192: resampling inside residual blocks is kept, with wavelet gating in the place of pooling.
 _base_ = [
-    '../_base_/models/latents_kl_f8.py',
-    '../_base_/models/sd_distillation.py',
+    '../_base_/models/sd_kl_f8.py',
     '../_base_/datasets/lsun_church_256.py',
     '../_base_/schedules/sd_150k.py',
     '../_base_/default_runtime.py',
@@ -10,7 +9,7 @@ _base_ = [
 
 model = dict(
     autoencoder=dict(latent_scale=None),  # see configs/ldm/lsun_church.py
-    teacher=dict(checkpoint='checkpoints/ldm_lsun_church', bf16=True),
+    teacher=dict(checkpoint='checkpoints/ldm/lsun_church', config='configs/ldm/lsun_church.py', bf16=True),
     unet=dict(
         stages=[
             dict(channels=64, blocks=2, up_blocks=3, heads=2),
@@ -24,3 +23,5 @@ model = dict(
         residual_resampling=True,
         downsampler=dict(type='WaveletGatedDown'),
         upsampler=dict(type='WaveletGatedUp')))
+
+auto_scale_lr = dict(base_batch_size=512)  # table 2: 64 images on each of 8 GPUs

@@ -25,8 +25,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument('--json', metavar='FILE', help='also write all counts there')
     parser.add_argument('--depth', type=int, default=1, help='levels of modules in the table (0: the total alone)')
-    parser.add_argument('--context-length', type=int, default=1,
-                        help='tokens of encoder_hidden_states, for networks with cross-attention (CLIP text: 77)')
+    parser.add_argument('--context-length', type=int,
+                        help="tokens of encoder_hidden_states, for networks with cross-attention (default: the text "
+                        "encoder's, or 1)")
     return parser.parse_args(argv)
 
 
@@ -44,6 +45,12 @@ def unet_inputs(unet: nn.Module, context_length: int = 1) -> tuple[tuple[Tensor,
     if width:
         kwargs['encoder_hidden_states'] = torch.zeros(1, context_length, width)
     return inputs, kwargs
+
+
+def context_length_of(model: Any) -> int:
+    """Tokens of the context that a model's text encoder gives; 1 without one."""
+    conditioner = getattr(model, 'conditioner', None)
+    return 1 if conditioner is None else conditioner.max_length
 
 
 def unet_cost(model: Any, context_length: int = 1) -> Cost:
@@ -64,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     config = load_checked_config(args)
     model = MODELS.build(serving_config(config.model))
-    cost = unet_cost(model, args.context_length)
+    cost = unet_cost(model, args.context_length or context_length_of(model))
     shape = unet_inputs(model.unet)[0][0].shape[1:]
     print(cost.table(args.depth))
     print(f'\ninput          {"x".join(map(str, shape))}, one sample')

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -102,6 +103,13 @@ class SlimRunner(Runner):
     def build_dataloader(dataloader: DataLoader | dict, seed: int | None = None,
                          diff_rank_seed: bool = False) -> DataLoader:
         return build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
+        """As in mmengine, with accumulated gradients as part of the batch (LDM's rule)."""
+        if auto_scale_lr and auto_scale_lr.get('enable'):
+            window = getattr(optim_wrapper, '_accumulative_counts', 1)
+            auto_scale_lr = {**auto_scale_lr, 'base_batch_size': auto_scale_lr['base_batch_size'] / window}
+        super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def build_train_loop(self, loop: BaseLoop | Mapping[str, Any]) -> BaseLoop:
         return self._build_loop(loop, self._train_dataloader)

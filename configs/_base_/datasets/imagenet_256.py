@@ -4,7 +4,7 @@ train_dataloader = dict(
     # Decoding and resizing take milliseconds an image: let processes do it while the network computes.
     num_workers=8,
     persistent_workers=True,
-    batch_size=64,
+    batch_size=32,  # and 8 GPUs: table 3 of Yang et al. 2023, supplement
     sampler=dict(type='ResumableSampler', shuffle=True),
     # Not mmengine's default, which gives lists of tensors.
     collate_fn=dict(type='default_collate'),

@@ -10,5 +10,5 @@ model = dict(
     num_steps=200,
     # The bare network, as in the papers. 0.5 or so adds the output preconditioning of the small configs here.
     sigma_data=None,
-    autoencoder=dict(type='KLAutoencoder', checkpoint='checkpoints/kl-f8', latent_scale=0.18215),
+    autoencoder=dict(type='KLAutoencoder', checkpoint='checkpoints/first_stages/kl-f8', latent_scale=0.18215),
     unet=dict(type='UNet', sample_size=32, in_channels=4, out_channels=4))

@@ -8,7 +8,7 @@ model = dict(
     num_steps=200,
     guidance_scale=2.0,  # Yang et al. 2023, supplement, table 3
     sigma_data=None,
-    autoencoder=dict(type='KLAutoencoder', checkpoint='checkpoints/kl-f8', latent_scale=0.18215),
+    autoencoder=dict(type='KLAutoencoder', checkpoint='checkpoints/first_stages/kl-f8', latent_scale=0.18215),
     sample_captions=[
         'a photo of a cat on a mat', 'a bowl of fruit', 'a red bus in a street', 'people on a beach',
         'a mountain at sunset', 'a plate with food',

@@ -11,5 +11,5 @@ model = dict(
     # The bare network, as in the papers. 0.5 or so adds the output preconditioning of the small configs here.
     sigma_data=None,
     # Latents are not quantised, and not scaled; diffusers' own default for such a model, 0.18215, is wrong for it.
-    autoencoder=dict(type='VQAutoencoder', checkpoint='checkpoints/vq-f4', latent_scale=1.0),
+    autoencoder=dict(type='VQAutoencoder', checkpoint='checkpoints/first_stages/vq-f4', latent_scale=1.0),
     unet=dict(type='UNet', sample_size=64, in_channels=3, out_channels=3))

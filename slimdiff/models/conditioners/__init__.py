@@ -2,6 +2,7 @@
 
 from slimdiff.models.conditioners.clip_text import CLIPText
 from slimdiff.models.conditioners.ldm_bert_text import LDMBertText
-from slimdiff.models.conditioners.text import TextConditioner
+from slimdiff.models.conditioners.random_text import RandomText
+from slimdiff.models.conditioners.text import PretrainedText, TextConditioner
 
-__all__ = ['CLIPText', 'LDMBertText', 'TextConditioner']
+__all__ = ['CLIPText', 'LDMBertText', 'PretrainedText', 'RandomText', 'TextConditioner']

@@ -6,18 +6,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimdiff.models.conditioners.text import TextConditioner, subfolder_of
+from slimdiff.models.conditioners.text import PretrainedText, subfolder_of
 from slimdiff.registry import MODELS
 
 
 @MODELS.register_module()
-class CLIPText(TextConditioner):
+class CLIPText(PretrainedText):
     """The last hidden states of CLIP's text encoder, by default ViT-L/14's: 77 tokens of 768 channels.
 
     Args:
         checkpoint: ``openai/clip-vit-large-patch14``, a folder with its files, or a Stable Diffusion folder with
             ``text_encoder/`` and ``tokenizer/``.
-        channels, bf16, cache: see :class:`~slimdiff.models.conditioners.TextConditioner`.
+        channels, bf16, cache: see :class:`~slimdiff.models.conditioners.PretrainedText`.
     """
 
     def __init__(self, checkpoint: str = 'openai/clip-vit-large-patch14', channels: int = 768, bf16: bool = False,

@@ -6,17 +6,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimdiff.models.conditioners.text import TextConditioner, subfolder_of
+from slimdiff.models.conditioners.text import PretrainedText, subfolder_of
 from slimdiff.registry import MODELS
 
 
 @MODELS.register_module()
-class LDMBertText(TextConditioner):
+class LDMBertText(PretrainedText):
     """A transformer over BERT's tokens, trained together with LDM's txt2img-1p4B: 77 tokens of 1280 channels.
 
     Args:
         checkpoint: a folder with ``bert/`` and ``tokenizer/``, such as ``CompVis/ldm-text2im-large-256``.
-        channels, bf16, cache: see :class:`~slimdiff.models.conditioners.TextConditioner`.
+        channels, bf16, cache: see :class:`~slimdiff.models.conditioners.PretrainedText`.
     """
 
     def __init__(self, checkpoint: str = 'CompVis/ldm-text2im-large-256', channels: int = 1280, bf16: bool = False,

@@ -13,15 +13,36 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from slimdiff.checkpoint import find_path
+from slimdiff.checkpoint.hub import download
 from slimdiff.checkpoint.tensor_store import TensorStore, content_key, network_fingerprint
 from slimdiff.functional.precision import has_bf16_products
 
+#: of a model on the Hub: encoder and tokenizer, flat or as pipelines have them
+FILES = [f'{part}{kind}' for part in ('', 'text_encoder/', 'bert/', 'tokenizer/')
+         for kind in ('*.json', '*.txt', 'model.safetensors', 'pytorch_model.bin')]
+
 
 class TextConditioner(ABC):
-    """Captions to context (N, max_length, channels) through a frozen text encoder.
+    """Captions to context (N, max_length, channels).
 
-    It is not an ``nn.Module``: its weights are in no checkpoint and no average. They are loaded at the first caption
-    that the cache doesn't know.
+    It is not an ``nn.Module``: whatever weights it has are in no checkpoint and no average.
+
+    Args:
+        channels: width of the context.
+    """
+
+    max_length = 77
+
+    def __init__(self, channels: int) -> None:
+        self.channels = channels
+
+    @abstractmethod
+    def __call__(self, captions: Sequence[str], device: torch.device | str = 'cpu') -> Tensor:
+        """Context (N, max_length, channels) in float32, without gradient."""
+
+
+class PretrainedText(TextConditioner):
+    """A frozen text encoder, loaded at the first caption that its cache doesn't know.
 
     Args:
         checkpoint: a folder (of a pipeline, or of encoder and tokenizer), or a name on the Hugging Face Hub.
@@ -35,10 +56,9 @@ class TextConditioner(ABC):
             the first caption comes.
     """
 
-    max_length = 77
-
     def __init__(self, checkpoint: str, channels: int, bf16: bool = False, cache: str | None = None) -> None:
-        self.checkpoint, self.channels, self.bf16, self.cache = checkpoint, channels, bf16, cache
+        super().__init__(channels)
+        self.checkpoint, self.bf16, self.cache = checkpoint, bf16, cache
         self._encoder: nn.Module | None = None
         self._tokenizer: Any = None
         self._store: TensorStore | None = None
@@ -105,7 +125,8 @@ class TextConditioner(ABC):
     def _loaded(self) -> nn.Module:
         if self._encoder is None:
             try:
-                tokenizer, encoder, width = self.load(str(find_path(self.checkpoint) or download(self.checkpoint)))
+                folder = find_path(self.checkpoint) or download(self.checkpoint, FILES)
+                tokenizer, encoder, width = self.load(str(folder))
             except ImportError as error:
                 raise ValueError(f'{type(self).__name__} needs the library transformers ({error}): pip install '
                                  "'slimdiff[text]'") from error
@@ -133,14 +154,6 @@ class TextConditioner(ABC):
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the encoder's weights."""
         return network_fingerprint(self._loaded())
-
-
-def download(name: str) -> str:
-    """A Hub model's encoder and tokenizer, flat or as a pipeline has them, in the local Hub cache."""
-    from huggingface_hub import snapshot_download
-    parts = ('', 'text_encoder/', 'bert/', 'tokenizer/')
-    return snapshot_download(name, allow_patterns=[f'{part}{kind}' for part in parts for kind in
-                                                   ('*.json', '*.txt', 'model.safetensors', 'pytorch_model.bin')])
 
 
 def subfolder_of(folder: str, name: str) -> str:

@@ -30,7 +30,7 @@ class Teacher:
     checkpoints, EMA or export.
 
     Args:
-        checkpoint, weights, scheduler: see :func:`~slimdiff.models.distillation.loading.load_teacher`.
+        checkpoint, weights, scheduler, config: see :func:`~slimdiff.models.distillation.loading.load_teacher`.
         bf16: keep the weights in bfloat16, half the memory and faster. On a device without bfloat16 products
             (:func:`~slimdiff.functional.precision.has_bf16_products`) the teacher stays in float32: there it is slower.
         micro_batch: so many samples at once; None takes the whole batch. Less memory, the same features.
@@ -46,12 +46,13 @@ class Teacher:
         ValueError: see ``load_teacher``; a micro-batch below 1; a cache that can't be written.
     """
 
-    def __init__(self, checkpoint: str, weights: str = 'ema', scheduler: Mapping[str, Any] | None = None,
+    def __init__(self, checkpoint: str | Mapping[str, Any], weights: str = 'ema',
+                 scheduler: Mapping[str, Any] | None = None, config: str | None = None,
                  bf16: bool = False, micro_batch: int | None = None, compile: bool = False,
                  conditioner: Mapping[str, Any] | None = None, cache: str | None = None) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f'teacher: micro_batch must be at least 1 (or None), got {micro_batch}.')
-        loaded = load_teacher(checkpoint, weights, scheduler)
+        loaded = load_teacher(checkpoint, weights, scheduler, config)
         self.source = loaded.source
         self.alphas_cumprod = loaded.alphas_cumprod
         self.prediction_type = loaded.prediction_type
