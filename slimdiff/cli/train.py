@@ -30,6 +30,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate linearly with the batch size (all ranks, accumulation), from '
                         'auto_scale_lr.base_batch_size of the config')
+    parser.add_argument('--keep-batch', action='store_true',
+                        help='on fewer GPUs than the config is for: accumulate gradients up to its batch '
+                        '(auto_scale_lr.base_batch_size), and stretch the schedule accordingly')
     parser.add_argument('--dry-run', action='store_true',
                         help='three iterations on random data, without the dataset: what would training cost here?')
     parser.add_argument('--compile', action='store_true', help='torch.compile the network')
@@ -51,6 +54,11 @@ def training_config(args: argparse.Namespace) -> Config:
             raise ValueError('--auto-scale-lr: the config does not say for which batch size its learning rate is: set '
                              'auto_scale_lr=dict(base_batch_size=...).')
         cfg.auto_scale_lr.enable = True
+    if args.keep_batch:
+        import os
+
+        from slimdiff.configuration.effective_batch import keep_batch, processes
+        keep_batch(cfg, processes(os.environ, args.launcher))
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume

@@ -23,9 +23,11 @@ def torchrun(tiny_process, folder, *arguments, **changes):
                         command=TORCHRUN)
 
 
-def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, tiny_process):
+@pytest.mark.parametrize('wrapper', [{}, {'model_wrapper_cfg': dict(type='MMDistributedDataParallel',
+                                                                    static_graph=True)}], ids=['ddp', 'static graph'])
+def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, tiny_process, wrapper):
     # 3 + 3 of 24 samples: the global batches run over the ends of epochs.
-    half = {'train_dataloader.batch_size': 3, 'default_hooks.log.interval': 1, 'max_iters': 10}
+    half = {'train_dataloader.batch_size': 3, 'default_hooks.log.interval': 1, 'max_iters': 10, **wrapper}
     process = torchrun(tiny_process, tmp_path / 'two', **half)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
