@@ -159,8 +159,8 @@ TEACHER = pytest.mark.slow  # a forward pass of 100 G MACs, and 1.6 GB of weight
     ('sd/ffhq_ldm-layout', 21.1, 6.7), ('sd/celebahq_ldm-layout', 21.1, 6.7), ('sd/lsun_bedroom_ldm-layout', 21.1, 6.7),
     ('sd/imagenet_ldm-layout', 45.4, 9.9)])
 def test_published_counts_to_the_printed_digit(path, millions, giga):
-    from slimdiff.cli.get_flops import unet_inputs
     from slimdiff.evaluation.cost import count_cost
+    from slimdiff.evaluation.unet_cost import unet_inputs
     model = load_config(str(ROOT / f'configs/{path}.py')).model
     unet = MODELS.build({**model.unet, 'num_classes': model.get('num_classes')})
     inputs, kwargs = unet_inputs(unet)

@@ -118,9 +118,9 @@ def dry_run(cfg: Config, compiled: bool = False) -> int:
     """Train three iterations of ``cfg`` on random data and print what they cost; returns the exit status."""
     from mmengine.dist import is_main_process
 
-    from slimdiff.cli.get_flops import context_length_of, unet_cost
     from slimdiff.engine import SlimRunner
     from slimdiff.evaluation.cost import human
+    from slimdiff.evaluation.unet_cost import context_length_of, unet_cost
     total, batch = cfg.train_cfg.max_iters, cfg.train_dataloader.batch_size
     with tempfile.TemporaryDirectory(prefix='slimdiff_dry_run_') as work_dir:
         small, replaced = dry_config(cfg, work_dir)

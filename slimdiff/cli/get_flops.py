@@ -1,19 +1,12 @@
-"""``slimdiff get_flops``: parameters and MACs of a config's network."""
+"""``slimdiff get_flops``: parameters, MACs and activations of a config's network."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from slimdiff.cli.common import add_config_arguments, load_checked_config, runs_cleanly
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from slimdiff.evaluation.cost import Cost
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -21,7 +14,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         prog='slimdiff get_flops',
         description='Print the parameters and multiply-accumulates (MACs; FLOPs = 2 x MACs) of one forward pass of the '
         "config's UNet on one sample, in both conventions: published (convolutions and linear layers, what ptflops "
-        'counts) and with the products of attention.')
+        'counts) and with the products of attention; and the activations that these operators write.')
     add_config_arguments(parser)
     parser.add_argument('--json', metavar='FILE', help='also write all counts there')
     parser.add_argument('--depth', type=int, default=1, help='levels of modules in the table (0: the total alone)')
@@ -31,41 +24,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def unet_inputs(unet: nn.Module, context_length: int = 1) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """Zeros for one sample, by the UNet's config: positional and keyword arguments."""
-    import torch
-
-    from slimdiff.models.unets.context import expected_context
-    config = unet.config
-    inputs = (torch.zeros(1, config.in_channels, config.sample_size, config.sample_size), torch.tensor([0]))
-    kwargs: dict[str, Tensor] = {}
-    if config.get('num_classes'):
-        kwargs['class_labels'] = torch.tensor([0])
-    width = expected_context(unet)
-    if width:
-        kwargs['encoder_hidden_states'] = torch.zeros(1, context_length, width)
-    return inputs, kwargs
-
-
-def context_length_of(model: Any) -> int:
-    """Tokens of the context that a model's text encoder gives; 1 without one."""
-    conditioner = getattr(model, 'conditioner', None)
-    return 1 if conditioner is None else conditioner.max_length
-
-
-def unet_cost(model: Any, context_length: int = 1) -> Cost:
-    """Cost of the ``unet`` of a built algorithm."""
-    from slimdiff.evaluation.cost import count_cost
-    inputs, kwargs = unet_inputs(model.unet, context_length)
-    return count_cost(model.unet, *inputs, **kwargs)
-
-
 @runs_cleanly
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = parse_args(argv)
     # Here, not above: `--help` answers at once.
+    from slimdiff.analysis.record import write_json
     from slimdiff.evaluation.cost import human
+    from slimdiff.evaluation.unet_cost import class_parameters, context_length_of, unet_cost, unet_inputs
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
 
@@ -76,11 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(cost.table(args.depth))
     print(f'\ninput          {"x".join(map(str, shape))}, one sample')
     print(f'parameters     {human(cost.params)} ({cost.params:,})')
+    if tokens := class_parameters(model.unet):
+        print(f'               of which {human(tokens)} of class embeddings (LDM counts these apart)')
     print(f'MACs           {human(cost.published)} published convention (convolutions and linear layers)')
     print(f'               {human(cost.with_attention)} with the products of attention')
+    print(f'activations    {human(cost.activations)} numbers, written by the operators that are counted above')
     if args.json:
         path = Path(args.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dict(config=str(args.config), input=list(shape), **cost.to_dict()), indent=1) + '\n')
+        write_json(path, dict(config=str(args.config), input=list(shape), class_params=tokens, **cost.to_dict()))
         print(f'written        {path}')
     return 0
