@@ -96,7 +96,8 @@ class SlimRunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg: Mapping[str, Any] | None, model: nn.Module) -> nn.Module:
         if self.distributed:
-            model_wrapper_cfg = wrapper_config(model_wrapper_cfg)
+            window = (self.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+            model_wrapper_cfg = wrapper_config(model_wrapper_cfg, accumulates=window > 1)
         return super().wrap_model(model_wrapper_cfg, model)
 
     @staticmethod
