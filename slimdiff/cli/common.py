@@ -58,8 +58,8 @@ def add_launcher_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_captions_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--captions``."""
-    parser.add_argument('--captions', metavar='FILE', help='for a text model: one caption a line; image i is of line i, '
-                        "from the top again after the last (default: the config's model.sample_captions)")
+    parser.add_argument('--captions', metavar='FILE', help='for a text model: one caption a line; image i is of line '
+                        "i, from the top again after the last (default: the config's model.sample_captions)")
 
 
 def use_captions(cfg: Config, path: str | None) -> None:
