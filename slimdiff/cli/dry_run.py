@@ -121,6 +121,7 @@ def dry_run(cfg: Config, compiled: bool = False) -> int:
     from slimdiff.engine import SlimRunner
     from slimdiff.evaluation.cost import human
     from slimdiff.evaluation.unet_cost import context_length_of, unet_cost
+    from slimdiff.models import UNet
     total, batch = cfg.train_cfg.max_iters, cfg.train_dataloader.batch_size
     with tempfile.TemporaryDirectory(prefix='slimdiff_dry_run_') as work_dir:
         small, replaced = dry_config(cfg, work_dir)
@@ -136,7 +137,9 @@ def dry_run(cfg: Config, compiled: bool = False) -> int:
         return 0
     rows = [('stands in', line) for line in replaced] + [
         ('batch', f'{batch} on each of {runner.world_size}: {batch * runner.world_size} images an iteration')]
-    networks = [('network', model)] + ([('teacher', model.teacher)] if hasattr(model, 'teacher') else [])
+    networks = [('network', model)]
+    if hasattr(model, 'teacher') and isinstance(model.teacher.unet, UNet):  # diffusers' take other arguments
+        networks.append(('teacher', model.teacher))
     for name, owner in networks:
         cost = unet_cost(owner, context_length_of(owner))
         rows.append((name, f'{human(cost.params)} parameters, {human(cost.published)} MACs ('

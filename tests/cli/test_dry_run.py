@@ -1,12 +1,15 @@
 """--dry-run: real iterations on random data, whatever is not on this machine."""
 
 import re
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
 from slimdiff.cli.dry_run import duration, short_run, without_files
 from slimdiff.configuration import load_config
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 @pytest.mark.parametrize('seconds, text', [(5.4, '5 s'), (65, '1 min 5 s'), (7260, '2 h 1 min'), (270_000, '3 d 3 h')])
@@ -84,3 +87,13 @@ def test_a_teacher_of_which_nothing_is_known(run_tool, tmp_path):
 def test_without_a_dry_run_a_missing_teacher_says_how_to_get_it(run_tool, tmp_path):
     found = run_tool('train.py', tiny_text_config(tmp_path), '--work-dir', tmp_path / 'run', status=2)
     assert 'slimdiff convert CHECKPOINT.ckpt --config' in found.stderr and 'bring_your_checkpoint.md' in found.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob('*.py')
+                                        if '_base_' not in p.parts))
+def test_every_shipped_config_at_batch_1(run_tool, path):
+    """Up to 20 GB of memory, and minutes, for the text teacher."""
+    found = run_tool('train.py', CONFIGS / path, '--dry-run', '--cfg-options', 'train_dataloader.batch_size=1',
+                     timeout=3600).stdout
+    assert 'iterations would take' in found and re.search(r'iterations +3, ', found)
