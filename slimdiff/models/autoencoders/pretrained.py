@@ -135,9 +135,8 @@ class PretrainedAutoencoder(nn.Module):
         # It may be asked for in inference mode; what is made there could not be trained on later.
         with torch.inference_mode(False), torch.no_grad():
             if self._network is None:
-                # Not as an attribute of this module: see the class. And no draw of training may depend on it.
-                with torch.random.fork_rng(devices=[]):
-                    object.__setattr__(self, '_network', self._build().eval().requires_grad_(False))
+                # Not as an attribute of this module: see the class.
+                object.__setattr__(self, '_network', self.new_network())
                 self._network.to(memory_format=torch.channels_last)
             if next(self._network.parameters()).device != device:
                 nn.Module.to(self._network, device)
@@ -147,6 +146,11 @@ class PretrainedAutoencoder(nn.Module):
                     if getattr(self._network, part, None) is not None:
                         getattr(self._network, part).to(torch.bfloat16)
         return self._network
+
+    def new_network(self) -> nn.Module:
+        """The network in float32, as its files have it, on the CPU: another one at each call."""
+        with torch.random.fork_rng(devices=[]):  # no draw of training may depend on it
+            return self._build().eval().requires_grad_(False)
 
     def _build(self) -> nn.Module:
         self.require()

@@ -26,7 +26,8 @@ class LDMBertText(PretrainedText):
     def load(self, folder: str) -> tuple[Any, nn.Module, int]:
         from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
         from transformers import BertTokenizer
-        encoder = LDMBertModel.from_pretrained(folder, subfolder=subfolder_of(folder, 'bert'))
+        where = subfolder_of(folder, 'bert') or subfolder_of(folder, 'text_encoder')  # LDM's name, and export's
+        encoder = LDMBertModel.from_pretrained(folder, subfolder=where)
         tokenizer = BertTokenizer.from_pretrained(folder, subfolder=subfolder_of(folder, 'tokenizer'))
         return tokenizer, encoder, encoder.config.d_model
 

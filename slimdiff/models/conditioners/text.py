@@ -151,6 +151,15 @@ class PretrainedText(TextConditioner):
             print_log(f'A caption of {max(lengths)} tokens is cut to {self.max_length}: "{caption[:60]}...". Further '
                       'ones are cut without a word.', logger='current', level=logging.WARNING)
 
+    def parts(self) -> tuple[Any, nn.Module]:
+        """The tokenizer and the encoder, loaded; for export.
+
+        Raises:
+            ValueError: see the class.
+        """
+        encoder = self._loaded()
+        return self._tokenizer, encoder
+
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the encoder's weights."""
         return network_fingerprint(self._loaded())
