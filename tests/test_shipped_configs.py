@@ -167,4 +167,4 @@ def test_published_counts_to_the_printed_digit(path, millions, giga):
     cost = count_cost(unet, *inputs, **kwargs)
     tokens = unet.class_embedding.weight.numel() if unet.class_embedding is not None else 0  # LDM counts them apart
     assert round((cost.params - tokens) / 1e6, 1) == millions
-    assert round(cost.published / 1e9, 1) == giga
+    assert round(cost.ptflops / 1e9, 1) == giga

@@ -2,11 +2,11 @@
 
 MACs, not FLOPs: one multiply-accumulate is one MAC and two FLOPs. Two totals, because papers and profilers disagree:
 
-* ``published``: convolutions and linear layers only. That is what ptflops counts and what the papers of latent and
-  slim diffusion print;
+* ``published``: convolutions and linear layers only. That is what the papers of latent and slim diffusion print, by
+  ptflops, which adds one MAC for every bias of a convolution: :attr:`Cost.ptflops` has their last digit, too;
 * ``with_attention``: plus matrix products of activations with each other, i.e. attention.
 
-Norms, activations, additions, pooling and Fourier transforms are in neither.
+Biases, norms, activations, additions, pooling and Fourier transforms are in neither.
 
 *Activations* are the elements that the counted operators write: what a network moves through memory beside its weights,
 and a better guide to its speed than MACs where memory is the limit (Radosavovic et al., "Designing Network Design
@@ -54,6 +54,7 @@ class ModuleCost:
     published: int
     with_attention: int
     activations: int = 0
+    biases: int = 0
 
     @property
     def depth(self) -> int:
@@ -68,9 +69,16 @@ class Cost:
     published: int
     with_attention: int
     activations: int = 0
+    #: additions of a convolution's bias
+    biases: int = 0
     modules: list[ModuleCost] = field(default_factory=list)
     #: operators that count as zero though they may do work, by number of calls (elementwise ones are many).
     uncounted: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ptflops(self) -> int:
+        """``published`` as ptflops counts it, to the last digit: with the biases of convolutions."""
+        return self.published + self.biases
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; the units are in the keys."""
@@ -141,6 +149,8 @@ _COUNTED = {
     'aten::scaled_dot_product_attention': _attention_macs,
 }
 ACTIVATIONS = 'activations'
+#: the name under which additions of a convolution's bias are counted
+BIASES = 'biases'
 
 
 def _counter(operator: str, macs: Callable[..., Any]) -> Callable[..., Counter[str]]:
@@ -150,6 +160,8 @@ def _counter(operator: str, macs: Callable[..., Any]) -> Callable[..., Counter[s
         counted = macs(inputs, outputs)
         counted = Counter(counted) if isinstance(counted, Mapping) else Counter({operator: counted})
         counted[ACTIVATIONS] = prod(get_shape(outputs[0]))
+        if operator == '_convolution' and inputs[2].type().kind() != 'NoneType':
+            counted[BIASES] = counted[ACTIVATIONS]
         return counted
 
     return count
@@ -201,11 +213,12 @@ def count_cost(module: nn.Module, *inputs: Any, **kwargs: Any) -> Cost:
     modules = [_module_cost(name, child, counts.get(f'module.{name}' if name else 'module', Counter()))
                for name, child in module.named_modules()]
     total = modules[0]
-    return Cost(total.params, total.published, total.with_attention, total.activations, modules, dict(uncounted))
+    return Cost(total.params, total.published, total.with_attention, total.activations, total.biases, modules,
+                dict(uncounted))
 
 
 def _module_cost(name: str, module: nn.Module, counts: Mapping[str, float]) -> ModuleCost:
     published = sum(int(counts.get(operator, 0)) for operator in LAYER_OPERATORS)
     products = sum(int(counts.get(operator, 0)) for operator in PRODUCT_OPERATORS)
     return ModuleCost(name, type(module).__name__, sum(p.numel() for p in module.parameters()), published,
-                      published + products, int(counts.get(ACTIVATIONS, 0)))
+                      published + products, int(counts.get(ACTIVATIONS, 0)), int(counts.get(BIASES, 0)))

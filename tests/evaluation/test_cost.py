@@ -44,6 +44,7 @@ def test_both_conventions_by_hand(product):
     products = 2 * (64 * 64 * 6) * 2  # heads x (Q K^T) x (and its product with V)
     assert cost.published == conv + linear + out
     assert cost.with_attention == cost.published + products
+    assert cost.ptflops == cost.published + 64 * 12 + 64 * 5  # the biases of two convolutions
     assert cost.params == (12 * 9 + 12) + (12 * 36 + 36) + (12 * 5 + 5)
     scores = 0 if product == 'sdpa' else 2 * 64 * 64  # fused attention writes none
     assert cost.activations == 64 * 12 + 64 * 36 + scores + 2 * 64 * 6 + 64 * 5
