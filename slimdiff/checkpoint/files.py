@@ -244,6 +244,8 @@ def unprefixed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def weights_of(checkpoint: Mapping[str, Any], weights: str = 'ema', filename: str | Path = 'checkpoint') -> dict:
     """The whole state dict of the model, with the averaged weights put in place for ``'ema'``.
 
+    A published file has one set of weights, its publisher's choice: that is what it gives either way.
+
     Raises:
         ValueError: ``weights`` is neither 'ema' nor 'online'.
         CheckpointError: 'ema' from a checkpoint that has none.
@@ -251,7 +253,7 @@ def weights_of(checkpoint: Mapping[str, Any], weights: str = 'ema', filename: st
     if weights not in ('ema', 'online'):
         raise ValueError(f"weights='{weights}' is unknown; choose 'ema' or 'online'.")
     state = unprefixed(checkpoint['state_dict'])
-    if weights == 'ema':
+    if weights == 'ema' and 'published' not in checkpoint.get('meta', {}):
         if 'ema' not in checkpoint:
             raise CheckpointError(f"{filename} holds no EMA weights (it was trained without EMAHook). Ask for the "
                                   "trained ones: weights='online' (--weights online).")

@@ -102,7 +102,14 @@ def check_fresh_start(work_dir: str | Path, config: Mapping[str, Any], world_siz
 
 def check_resume(path: str | Path, meta: Mapping[str, Any], config: Mapping[str, Any],
                  world_size: int) -> list[str]:
-    """The differences that make a resumed run another one than the checkpoint's; empty if it is the same."""
+    """The differences that make a resumed run another one than the checkpoint's; empty if it is the same.
+
+    Raises:
+        WorkDirError: a published file, which has weights alone.
+    """
+    if 'published' in meta:
+        raise WorkDirError(f'{path} was published: it has no optimizer or schedule to resume. To start a new run from '
+                           'its weights, set load_from in the config.')
     return differing_keys(meta['config'], config, meta['world_size'], world_size)
 
 
