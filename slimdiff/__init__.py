@@ -1,8 +1,11 @@
 """slimdiff: train, distil and sample slim diffusion models."""
 
+from slimdiff.export import diffusers_hook
 from slimdiff.version import __version__
 
-__all__ = ['UNet', '__version__']
+__all__ = ['SlimDiffusionPipeline', 'UNet', '__version__']
+
+diffusers_hook.register()
 
 
 def __getattr__(name: str):
@@ -11,6 +14,9 @@ def __getattr__(name: str):
     if name == 'UNet':
         from slimdiff.models.unets.unet import UNet
         return UNet
+    if name == 'SlimDiffusionPipeline':
+        from slimdiff.export.pipeline import SlimDiffusionPipeline
+        return SlimDiffusionPipeline
     if name == 'ModelMixin':
         # diffusers' pipelines look here for the base class that says how to load `slimdiff.UNet`.
         from diffusers import ModelMixin

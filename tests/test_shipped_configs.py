@@ -13,23 +13,61 @@ from slimdiff.registry import DATASETS, METRICS, MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
+FULL_SIZE = [path for path in CONFIGS if 'photo_patches' not in path]
 
 
 def test_there_are_configs():
     assert {'configs/sd/photo_patches.py', 'configs/lite_ldm/photo_patches.py'} <= set(CONFIGS)
+    tables = {f'configs/sd/{name}{layout}.py' for layout in ('', '_ldm-layout')
+              for name in ('ffhq', 'celebahq', 'lsun_bedroom', 'lsun_church', 'imagenet', 'laion')}
+    assert tables <= set(FULL_SIZE)
+    assert {f'configs/ldm/{name}.py' for name in ('ffhq', 'celebahq', 'lsun_bedroom', 'lsun_church', 'imagenet',
+                                                  'txt2img')} <= set(FULL_SIZE)
+
+
+def shrink(model):
+    """The same network with few channels, on small latents of a first stage without a file."""
+    unet = model.unet
+    narrowest = min(stage.channels for stage in unet.stages)
+    for stage in unet.stages:
+        stage.channels = 8 * round(2 * stage.channels / narrowest) // 2
+        if stage.get('heads'):
+            stage.heads = 2
+    if unet.get('mid_heads'):
+        unet.mid_heads = 2
+    unet.norm_groups = 4
+    unet.sample_size = 32  # which five stages of the paper's tables bring down to one pixel
+    if unet.get('context_channels'):
+        unet.context_channels = 8
+    if model.get('num_classes'):
+        model.num_classes = 5
+    if model.get('conditioner'):
+        model.conditioner = dict(type='RandomText', channels=8)
+    levels = {'VQAutoencoder': 3, 'KLAutoencoder': 4}[model.autoencoder.type]
+    model.autoencoder = dict(type=model.autoencoder.type, latent_scale=0.5, architecture=dict(
+        block_out_channels=[8] * levels, layers_per_block=1, norm_num_groups=4))
 
 
 @pytest.fixture(params=CONFIGS)
 def config(request, tmp_path):
     cfg = load_config(str(ROOT / request.param))
+    if request.param in FULL_SIZE:
+        shrink(cfg.model)
     if cfg.model.type == 'Distiller' and find_path(cfg.model.teacher.checkpoint) is None:
         # A teacher that is not in the repository, but at a user's: one of its settings with random weights.
-        cfg.model.teacher = dict(checkpoint=make_teacher(cfg, tmp_path / 'teacher'))
+        conditioner = {'conditioner': cfg.model.conditioner} if cfg.model.teacher.get('conditioner') else {}
+        cfg.model.teacher = dict(checkpoint=make_teacher(cfg, tmp_path / 'teacher'), **conditioner)
     return cfg
 
 
 def make_teacher(cfg, folder):
-    model = MODELS.build(serving_config(cfg.model))
+    own = cfg.model.teacher.get('config')
+    if own is None:
+        model = MODELS.build(serving_config(cfg.model))
+    else:
+        theirs = load_config(str(ROOT / own)).model
+        shrink(theirs)
+        model = MODELS.build(theirs)
     model.unet.save_pretrained(folder / 'unet')
     model.noise_scheduler.save_pretrained(folder / 'scheduler')
     return str(folder)
@@ -54,7 +92,7 @@ def test_it_trains_a_step_and_samples(config):
                for key, parameter in module.named_parameters()}
     for parameter in trained.values():  # zero-initialised layers would let no gradient through
         torch.nn.init.normal_(parameter, std=0.1)
-    model(images, labels)['loss'].backward()
+    model(images, labels, caption=['one', 'two'] if model.conditioner else None)['loss'].backward()
     dead = [k for k, p in trained.items() if not torch.isfinite(p.grad).all() or not p.grad.any()]
     assert not dead, f'no gradient reaches {dead}'
     out = model.sample([0, 1], num_steps=2)
@@ -87,3 +125,46 @@ def test_the_photo_patches_pair_has_the_same_macs_within_3_percent():
     for kind in ('published', 'with_attention'):
         sd, lite = (getattr(cost, kind) for cost in costs)
         assert abs(sd / lite - 1) <= 0.03, (kind, sd, lite)
+
+
+#: batch on a GPU, GPUs, iterations, rate, guidance: tables 2 and 3 of the supplement
+TABLES_2_AND_3 = dict(ffhq=(32, 8, 150_000, 5.12e-4, 1.0), celebahq=(32, 8, 150_000, 5.12e-4, 1.0),
+                      lsun_bedroom=(32, 8, 150_000, 5.12e-4, 1.0), lsun_church=(64, 8, 150_000, 5.12e-4, 1.0),
+                      imagenet=(32, 8, 300_000, 5.12e-4, 3.0), laion=(64, 32, 300_000, 4.096e-3, 2.0))
+
+
+@pytest.mark.parametrize('layout', ['', '_ldm-layout'])
+@pytest.mark.parametrize('name', TABLES_2_AND_3)
+def test_hyperparameters_are_those_of_the_tables(name, layout):
+    cfg = load_config(str(ROOT / f'configs/sd/{name}{layout}.py'))
+    batch, gpus, iterations, rate, guidance = TABLES_2_AND_3[name]
+    assert cfg.train_dataloader.batch_size == batch and cfg.auto_scale_lr.base_batch_size == batch * gpus
+    assert cfg.train_cfg.max_iters == iterations and cfg.optim_wrapper.optimizer.lr == rate
+    assert cfg.model.get('guidance_scale', 1.0) == guidance
+    warmup, decay = cfg.param_scheduler
+    assert (warmup.begin, warmup.end) == (0, 1000) and (decay.begin, decay.end) == (1000, iterations)
+    assert decay.end_factor == 0.0
+    assert {(loss.type, *loss.tap, loss.weight) for loss in cfg.model.losses} == {
+        ('SpatialLoss', 'output', 'up1', 0.1), ('SpectralLoss', 'output', 'up1', 0.1)}
+
+
+TEACHER = pytest.mark.slow  # a forward pass of 100 G MACs, and 1.6 GB of weights
+
+
+@pytest.mark.parametrize('path, millions, giga', [
+    pytest.param('ldm/ffhq', 274.1, 96.1, marks=TEACHER), pytest.param('ldm/celebahq', 274.1, 96.1, marks=TEACHER),
+    pytest.param('ldm/lsun_bedroom', 274.1, 96.1, marks=TEACHER),
+    pytest.param('ldm/lsun_church', 295.0, 18.7, marks=TEACHER),
+    pytest.param('ldm/imagenet', 400.9, 99.8, marks=TEACHER),
+    ('sd/ffhq_ldm-layout', 21.1, 6.7), ('sd/celebahq_ldm-layout', 21.1, 6.7), ('sd/lsun_bedroom_ldm-layout', 21.1, 6.7),
+    ('sd/imagenet_ldm-layout', 45.4, 9.9)])
+def test_published_counts_to_the_printed_digit(path, millions, giga):
+    from slimdiff.evaluation.cost import count_cost
+    from slimdiff.evaluation.unet_cost import unet_inputs
+    model = load_config(str(ROOT / f'configs/{path}.py')).model
+    unet = MODELS.build({**model.unet, 'num_classes': model.get('num_classes')})
+    inputs, kwargs = unet_inputs(unet)
+    cost = count_cost(unet, *inputs, **kwargs)
+    tokens = unet.class_embedding.weight.numel() if unet.class_embedding is not None else 0  # LDM counts them apart
+    assert round((cost.params - tokens) / 1e6, 1) == millions
+    assert round(cost.ptflops / 1e9, 1) == giga

@@ -155,6 +155,7 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     """
     path = Path(path)
     _check_file(path)
+    hint = ' If it is of latent-diffusion or Stable Diffusion: slimdiff convert.' if path.suffix == '.ckpt' else ''
     try:
         data = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
@@ -163,14 +164,14 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
             raise CheckpointError(
                 f"{path} holds pickled objects ({', '.join(found[:3])}), not only tensors and plain data. Reading them "
                 'could run code of whoever made the file, so it was refused and nothing was run. If you trust its '
-                'source, convert its weights to safetensors there.') from None
+                f'source, convert its weights to safetensors there.{hint}') from None
         raise CheckpointError(f'{path} is not a checkpoint that slimdiff can read: neither a file of torch.save nor a '
                               'pickle, or damaged.') from error
     meta = data.get('meta') if isinstance(data, dict) else None
     if not isinstance(meta, dict) or meta.get('format') != FORMAT:
         keys = f' Its keys: {", ".join(map(str, list(data)[:6]))}.' if isinstance(data, dict) else ''
         raise CheckpointError(f'{path} was not written by slimdiff (its meta.format is not {FORMAT!r}), so what its '
-                              f'weights belong to is unknown.{keys}')
+                              f'weights belong to is unknown.{keys}{hint}')
     if meta['format_version'] > FORMAT_VERSION:
         raise CheckpointError(f'{path} has checkpoint format {meta["format_version"]}; this slimdiff reads up to '
                               f'{FORMAT_VERSION}. It was written by slimdiff {meta.get("slimdiff_version")}: upgrade.')
@@ -243,6 +244,8 @@ def unprefixed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def weights_of(checkpoint: Mapping[str, Any], weights: str = 'ema', filename: str | Path = 'checkpoint') -> dict:
     """The whole state dict of the model, with the averaged weights put in place for ``'ema'``.
 
+    A published file has one set of weights, its publisher's choice: that is what it gives either way.
+
     Raises:
         ValueError: ``weights`` is neither 'ema' nor 'online'.
         CheckpointError: 'ema' from a checkpoint that has none.
@@ -250,7 +253,7 @@ def weights_of(checkpoint: Mapping[str, Any], weights: str = 'ema', filename: st
     if weights not in ('ema', 'online'):
         raise ValueError(f"weights='{weights}' is unknown; choose 'ema' or 'online'.")
     state = unprefixed(checkpoint['state_dict'])
-    if weights == 'ema':
+    if weights == 'ema' and 'published' not in checkpoint.get('meta', {}):
         if 'ema' not in checkpoint:
             raise CheckpointError(f"{filename} holds no EMA weights (it was trained without EMAHook). Ask for the "
                                   "trained ones: weights='online' (--weights online).")

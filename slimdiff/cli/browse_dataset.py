@@ -91,7 +91,13 @@ def main(argv: list[str] | None = None) -> int:
     if not loader:
         has = [split for split in ('train', 'val', 'test') if cfg.get(f'{split}_dataloader')]
         raise ValueError(f"{args.config} has no {args.split}_dataloader; --split may be {' or '.join(has) or 'none'}.")
-    dataset = DATASETS.build(loader['dataset'])
+    data = loader['dataset']
+    if data.get('type') == 'LatentDataset':
+        data = data.get('source')
+        if not data:
+            raise ValueError(f'The {args.split} set of {args.config} holds encoded latents, which are no pictures, and '
+                             'does not say of which images (source=...).')
+    dataset = DATASETS.build(data)
     end = min(args.start + args.num, len(dataset))
     if args.start >= end:
         raise ValueError(f'--start {args.start} is beyond the last index of the {args.split} set, {len(dataset) - 1}.')

@@ -56,6 +56,29 @@ def add_launcher_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
 
 
+def add_captions_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--captions``."""
+    parser.add_argument('--captions', metavar='FILE', help='for a text model: one caption a line; image i is of line '
+                        "i, from the top again after the last (default: the config's model.sample_captions)")
+
+
+def use_captions(cfg: Config, path: str | None) -> None:
+    """Make the lines of a file the config's ``model.sample_captions``.
+
+    Raises:
+        ValueError: no caption in it, or a model without text.
+    """
+    if path is None:
+        return
+    lines = [line.strip() for line in Path(path).read_text(encoding='utf-8').splitlines()]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise ValueError(f"--captions: '{path}' holds no caption; give one a line.")
+    if not cfg.model.get('conditioner'):
+        raise ValueError('--captions: the model of this config has no conditioner, so it draws no text.')
+    cfg.model.sample_captions = lines
+
+
 def load_checked_config(args: argparse.Namespace) -> Config:
     """The config of ``args.config`` with ``args.cfg_options`` and ``args.launcher``, its names checked.
 

@@ -1,91 +1,144 @@
-"""``slimdiff export CONFIG CHECKPOINT OUT``: the network as a diffusers folder.
+"""``slimdiff export CONFIG CHECKPOINT OUT``: the model as a diffusers folder, or its network as ONNX or torch.export.
 
-A pipeline folder (``unet/``, ``scheduler/``, ``model_index.json``) for the samplers that stock pipelines of diffusers
-serve; of a distilled model the student alone: no projections, no teacher.
+A folder holds everything that sampling needs (``unet/``, ``scheduler/``, the first stage, the text encoder), and
+``DiffusionPipeline.from_pretrained`` opens it after ``import slimdiff``. A program (``.onnx``, ``.pt2``) is the UNet
+alone. Of a distilled model only the student is exported: no projections, no teacher.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from slimdiff.cli.common import add_config_arguments, load_checked_config, runs_cleanly
+from slimdiff.version import __version__
 
-#: the stock pipeline that samples with a scheduler as slimdiff does
-PIPELINES = {'DDIMScheduler': 'DDIMPipeline', 'DDPMScheduler': 'DDPMPipeline'}
 DTYPES = ('float32', 'bfloat16', 'float16')
-#: what an export leaves in its folder
-OURS = {'unet', 'scheduler', 'model_index.json'}
+SUFFIXES = {'onnx': '.onnx', 'torch': '.pt2'}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='slimdiff export', description='Write the network of a checkpoint as a '
-                                     'diffusers folder.')
+    parser = argparse.ArgumentParser(prog='slimdiff export', description='Write the model of a checkpoint as a '
+                                     'diffusers folder, or its network as an ONNX or torch.export program.')
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='a .pth of train')
-    parser.add_argument('out', help='the folder to write; one of an earlier export is replaced')
-    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='of the weights')
+    parser.add_argument('checkpoint', help='a .pth of train or publish_model')
+    parser.add_argument('out', help='the folder to write, or the file (.onnx, .pt2); one of an earlier export is '
+                        'replaced')
+    parser.add_argument('--format', choices=('diffusers', *SUFFIXES), default='diffusers',
+                        help='torch is torch.export; onnx and torch are compared with PyTorch and timed')
+    parser.add_argument('--dtype', choices=DTYPES, default='float32', help="of the UNet's weights; programs are in "
+                        'float32')
     parser.add_argument('--weights', choices=('ema', 'online'), default='ema')
-    return parser.parse_args(argv)
+    parser.add_argument('--unet-only', action='store_true', help='of a folder: no first stage, no text encoder')
+    parser.add_argument('--opset', type=int, help='of an ONNX program; default: what PyTorch recommends')
+    parser.add_argument('--context-length', type=int, help='of a program with cross-attention: tokens of the context '
+                        "(default: the text encoder's)")
+    args = parser.parse_args(argv)
+    suffix = SUFFIXES.get(args.format)
+    if suffix and Path(args.out).suffix != suffix:
+        parser.error(f'--format {args.format} writes a file: OUT must end in {suffix}, got {args.out}')
+    if suffix and args.dtype != 'float32':
+        parser.error(f'--format {args.format} is in float32; --dtype is for folders of diffusers')
+    return args
 
 
-def check_folder(folder: Path) -> None:
-    """Raise ValueError for a folder that holds anything but an earlier export."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f'OUT: {folder} is a file; give a folder.')
-    others = sorted(p.name for p in folder.glob('*') if p.name not in OURS) if folder.is_dir() else []
-    if others:
-        raise ValueError(f'OUT: {folder} holds {", ".join(others[:3])}{", ..." if len(others) > 3 else ""}, which no '
-                         'export has written. Nothing was; give a new folder.')
+def load_model(args: argparse.Namespace) -> Any:
+    """The model of the config with the weights of the checkpoint, without what only training needs."""
+    from slimdiff.checkpoint import load_weights
+    from slimdiff.models.serving import serving_config
+    from slimdiff.registry import MODELS
+    cfg = load_checked_config(args)
+    model = MODELS.build(serving_config(cfg.model))
+    load_weights(model, args.checkpoint, args.weights)
+    return model.eval()
 
 
-def export_pipeline(model: Any, folder: Path) -> str | None:
-    """Write ``model.unet`` and ``model.sampler``; returns the name of the pipeline, None if no stock one fits.
+def describe(model: Any, args: argparse.Namespace) -> str:
+    count = sum(p.numel() for p in model.unet.parameters())
+    return f'UNet of {count:,} parameters ({args.dtype}, {args.weights} weights)'
 
-    A pipeline is written if the sampler is DDIM or DDPM, and the model works on pixels: the stock ones neither decode
-    latents nor run other samplers alike.
-    """
-    pipeline = PIPELINES.get(type(model.sampler).__name__)
-    if model.autoencoder.downsampling > 1 or model.unet.config.get('context_channels'):
-        pipeline = None
-    model.unet.save_pretrained(folder / 'unet')
-    model.sampler.save_pretrained(folder / 'scheduler')
-    index = folder / 'model_index.json'
+
+def export_folder(args: argparse.Namespace) -> None:
+    """Write the folder, whole or not at all, and say how to open it."""
+    from slimdiff.checkpoint.folders import atomic_folder, check_folder
+    from slimdiff.export.folder import OURS, export_pipeline
+    folder = check_folder(args.out, OURS, 'OUT')
+    model = load_model(args)
+    import torch
+    model.unet.to(getattr(torch, args.dtype))
+    with atomic_folder(folder) as temporary:
+        pipeline = export_pipeline(model, temporary, args.unet_only)
+        parts = sorted(part.name for part in temporary.iterdir() if part.is_dir())
+    print(f'{folder}: {describe(model, args)}, {type(model.sampler).__name__}; {", ".join(f"{p}/" for p in parts)}')
     if pipeline is None:
-        index.unlink(missing_ok=True)  # of an earlier export
-        return None
-    import diffusers
-    index.write_text(json.dumps({
-        '_class_name': pipeline, '_diffusers_version': diffusers.__version__,
-        'scheduler': ['diffusers', type(model.sampler).__name__], 'unet': ['slimdiff', 'UNet']}, indent=2) + '\n')
-    return pipeline
+        why = '' if args.unet_only else (f'A {type(model.autoencoder).__name__} is no class of diffusers, so there is '
+                                         'no model_index.json. ')
+        print(f"{why}Load it: slimdiff.UNet.from_pretrained('{folder}/unet'), and the scheduler's from_pretrained.")
+        return
+    print(f"Load it: import slimdiff; diffusers.DiffusionPipeline.from_pretrained('{folder}') gives a {pipeline}.")
+    if model.conditioner is not None and 'text_encoder' not in parts:
+        print(f'A {type(model.conditioner).__name__} is no class of transformers: the pipeline takes prompt_embeds '
+              'in place of texts.')
+
+
+def export_program(args: argparse.Namespace) -> None:
+    """Write an ONNX or torch.export program, once its output has been compared; print the times."""
+    if args.format == 'onnx':
+        from slimdiff.export.program import require_onnx
+        require_onnx()  # before the work
+    import torch
+
+    from slimdiff.export import program as programs
+    out = Path(args.out)
+    if out.is_dir():
+        raise ValueError(f'OUT: {out} is a folder; --format {args.format} writes a file.')
+    model = load_model(args)
+    length = args.context_length or getattr(model.conditioner, 'max_length', 77)
+
+    def inputs(batch: int) -> dict[str, Any]:
+        return programs.random_inputs(model.unet, batch, length, model.num_train_timesteps)
+
+    info = {'slimdiff_version': __version__, 'config': args.config, 'scheduler': type(model.sampler).__name__,
+            'scheduler_config': {k: v for k, v in model.sampler.config.items() if isinstance(
+                v, (str, int, float, bool, type(None)))},
+            'num_inference_steps': model.num_steps, 'guidance_scale': model.guidance_scale,
+            'num_classes': model.num_classes}
+    with contextlib.suppress(ValueError):  # the first stage's own, and that isn't here
+        info['latent_scale'] = model.autoencoder.latent_scale
+    traced = programs.trace(model.unet, inputs)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
+        file, what = Path(folder) / out.name, 'torch.export'
+        if args.format == 'onnx':
+            what = f'ONNX, opset {programs.write_onnx(programs.convert_onnx(traced, info, args.opset), file)}'
+            run = programs.open_onnx(file)
+        else:
+            programs.write_torch(traced, file, info)
+            run = programs.open_torch(file)
+        found = programs.compare(model.unet, run, inputs)
+        for part in sorted(Path(folder).iterdir(), reverse=True):  # the weights' file before the one that names it
+            os.replace(part, out.with_name(part.name))
+    print(f'{out}: {describe(model, args)} as {what}; any batch size')
+    for name, value in inputs(1).items():
+        print(f'  {name}  {" x ".join(["batch", *map(str, value.shape[1:])])}  {str(value.dtype)[6:]}')
+    name = 'ONNX Runtime' if args.format == 'onnx' else 'the program'
+    print(f'Against PyTorch (eager, float32, CPU, {torch.get_num_threads()} threads; median of runs in turn):')
+    for one in found:
+        print(f'  batch {one.batch}: largest difference {one.difference:.1e}; PyTorch {1e3 * one.eager_seconds:.4g} '
+              f'ms, {name} {1e3 * one.program_seconds:.4g} ms, '
+              f'{one.eager_seconds / one.program_seconds:.2f}x as fast ({one.runs} runs)')
 
 
 @runs_cleanly
 def main(argv: list[str] | None = None) -> int:
     """Export; returns the exit status."""
     args = parse(argv)
-    folder = Path(args.out)
-    check_folder(folder)
-    cfg = load_checked_config(args)
-
-    import torch
-
-    from slimdiff.checkpoint import load_weights
-    from slimdiff.models.serving import serving_config
-    from slimdiff.registry import MODELS
-    model = MODELS.build(serving_config(cfg.model))
-    load_weights(model, args.checkpoint, args.weights)
-    model.unet.to(getattr(torch, args.dtype))
-    pipeline = export_pipeline(model, folder)
-    count = sum(p.numel() for p in model.unet.parameters())
-    print(f'{folder}: UNet of {count:,} parameters ({args.dtype}, {args.weights} weights) and '
-          f'{type(model.sampler).__name__}')
-    if pipeline:
-        print(f"Load it: import slimdiff; diffusers.{pipeline}.from_pretrained('{folder}')")
+    if args.format == 'diffusers':
+        export_folder(args)
     else:
-        print('No stock pipeline of diffusers samples this model as slimdiff does, so there is no model_index.json: '
-              f"load it with slimdiff.UNet.from_pretrained('{folder}/unet') and the scheduler's from_pretrained.")
+        export_program(args)
     return 0

@@ -15,7 +15,7 @@ from pathlib import Path
 from slimdiff.cli.common import runs_cleanly
 from slimdiff.version import __version__
 
-HELPERS = {'__init__', 'main', 'common'}
+HELPERS = {'__init__', 'main', 'common', 'dry_run'}
 
 
 def commands() -> dict[str, str]:

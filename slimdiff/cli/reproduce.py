@@ -58,7 +58,7 @@ def resolve(arguments: Sequence[str]) -> Mapping[str, Any]:
 
 def cost_of(config: Mapping[str, Any]) -> dict[str, int]:
     """Parameters and MACs of what a config serves."""
-    from slimdiff.cli.get_flops import unet_cost
+    from slimdiff.evaluation.unet_cost import unet_cost
     from slimdiff.registry import MODELS
     serving = MODELS.get(config['model']['type']).serving_config(config['model'])
     cost = unet_cost(MODELS.build(serving))

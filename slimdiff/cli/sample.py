@@ -11,7 +11,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slimdiff.cli.common import add_config_arguments, add_launcher_argument, load_checked_config, runs_cleanly
+from slimdiff.cli.common import (
+    add_captions_argument,
+    add_config_arguments,
+    add_launcher_argument,
+    load_checked_config,
+    runs_cleanly,
+    use_captions,
+)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -33,6 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--zoom', type=int, default=1, help='enlarge the pixels of a grid')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
     parser.add_argument('--overwrite', action='store_true', help='replace images of other settings in --out')
+    add_captions_argument(parser)
     add_launcher_argument(parser)
     args = parser.parse_args(argv)
     for name in ('num', 'batch_size', 'zoom', 'columns'):
@@ -68,7 +76,7 @@ def build_model(cfg: Any, checkpoint: str | Path, weights: str) -> Any:
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """What the images depend on; written beside them."""
-    keys = ('config', 'checkpoint', 'weights', 'labels', 'seed', 'scheduler', 'steps', 'guidance', 'amp')
+    keys = ('config', 'checkpoint', 'weights', 'labels', 'captions', 'seed', 'scheduler', 'steps', 'guidance', 'amp')
     return {key: getattr(args, key) for key in keys} | {'cfg_options': args.cfg_options}
 
 
@@ -108,6 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     """Sample; returns the exit status."""
     args = parse(argv)
     cfg = load_checked_config(args)
+    use_captions(cfg, args.captions)
 
     import torch
     from mmengine.dist import barrier, init_dist, is_distributed, is_main_process

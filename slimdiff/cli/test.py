@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 
 from slimdiff.cli.common import (
+    add_captions_argument,
     add_config_arguments,
     add_launcher_argument,
     default_work_dir,
     load_checked_config,
     runs_cleanly,
+    use_captions,
 )
 
 
@@ -28,6 +30,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
     parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/<...>/test)')
     parser.add_argument('--json', help='also write the figures to this file')
+    add_captions_argument(parser)
     add_launcher_argument(parser)
     return parser.parse_args(argv)
 
@@ -37,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     """Test; prints a table and returns the exit status."""
     args = parse(argv)
     cfg = load_checked_config(args)
+    use_captions(cfg, args.captions)
     cfg.work_dir = args.work_dir or str(default_work_dir(args.config) / 'test')
     for key, value in (('num_images', args.num_images), ('seed', args.seed)):
         if value is not None:

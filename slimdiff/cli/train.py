@@ -12,6 +12,7 @@ from slimdiff.cli.common import (
     load_checked_config,
     runs_cleanly,
 )
+from slimdiff.cli.dry_run import dry_run
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -26,6 +27,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--overwrite', action='store_true',
                         help='start anew in a work dir that holds another run (its checkpoints are removed)')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast, on CPU and GPU')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate linearly with the batch size (all ranks, accumulation), from '
+                        'auto_scale_lr.base_batch_size of the config')
+    parser.add_argument('--keep-batch', action='store_true',
+                        help='on fewer GPUs than the config is for: accumulate gradients up to its batch '
+                        '(auto_scale_lr.base_batch_size), and stretch the schedule accordingly')
+    parser.add_argument('--dry-run', action='store_true',
+                        help='three iterations on random data, without the dataset: what would training cost here?')
     parser.add_argument('--compile', action='store_true', help='torch.compile the network')
     add_launcher_argument(parser)
     return parser.parse_args(argv)
@@ -40,6 +49,16 @@ def training_config(args: argparse.Namespace) -> Config:
         for loop in ('val_cfg', 'test_cfg'):
             if cfg.get(loop):
                 cfg[loop].amp = True
+    if args.auto_scale_lr:
+        if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+            raise ValueError('--auto-scale-lr: the config does not say for which batch size its learning rate is: set '
+                             'auto_scale_lr=dict(base_batch_size=...).')
+        cfg.auto_scale_lr.enable = True
+    if args.keep_batch:
+        import os
+
+        from slimdiff.configuration.effective_batch import keep_batch, processes
+        keep_batch(cfg, processes(os.environ, args.launcher))
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
@@ -53,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit status."""
     args = parse(argv)
     cfg = training_config(args)
+    if args.dry_run:
+        return dry_run(cfg, args.compile)
     from slimdiff.engine import SlimRunner
     runner = SlimRunner.from_cfg(cfg)
     if args.compile:

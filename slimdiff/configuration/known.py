@@ -12,6 +12,7 @@ import mmengine.registry
 from mmengine.registry import Registry
 
 import slimdiff.registry
+from slimdiff.registry import declared_arguments
 
 # Keys that the Runner takes from `cfg` itself, beside the arguments of its constructor.
 EXTRA_TOP_KEYS = {
@@ -51,7 +52,7 @@ ARGUMENTS = {
     'autoencoder': 'model', 'dataset': 'dataset', 'datasets': 'dataset', 'downsampler': 'resampler',
     'extractor': 'extractor', 'loss_weight': 'loss', 'losses': 'loss', 'metrics': 'metric',
     'noise_scheduler': 'scheduler', 'pipeline': 'transform', 'sampler': 'scheduler', 'scheduler': 'scheduler',
-    'transforms': 'transform', 'unet': 'model', 'upsampler': 'resampler',
+    'source': 'dataset', 'transforms': 'transform', 'unet': 'model', 'upsampler': 'resampler',
 }
 
 # Dicts without a `type` that mmengine reads key by key.
@@ -141,11 +142,18 @@ def _teacher_keys() -> frozenset[str]:
     return frozenset(inspect.signature(Teacher).parameters)
 
 
+def _architecture_keys(name: str) -> frozenset[str]:
+    from slimdiff.models import autoencoders
+    return declared_arguments(getattr(autoencoders, name).network_class)[0]
+
+
 # Arguments of slimdiff's classes that are dicts (or lists of dicts) without a `type` -> what these are, their keys.
 UNTYPED_ARGUMENTS = {
     ('UNet', 'stages'): ('A stage', _stage_keys),
     ('Distiller', 'teacher'): ('teacher', _teacher_keys),
     ('EvaluationLoop', 'sampling'): ('sampling', _sampling_keys),
+    ('VQAutoencoder', 'architecture'): ('architecture', functools.partial(_architecture_keys, 'VQAutoencoder')),
+    ('KLAutoencoder', 'architecture'): ('architecture', functools.partial(_architecture_keys, 'KLAutoencoder')),
 }
 
 

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from mmengine.logging import print_log
-from torch.utils.data import Dataset
+import numpy as np
 
-from slimdiff.datasets.seeding import isolated_random_state, seed32
-from slimdiff.registry import DATASETS, TRANSFORMS
+from slimdiff.datasets.missing import missing_data
+from slimdiff.datasets.packed import PackedStrings
+from slimdiff.datasets.records import RecordDataset
+from slimdiff.registry import DATASETS
 
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
 
-def find_images(root: Path) -> list[str]:
+def is_image(name: str) -> bool:
+    """Whether a file name is that of an image, and not hidden."""
+    return name.lower().endswith(EXTENSIONS) and not name.startswith('.')
+
+
+def find_images(root: Path, section: str = 'imagefolder') -> list[str]:
     """Paths (relative, with '/', sorted) of all images at any depth under ``root``; hidden files and folders excepted.
 
     Raises:
-        ValueError: no such folder, or no image in it.
+        ValueError: no such folder (``section`` of the user guide says how to get it), or no image in it.
     """
     if not root.is_dir():
-        raise ValueError(f"data_root: there is no folder '{root}' (looked at {root.absolute()}).")
+        raise missing_data(root, 'folder', section)
     found = []
     for folder, subfolders, files in os.walk(root, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith('.')]
-        found += [Path(folder, name).relative_to(root).as_posix() for name in files
-                  if name.lower().endswith(EXTENSIONS) and not name.startswith('.')]
+        inside = os.path.relpath(folder, root).replace(os.sep, '/')
+        found += [name if inside == '.' else f'{inside}/{name}' for name in files if is_image(name)]
     if not found:
         raise ValueError(f"data_root: no image in '{root.absolute()}' or its sub-folders. Accepted are files that end "
                          f"in {', '.join(EXTENSIONS)} (upper case too); hidden ones, '.name', don't count.")
@@ -58,7 +62,7 @@ def labels_from_folders(files: Sequence[str], classes: Sequence[str] | None) -> 
 
 
 @DATASETS.register_module()
-class ImageFolder(Dataset):
+class ImageFolder(RecordDataset):
     """All images under a folder, at any depth, in sorted order.
 
     By default prepared as VQGAN's data (Esser et al. 2021): short side to ``image_size``, centre crop, [-1, 1], no
@@ -84,98 +88,15 @@ class ImageFolder(Dataset):
             all, or a pipeline whose output has another size.
     """
 
-    epoch_indexing = True
-
     def __init__(self, data_root: str, image_size: int = 256, pipeline: Sequence[dict] | None = None,
                  class_from_folder: bool = False, classes: Sequence[str] | None = None, on_error: str = 'raise',
                  seed: int = 0):
-        if not isinstance(image_size, int) or image_size < 1:
-            raise ValueError(f'image_size must be an integer of at least 1 pixel, got {image_size!r}.')
-        if on_error not in ('raise', 'skip'):
-            raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}.")
+        super().__init__(data_root, image_size, pipeline, on_error, seed)
         if classes is not None and not class_from_folder:
             raise ValueError('classes names sub-folders, but class_from_folder is False. Set class_from_folder=True.')
-        self.data_root = Path(data_root).expanduser()
-        self.image_size, self.on_error, self.seed = image_size, on_error, seed
-        self.files = find_images(self.data_root)
-        self.classes, self.labels = labels_from_folders(self.files, classes) if class_from_folder else ([], None)
-        steps = pipeline if pipeline is not None else [
-            dict(type='LoadImage'),
-            dict(type='ResizeShortSide', size=image_size),
-            dict(type='CenterCrop', crop_size=image_size),
-            dict(type='PackImage'),
-        ]
-        self.pipeline = [TRANSFORMS.build(step) for step in steps]
-        # In shared memory, so that the main process counts what its loader's workers skip.
-        self._unreadable = torch.zeros(len(self.files), dtype=torch.bool).share_memory_()
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)
-
-    @property
-    def metainfo(self) -> dict:
-        return dict(dataset='ImageFolder', classes=self.classes, image_size=self.image_size,
-                    data_root=str(self.data_root))
-
-    @property
-    def skipped(self) -> int:
-        """Number of unreadable images met so far, by this process and its loader's workers."""
-        return int(self._unreadable.sum())
-
-    @property
-    def skipped_files(self) -> list[str]:
-        """Their paths under ``data_root``."""
-        return [self.files[i] for i in self._unreadable.nonzero().flatten().tolist()]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __iter__(self) -> Iterator[dict]:
-        # Python would otherwise index 0, 1, 2, ... until an IndexError, which indices beyond `len` don't raise.
-        return (self[k] for k in range(len(self)))
-
-    def __getitem__(self, k: int) -> dict:
-        if k < 0:
-            raise IndexError(f'An image index must be at least 0, got {k}.')
-        first = k % len(self)
-        with isolated_random_state(seed32(self.seed, k)):
-            for item in [*range(first, len(self)), *range(first)]:
-                results = self._read(item)
-                if results is not None:
-                    return self._prepare(results)
-        raise ValueError(f"None of the {len(self)} images in '{self.data_root}' can be read; the log names the causes.")
-
-    def _read(self, item: int) -> dict | None:
-        """Run the loading step, the pipeline's first, on a file; None if it is unreadable and may be skipped."""
-        if self._unreadable[item]:
-            return None
-        path = self.data_root / self.files[item]
-        results = dict(img_path=str(path))
-        if self.labels is not None:
-            results['gt_label'] = self.labels[item]
-        try:
-            return self.pipeline[0](results)
-        except MemoryError:
-            raise
-        except Exception as error:  # pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
-            cause = f'{type(error).__name__}: {error}'
-            if self.on_error == 'raise':
-                raise ValueError(f"Cannot read image '{path}' ({cause}). Repair or remove it, or set on_error='skip' "
-                                 'in the dataset to go on with the next one.') from error
-            self._unreadable[item] = True
-            print_log(f"Skipped unreadable image '{path}' ({cause}); the next readable one takes its place. "
-                      f'{self.skipped} of {len(self)} so far.', logger='current', level=logging.WARNING)
-            return None
-
-    def _prepare(self, results: dict) -> dict:
-        """Run the other steps. An error here is the pipeline's, not the file's, and so is never skipped."""
-        path = results['img_path']
-        for step in self.pipeline[1:]:
-            results = step(results)
-        expected = (3, self.image_size, self.image_size)
-        shape = tuple(results['inputs'].shape)
-        if shape != expected:
-            raise ValueError(f"pipeline: '{path}' comes out as {shape}, but image_size={self.image_size} says "
-                             f'{expected}. Let the pipeline crop or resize to that size.')
-        return results
+        files = find_images(self.data_root)
+        if class_from_folder:
+            self.classes, labels = labels_from_folders(files, classes)
+            self.labels = np.array(labels, np.int32)
+        self.files = PackedStrings(files)
+        self.set_length(len(files))

@@ -40,7 +40,8 @@ class LoadImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile`` through pillow, with every kind of image made 8-bit colour by :func:`to_rgb`.
 
     (mmcv's own clips 16-bit images and drops the alpha channel.) Like mmcv's it reads ``img_path`` through any file
-    backend and gives BGR, so that all mmcv transforms can follow.
+    backend and gives BGR, so that all mmcv transforms can follow. If there are ``img_bytes``, an encoded image out of
+    an archive, it decodes these instead.
 
     Args:
         background: RGB colour under transparent pixels.
@@ -52,7 +53,9 @@ class LoadImage(LoadImageFromFile):
         self.background = tuple(background)
 
     def transform(self, results: dict) -> dict:
-        content = fileio.get(results['img_path'], backend_args=self.backend_args)
+        content = results.pop('img_bytes', None)
+        if content is None:
+            content = fileio.get(results['img_path'], backend_args=self.backend_args)
         with Image.open(io.BytesIO(content)) as image:
             rgb = np.asarray(to_rgb(image, self.background))
         results['img'] = np.ascontiguousarray(rgb[:, :, ::-1])
@@ -90,7 +93,7 @@ class ResizeShortSide(BaseTransform):
 class PackImage(BaseTransform):
     """The end of a pipeline: ``img`` (H, W, 3) of values 0..255 -> ``inputs`` (3, H, W) float32 in [-1, 1], RGB.
 
-    ``gt_label``, if there, becomes ``labels``. Everything else is dropped, so that samples collate.
+    ``gt_label``, if there, becomes ``labels``; ``caption`` stays. Everything else is dropped, so that samples collate.
 
     Args:
         bgr_to_rgb: mmcv loads BGR; False for a pipeline that loads RGB.
@@ -110,6 +113,8 @@ class PackImage(BaseTransform):
         packed = dict(inputs=tensor)
         if 'gt_label' in results:
             packed['labels'] = int(results['gt_label'])
+        if 'caption' in results:
+            packed['caption'] = results['caption']
         return packed
 
     def __repr__(self) -> str:

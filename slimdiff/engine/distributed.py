@@ -59,8 +59,15 @@ def any_rank(value: int, device: torch.device | str = 'cpu') -> int:
     return int(tensor)
 
 
-def wrapper_config(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """``model_wrapper_cfg`` that also works on CPU, where DDP takes no device ids."""
+def wrapper_config(config: Mapping[str, Any] | None, accumulates: bool = False) -> dict[str, Any] | None:
+    """``model_wrapper_cfg`` that also works on CPU, where DDP takes no device ids, and with accumulated gradients.
+
+    DDP's static graph learns its order from the first backward pass, which must then be a synchronised one: with
+    accumulation it isn't, and DDP fails.
+    """
+    config = None if config is None else dict(config)
+    if config and accumulates:
+        config.pop('static_graph', None)
     if torch.cuda.is_available():
-        return None if config is None else dict(config)
+        return config
     return {'type': 'MMDistributedDataParallel', **(config or {}), 'device_ids': None}

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -95,13 +96,21 @@ class SlimRunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg: Mapping[str, Any] | None, model: nn.Module) -> nn.Module:
         if self.distributed:
-            model_wrapper_cfg = wrapper_config(model_wrapper_cfg)
+            window = (self.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+            model_wrapper_cfg = wrapper_config(model_wrapper_cfg, accumulates=window > 1)
         return super().wrap_model(model_wrapper_cfg, model)
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, seed: int | None = None,
                          diff_rank_seed: bool = False) -> DataLoader:
         return build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
+        """As in mmengine, with accumulated gradients as part of the batch (LDM's rule)."""
+        if auto_scale_lr and auto_scale_lr.get('enable'):
+            window = getattr(optim_wrapper, '_accumulative_counts', 1)
+            auto_scale_lr = {**auto_scale_lr, 'base_batch_size': auto_scale_lr['base_batch_size'] / window}
+        super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def build_train_loop(self, loop: BaseLoop | Mapping[str, Any]) -> BaseLoop:
         return self._build_loop(loop, self._train_dataloader)
@@ -195,11 +204,18 @@ class SlimRunner(Runner):
         """Resume or load what the config asks for. In a training run everything has been built by now, so this is
         also where the work dir becomes ours."""
         if isinstance(self._train_loop, BaseLoop) and hasattr(self, '_resume_path'):
+            on_main(self._check_data)
             on_main(self._take_work_dir)
             if self._resume_path is not None:
                 self.resume(self._resume_path)
         if not self._has_loaded and self._load_from is not None and not self._resume:
             self.load_checkpoint(self._load_from)
+
+    def _check_data(self) -> None:
+        """Let the model refuse a data set, such as latents of another first stage, before anything is written."""
+        if hasattr(self.unwrapped_model, 'check_data'):
+            metainfo = getattr(self._train_loop.dataloader.dataset, 'metainfo', None) or {}
+            self.unwrapped_model.check_data(metainfo, decodes=self._val_loop is not None)
 
     def _take_work_dir(self) -> None:
         for name in files.remove_temporary_files(self.work_dir):

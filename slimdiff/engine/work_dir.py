@@ -16,7 +16,8 @@ HARMLESS = (
     'val_*', 'test_*', 'train_cfg.max_iters', 'train_cfg.val_*', 'train_cfg.sync_interval', '*dataloader.num_workers',
     '*dataloader.persistent_workers', '*dataloader.pin_memory', '*dataloader.prefetch_factor',
     'model.num_steps', 'model.guidance_scale', 'model.sampler*',
-    'model.teacher.cache', 'model.teacher.compile', 'model.teacher.micro_batch',
+    'model.autoencoder.decode_batch', 'model.autoencoder.tiling', 'train_dataloader.dataset.verify',
+    'train_dataloader.dataset.source*', 'model.teacher.cache', 'model.teacher.compile', 'model.teacher.micro_batch',
     # A longer run moves the end of its schedules.
     'param_scheduler*.end', 'param_scheduler*.T_max', 'param_scheduler*.total_iters')
 
@@ -101,7 +102,14 @@ def check_fresh_start(work_dir: str | Path, config: Mapping[str, Any], world_siz
 
 def check_resume(path: str | Path, meta: Mapping[str, Any], config: Mapping[str, Any],
                  world_size: int) -> list[str]:
-    """The differences that make a resumed run another one than the checkpoint's; empty if it is the same."""
+    """The differences that make a resumed run another one than the checkpoint's; empty if it is the same.
+
+    Raises:
+        WorkDirError: a published file, which has weights alone.
+    """
+    if 'published' in meta:
+        raise WorkDirError(f'{path} was published: it has no optimizer or schedule to resume. To start a new run from '
+                           'its weights, set load_from in the config.')
     return differing_keys(meta['config'], config, meta['world_size'], world_size)
 
 

@@ -41,9 +41,12 @@ def shard_loader(dataloader: DataLoader, total: int | None = None) -> tuple[rang
             ``epoch_indexing``, which draws other crops in the next epoch.
 
     Raises:
-        ValueError: more images than there are.
+        ValueError: more images than there are, or encoded latents.
     """
     dataset = dataloader.dataset
+    if (getattr(dataset, 'metainfo', None) or {}).get('latents'):
+        raise ValueError(f'{type(dataset).__name__} holds encoded latents, but metrics look at images: let '
+                         'val_dataloader and test_dataloader read the images.')
     total = len(dataset) if total is None else total
     if total > len(dataset) and not getattr(dataset, 'epoch_indexing', False):
         raise ValueError(f'The data set {type(dataset).__name__} has {len(dataset)} images, {total} were asked for. '

@@ -1,19 +1,24 @@
-"""What a network costs: parameters and multiply-accumulates (MACs), in both conventions.
+"""What a network costs: parameters, multiply-accumulates (MACs) in both conventions, and activations.
 
 MACs, not FLOPs: one multiply-accumulate is one MAC and two FLOPs. Two totals, because papers and profilers disagree:
 
-* ``published``: convolutions and linear layers only. That is what ptflops counts and what the papers of latent and
-  slim diffusion print;
+* ``published``: convolutions and linear layers only. That is what the papers of latent and slim diffusion print, by
+  ptflops, which adds one MAC for every bias of a convolution: :attr:`Cost.ptflops` has their last digit, too;
 * ``with_attention``: plus matrix products of activations with each other, i.e. attention.
 
-Norms, activations, additions, pooling and Fourier transforms are in neither.
+Biases, norms, activations, additions, pooling and Fourier transforms are in neither.
+
+*Activations* are the elements that the counted operators write: what a network moves through memory beside its weights,
+and a better guide to its speed than MACs where memory is the limit (Radosavovic et al., "Designing Network Design
+Spaces", CVPR 2020, who count those of convolutions). Fused attention counts its result alone: it never writes the
+products of queries and keys.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import prod
@@ -21,7 +26,14 @@ from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import einsum_flop_jit, get_shape
+from fvcore.nn.jit_handles import (
+    addmm_flop_jit,
+    bmm_flop_jit,
+    conv_flop_jit,
+    einsum_flop_jit,
+    get_shape,
+    linear_flop_jit,
+)
 from torch import Tensor, nn
 
 from slimdiff.evaluation.common import eval_mode
@@ -41,6 +53,8 @@ class ModuleCost:
     params: int
     published: int
     with_attention: int
+    activations: int = 0
+    biases: int = 0
 
     @property
     def depth(self) -> int:
@@ -49,14 +63,22 @@ class ModuleCost:
 
 @dataclass
 class Cost:
-    """Cost of one forward pass of a network; ``published`` and ``with_attention`` in MACs."""
+    """Cost of one forward pass of a network; ``published`` and ``with_attention`` are MACs."""
 
     params: int
     published: int
     with_attention: int
+    activations: int = 0
+    #: additions of a convolution's bias
+    biases: int = 0
     modules: list[ModuleCost] = field(default_factory=list)
     #: operators that count as zero though they may do work, by number of calls (elementwise ones are many).
     uncounted: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ptflops(self) -> int:
+        """``published`` as ptflops counts it, to the last digit: with the biases of convolutions."""
+        return self.published + self.biases
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; the units are in the keys."""
@@ -68,8 +90,9 @@ class Cost:
 
     def table(self, depth: int = 1) -> str:
         """Text table of the modules down to ``depth`` (0: the totals alone)."""
-        rows = [('module', 'type', 'params', 'MACs published', 'MACs with attention')]
-        rows += [(m.name or '(total)', m.type, human(m.params), human(m.published), human(m.with_attention))
+        rows = [('module', 'type', 'params', 'MACs published', 'MACs with attention', 'activations')]
+        rows += [(m.name or '(total)', m.type, human(m.params), human(m.published), human(m.with_attention),
+                  human(m.activations))
                  for m in self.modules if m.depth <= depth]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ['  '.join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
@@ -113,6 +136,37 @@ def _einsum_macs(inputs: list[Any], outputs: list[Any]) -> Any:
     return Counter(einsum=prod(sizes.values()))
 
 
+#: what is counted: operator -> its MACs
+_COUNTED = {
+    'aten::_convolution': conv_flop_jit,
+    'aten::linear': linear_flop_jit,
+    'aten::addmm': addmm_flop_jit,
+    'aten::mm': _matmul_macs,
+    'aten::matmul': _matmul_macs,
+    'aten::bmm': bmm_flop_jit,
+    'aten::baddbmm': _baddbmm_macs,
+    'aten::einsum': _einsum_macs,
+    'aten::scaled_dot_product_attention': _attention_macs,
+}
+ACTIVATIONS = 'activations'
+#: the name under which additions of a convolution's bias are counted
+BIASES = 'biases'
+
+
+def _counter(operator: str, macs: Callable[..., Any]) -> Callable[..., Counter[str]]:
+    """MACs and activations from one trace: a second one would run a network of 100 G MACs twice."""
+
+    def count(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        counted = macs(inputs, outputs)
+        counted = Counter(counted) if isinstance(counted, Mapping) else Counter({operator: counted})
+        counted[ACTIVATIONS] = prod(get_shape(outputs[0]))
+        if operator == '_convolution' and inputs[2].type().kind() != 'NoneType':
+            counted[BIASES] = counted[ACTIVATIONS]
+        return counted
+
+    return count
+
+
 class _Call(nn.Module):
     """Positional inputs for the tracer, keyword arguments and structured outputs handled here."""
 
@@ -150,21 +204,21 @@ def count_cost(module: nn.Module, *inputs: Any, **kwargs: Any) -> Cost:
     """
     call = _Call(module, kwargs)
     analysis = FlopCountAnalysis(call, inputs)
-    analysis.set_op_handle('aten::scaled_dot_product_attention', _attention_macs)
-    analysis.set_op_handle('aten::baddbmm', _baddbmm_macs)
-    analysis.set_op_handle('aten::matmul', _matmul_macs)
-    analysis.set_op_handle('aten::einsum', _einsum_macs)
+    for operator, macs in _COUNTED.items():
+        analysis.set_op_handle(operator, _counter(operator.removeprefix('aten::'), macs))
     # fvcore warns of every elementwise operator; those that count as zero are in Cost.uncounted.
     with eval_mode(call), torch.no_grad(), _quiet('fvcore.nn.jit_analysis'):
         counts = analysis.by_module_and_operator()
         uncounted = analysis.unsupported_ops()
     modules = [_module_cost(name, child, counts.get(f'module.{name}' if name else 'module', Counter()))
                for name, child in module.named_modules()]
-    return Cost(modules[0].params, modules[0].published, modules[0].with_attention, modules, dict(uncounted))
+    total = modules[0]
+    return Cost(total.params, total.published, total.with_attention, total.activations, total.biases, modules,
+                dict(uncounted))
 
 
 def _module_cost(name: str, module: nn.Module, counts: Mapping[str, float]) -> ModuleCost:
     published = sum(int(counts.get(operator, 0)) for operator in LAYER_OPERATORS)
     products = sum(int(counts.get(operator, 0)) for operator in PRODUCT_OPERATORS)
     return ModuleCost(name, type(module).__name__, sum(p.numel() for p in module.parameters()), published,
-                      published + products)
+                      published + products, int(counts.get(ACTIVATIONS, 0)), int(counts.get(BIASES, 0)))

@@ -38,22 +38,22 @@ def initial_noise(shape: Sequence[int], generators: Sequence[torch.Generator], d
     return torch.stack([torch.randn(*shape, generator=g) for g in generators]).to(device)
 
 
-def guided(predict: Callable[..., Tensor], class_labels: Tensor | None, null_label: int | None,
-           guidance_scale: float) -> Predict:
+def guided(predict: Callable[..., Tensor], conditions: Sequence[Tensor | None],
+           null_conditions: Sequence[Tensor | None] | None, guidance_scale: float) -> Predict:
     """Classifier-free guidance (Ho & Salimans 2022): ``u + w (c - u)``, both halves in one forward.
 
     Args:
-        predict: ``predict(x, t, labels)``.
-        class_labels: (N,), or None for an unconditional network (no guidance then).
-        null_label: the label of the dropped condition.
+        predict: ``predict(x, t, *conditions)``.
+        conditions: each (N, ...), or None for one that the network doesn't have.
+        null_conditions: the dropped conditions, of the same shapes; None for an unconditional network (no guidance).
         guidance_scale: w; 1 is the plain conditional prediction, and costs one forward of N, not 2N.
     """
-    if class_labels is None or guidance_scale == 1:
-        return lambda x, t: predict(x, t, class_labels)
-    labels = torch.cat([torch.full_like(class_labels, null_label), class_labels])
+    if null_conditions is None or guidance_scale == 1:
+        return lambda x, t: predict(x, t, *conditions)
+    doubled = [None if c is None else torch.cat([null, c]) for null, c in zip(null_conditions, conditions)]
 
     def both(x: Tensor, t: Tensor) -> Tensor:
-        unconditional, conditional = predict(torch.cat([x, x]), t, labels).chunk(2)
+        unconditional, conditional = predict(torch.cat([x, x]), t, *doubled).chunk(2)
         return unconditional + guidance_scale * (conditional - unconditional)
 
     return both

@@ -1,4 +1,4 @@
-"""What slimdiff exports, stock pipelines of diffusers sample alike."""
+"""What slimdiff exports, pipelines of diffusers sample alike, stock ones where they can; programs give its numbers."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler
+from diffusers import DDIMPipeline, DDPMPipeline, DiffusionPipeline, UniPCMultistepScheduler
+from first_stages import tiny_vq
 
 import slimdiff
 from slimdiff.checkpoint import load_checkpoint, save_checkpoint
 from slimdiff.cli.export import main
 from slimdiff.configuration import load_config
+from slimdiff.export.program import random_inputs
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS
 from slimdiff.sampling import image_generators
@@ -54,7 +56,7 @@ def test_ddim_pipeline_gives_the_images_of_sample(tmp_path, run_tool, capsys, cl
     config, checkpoint, model = make(tmp_path, num_classes=classes)
     out = tmp_path / 'exported'
     assert main([str(config), str(checkpoint), str(out)]) == 0
-    assert 'DDIMPipeline' in capsys.readouterr().out
+    assert ('DDIMPipeline' if classes is None else 'SlimDiffusionPipeline') in capsys.readouterr().out
     pipeline = DDIMPipeline.from_pretrained(out)
     indices = [0, 1, 5]
     images = pipeline(batch_size=3, generator=image_generators(7, indices), num_inference_steps=5,
@@ -72,12 +74,13 @@ def test_ddim_pipeline_gives_the_images_of_sample(tmp_path, run_tool, capsys, cl
 
 
 def test_ddpm_pipeline_too(tmp_path):
-    config, checkpoint, model = make(tmp_path, sampler=dict(_delete_=True, type='DDPMScheduler'))
+    config, checkpoint, model = make(tmp_path, sampler=dict(_delete_=True, type='DDPMScheduler'), num_classes=None)
     assert main([str(config), str(checkpoint), str(tmp_path / 'out')]) == 0
-    pipeline = DDPMPipeline.from_pretrained(tmp_path / 'out')
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / 'out')
+    assert type(pipeline) is DDPMPipeline
     images = pipeline(batch_size=2, generator=image_generators(1, range(2)), num_inference_steps=5,
                       output_type='np').images
-    expected = as_images(model.sample(range(2), seed=1, labels=torch.full((2, ), 12)))
+    expected = as_images(model.sample(range(2), seed=1))
     np.testing.assert_allclose(images, expected, atol=1e-5)
 
 
@@ -106,13 +109,59 @@ def test_weights_dtype_and_replacing_an_earlier_export(tmp_path):
     torch.testing.assert_close(slimdiff.UNet.from_pretrained(out / 'unet').stem.weight, model.unet.stem.weight)
 
 
-def test_other_samplers_leave_a_unet_and_a_scheduler(tmp_path, capsys):
-    config, checkpoint, _ = make(tmp_path, sampler=dict(_delete_=True, type='DPMSolverMultistepScheduler'))
+def test_a_sampler_that_no_stock_pipeline_runs(tmp_path):
+    config, checkpoint, model = make(tmp_path, sampler=dict(_delete_=True, type='UniPCMultistepScheduler'))
     out = tmp_path / 'out'
     assert main([str(config), str(checkpoint), str(out)]) == 0
-    assert 'No stock pipeline' in capsys.readouterr().out
+    pipeline = DiffusionPipeline.from_pretrained(out)
+    assert type(pipeline) is slimdiff.SlimDiffusionPipeline
+    assert isinstance(pipeline.scheduler, UniPCMultistepScheduler)
+    images = pipeline(labels=[3, 12], generator=image_generators(1, range(2)), output_type='np').images
+    expected = as_images(model.sample(range(2), seed=1, labels=torch.tensor([3, 12])))
+    np.testing.assert_allclose(images, expected, atol=1e-5)
+
+
+def test_a_latent_model_leaves_with_its_first_stage(tmp_path, capsys):
+    network = tiny_vq(tmp_path / 'vq', scaling_factor=0.18215)
+    config, checkpoint, model = make(tmp_path, autoencoder=dict(
+        type='VQAutoencoder', checkpoint=str(tmp_path / 'vq'), latent_scale=0.8), num_classes=None)
+    out = tmp_path / 'out'
+    assert main([str(config), str(checkpoint), str(out)]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ['model_index.json', 'scheduler', 'unet', 'vqvae']
+    assert not [p for p in out.rglob('*') if p.suffix in ('.bin', '.pth', '.pt', '.pkl')]
+    pipeline = DiffusionPipeline.from_pretrained(out)
+    assert pipeline.vqvae.config.scaling_factor == pipeline.config.latent_scale == 0.8
+    for name, value in network.state_dict().items():
+        assert torch.equal(pipeline.vqvae.state_dict()[name], value), name
+    images = pipeline(num_images=2, generator=image_generators(4, range(2)), output_type='pt').images
+    torch.testing.assert_close(images, model.sample(range(2), seed=4) / 2 + 0.5, rtol=0, atol=1e-5)
+    # The folder serves as first stage of other models, and the command samples it.
+    assert main([str(config), str(checkpoint), str(tmp_path / 'again'), '--cfg-options',
+                 f'model.autoencoder.checkpoint={out}', 'model.autoencoder.latent_scale=None']) == 0
+    assert DiffusionPipeline.from_pretrained(tmp_path / 'again').config.latent_scale == 0.8
+    # Where the first stage is not at hand, the network goes alone.
+    missing = ['--cfg-options', 'model.autoencoder.checkpoint=no/such/folder']
+    capsys.readouterr()
+    assert main([str(config), str(checkpoint), str(tmp_path / 'not'), *missing]) == 2
+    assert "'no/such/folder' is not there" in capsys.readouterr().err and not (tmp_path / 'not').exists()
+    assert main([str(config), str(checkpoint), str(out), '--unet-only', *missing]) == 0
     assert sorted(p.name for p in out.iterdir()) == ['scheduler', 'unet']
-    assert DDPMScheduler.from_pretrained(out / 'scheduler').config.beta_schedule == 'linear'
+
+
+def test_torch_program(tmp_path, capsys):
+    config, checkpoint, model = make(tmp_path)
+    out = tmp_path / 'unet.pt2'
+    assert main([str(config), str(checkpoint), str(out), '--format', 'torch']) == 0
+    said = capsys.readouterr().out
+    assert 'class_labels  batch  int64' in said and 'batch 3: largest difference' in said and 'x as fast' in said
+    extra = {'slimdiff.json': ''}
+    program = torch.export.load(out, extra_files=extra).module()
+    assert json.loads(extra['slimdiff.json'])['scheduler'] == 'DDIMScheduler'
+    inputs = random_inputs(model.unet, 5)
+    with torch.no_grad():
+        expected = model.unet(**inputs).sample
+    torch.testing.assert_close(program(**inputs), expected, rtol=0, atol=1e-5)
+    assert expected.std() > 0.1 and not list(tmp_path.glob('.*'))
 
 
 def test_refusals(tmp_path, run_tool):
@@ -126,5 +175,7 @@ def test_refusals(tmp_path, run_tool):
     assert main([str(config), str(checkpoint), str(checkpoint)]) == 2
     assert main([str(config), str(tmp_path / 'none.pth'), str(tmp_path / 'new')]) == 2
     assert not (tmp_path / 'new').exists()
+    with pytest.raises(SystemExit):  # argparse's
+        main([str(config), str(checkpoint), str(tmp_path / 'unet.onnx'), '--format', 'torch'])
     done = run_tool('sample.py', config, tmp_path / 'mine', status=2)
     assert 'holds neither unet/config.json' in done.stderr and 'Traceback' not in done.stderr

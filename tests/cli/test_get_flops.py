@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from slimdiff.cli.get_flops import main, unet_cost, unet_inputs
+from slimdiff.cli.get_flops import main
+from slimdiff.evaluation.unet_cost import unet_cost, unet_inputs
 from slimdiff.registry import MODELS
 
 UNET = dict(type='UNet', sample_size=16, stages=[dict(channels=16, blocks=1), dict(channels=32, blocks=1, heads=2)],
@@ -54,7 +55,11 @@ def test_command_prints_both_conventions_and_writes_json(config, tmp_path, capsy
     assert 'published convention' in text and 'with the products of attention' in text and 'down1' in text
     data = json.loads(out.read_text())
     assert data['macs_with_attention'] > data['macs_published'] > 0 and data['input'] == [3, 16, 16]
-    assert {'name', 'type', 'params', 'macs_published', 'macs_with_attention'} == data['modules'][0].keys()
+    assert {'name', 'type', 'params', 'macs_published', 'macs_with_attention',
+            'activations', 'biases'} == data['modules'][0].keys()
+    assert f'{(data["macs_published"] + data["biases"]) / 1e6:.4g} M with the biases' in text
+    assert data['class_params'] == 6 * 16 * 4  # five classes and the null class, as wide as the time embedding
+    assert 'of class embeddings' in text and 'activations' in text
 
     assert main([config, '--depth', '0', '--json', str(out), '--cfg-options', 'model.unet.sample_size=32']) == 0
     assert 'down1' not in capsys.readouterr().out

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from slimdiff.datasets import ImageFolder, build_dataloader
-from slimdiff.datasets import image_folder as module
+from slimdiff.datasets import records as module
 
 
 @pytest.fixture

@@ -23,14 +23,19 @@ def torchrun(tiny_process, folder, *arguments, **changes):
                         command=TORCHRUN)
 
 
-def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, tiny_process):
+STATIC = {'model_wrapper_cfg': dict(type='MMDistributedDataParallel', static_graph=True)}
+
+
+@pytest.mark.parametrize('wrapper', [{}, {**STATIC, 'optim_wrapper.accumulative_counts': 2}],
+                         ids=['ddp', 'static graph, accumulated'])
+def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, tiny_process, wrapper):
     # 3 + 3 of 24 samples: the global batches run over the ends of epochs.
-    half = {'train_dataloader.batch_size': 3, 'default_hooks.log.interval': 1, 'max_iters': 10}
+    half = {'train_dataloader.batch_size': 3, 'default_hooks.log.interval': 1, 'max_iters': 10, **wrapper}
     process = torchrun(tiny_process, tmp_path / 'two', **half)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     runner = tiny_run.build(tmp_path / 'one', max_iters=10, train_dataloader__batch_size=6,
-                            default_hooks__log__interval=1)
+                            default_hooks__log__interval=1, **wrapper)
     runner.train()
     one = [float.fromhex(x) for x in tiny_run.trace(tmp_path / 'one').values()]
     two = [[float.fromhex(x) for x in tiny_run.trace(tmp_path / 'two', rank).values()] for rank in (0, 1)]
@@ -47,7 +52,7 @@ def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, tiny_process):
     assert logged == pytest.approx(one, rel=1e-5)
     # One process goes on from what two have saved.
     tiny_run.build(tmp_path / 'two', max_iters=12, train_dataloader__batch_size=6, resume=True,
-                   default_hooks__log__interval=1).train()
+                   default_hooks__log__interval=1, **wrapper).train()
     assert (tmp_path / 'two/iter_12.pth').exists()
 
 

@@ -1,6 +1,7 @@
 """bf16 autocast, clipping, accumulation."""
 
 import pytest
+import tiny_run
 import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
@@ -52,3 +53,15 @@ def test_bf16_forward_float32_rest():
     wrapper.update_params(out.float().square().mean())
     state = wrapper.optimizer.state_dict()['state'][0]
     assert model.weight.dtype == state['exp_avg'].dtype == torch.float32
+
+
+@pytest.mark.parametrize('window, ratio', [(1, 0.5), (4, 2.0)])
+def test_the_rate_scales_with_the_batch_accumulation_included(tmp_path, window, ratio):
+    plain = tiny_run.build(tmp_path / 'plain', max_iters=4)
+    plain.train()
+    batch = plain.cfg.train_dataloader.batch_size
+    scaled = tiny_run.build(tmp_path / 'scaled', max_iters=4, optim_wrapper__accumulative_counts=window,
+                            auto_scale_lr=dict(enable=True, base_batch_size=2 * batch))
+    scaled.train()
+    rates = [runner.optim_wrapper.optimizer.param_groups[0]['initial_lr'] for runner in (plain, scaled)]
+    assert rates[1] == pytest.approx(ratio * rates[0], rel=1e-9)

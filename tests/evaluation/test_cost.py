@@ -44,9 +44,13 @@ def test_both_conventions_by_hand(product):
     products = 2 * (64 * 64 * 6) * 2  # heads x (Q K^T) x (and its product with V)
     assert cost.published == conv + linear + out
     assert cost.with_attention == cost.published + products
+    assert cost.ptflops == cost.published + 64 * 12 + 64 * 5  # the biases of two convolutions
     assert cost.params == (12 * 9 + 12) + (12 * 36 + 36) + (12 * 5 + 5)
+    scores = 0 if product == 'sdpa' else 2 * 64 * 64  # fused attention writes none
+    assert cost.activations == 64 * 12 + 64 * 36 + scores + 2 * 64 * 6 + 64 * 5
     by_name = {m.name: m for m in cost.modules}
     assert (by_name['conv'].published, by_name['qkv'].published, by_name['out'].published) == (conv, linear, out)
+    assert (by_name['conv'].activations, by_name['qkv'].activations) == (64 * 12, 64 * 36)
     assert by_name[''].with_attention == cost.with_attention and by_name['conv'].type == 'Conv2d'
     assert module.training and module.conv.training
 
@@ -58,6 +62,7 @@ def test_cross_attention_with_other_lengths_and_a_broadcast_matmul():
 
     cost = count_cost(Cross(), torch.zeros(1, 4, 10, 8), torch.zeros(1, 4, 7, 8), torch.zeros(8, 3))
     assert cost.with_attention == 4 * 10 * 7 * 8 * 2 + 4 * 10 * 8 * 3
+    assert cost.activations == 4 * 10 * 8 + 4 * 10 * 3
     assert cost.published == 0
 
 
@@ -93,6 +98,15 @@ def test_diffusers_unet_agrees_with_a_hook_count_like_ptflops():
     assert cost.published == expected
     # Attention at 8 x 8: one block down, two up, one in the middle; heads of 8 channels make 32 in all.
     assert cost.with_attention - cost.published == 4 * 2 * 64 * 64 * 32
+
+
+def test_activations_agree_with_fvcore_where_it_counts_all():
+    from fvcore.nn import ActivationCountAnalysis
+    module = Attention('bmm').eval()
+    module.forward = lambda x, run=module.forward: run(x)['sample']
+    counts = ActivationCountAnalysis(module, torch.zeros(1, 3, 8, 8)).unsupported_ops_warnings(False).by_operator()
+    # fvcore leaves the product of queries and keys, a `baddbmm`, out.
+    assert count_cost(Attention('bmm'), torch.zeros(1, 3, 8, 8)).activations == sum(counts.values()) + 2 * 64 * 64
 
 
 def test_table_and_json():

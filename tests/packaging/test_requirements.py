@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # import name -> name on PyPI, where they differ
 DISTRIBUTION = {'PIL': 'pillow', 'pywt': 'pywavelets', 'skimage': 'scikit-image', 'mmcv': 'mmcv-lite',
                 'torch_fidelity': 'torch-fidelity'}
-OPTIONAL = {'tensorboard', 'torch-fidelity'}
+OPTIONAL = {'tensorboard', 'torch-fidelity', 'lmdb', 'webdataset', 'transformers', 'onnx', 'onnxruntime', 'onnxscript'}
 
 
 def names(file):

@@ -60,10 +60,11 @@ def test_guidance_formula_and_cost():
         return labels.float().view(-1, 1, 1, 1).expand_as(x)
 
     x = torch.zeros(2, 1, 1, 1)
-    out = guided(predict, torch.tensor([1, 2]), 10, 3.0)(x, 0)
+    out = guided(predict, [torch.tensor([1, 2])], [torch.tensor([10, 10])], 3.0)(x, 0)
     assert out.flatten().tolist() == [10 + 3 * (1 - 10), 10 + 3 * (2 - 10)]
-    assert guided(predict, torch.tensor([1, 2]), 10, 1.0)(x, 0).flatten().tolist() == [1, 2]
-    assert calls == [4, 2]
+    assert guided(predict, [torch.tensor([1, 2])], [torch.tensor([10, 10])], 1.0)(x, 0).flatten().tolist() == [1, 2]
+    assert guided(predict, [torch.tensor([1, 2])], None, 3.0)(x, 0).flatten().tolist() == [1, 2]
+    assert calls == [4, 2, 2]
 
 
 def test_seeds_of_neighbours_are_unrelated():

@@ -26,9 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from slimdiff.analysis.side_by_side import plot_side_by_side
-    from slimdiff.cli.get_flops import unet_cost
     from slimdiff.configuration import load_config
     from slimdiff.evaluation.cost import human
+    from slimdiff.evaluation.unet_cost import unet_cost
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import DATASETS, MODELS, plain
     from slimdiff.sampling.images import to_uint8

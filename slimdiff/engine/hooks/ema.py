@@ -30,7 +30,8 @@ class EMAHook(Hook):
 
     A frozen teacher or autoencoder is neither averaged nor stored twice. Floating-point parameters are averaged;
     buffers are copied. Validation, test, sample grids and plots use the averaged weights: they are exchanged with the
-    trained ones without copying. In a checkpoint they are under ``ema.state_dict``, with the model's names.
+    trained ones without copying. In a checkpoint they are under ``ema.state_dict``, with the model's names. With
+    accumulated gradients the average moves once for each step of the optimizer.
 
     Args:
         decay: of the average, after the warm-up :func:`ema_decay`. Half of the weight lies on the last
@@ -68,7 +69,11 @@ class EMAHook(Hook):
         self.buffers = [b.detach().clone() for b in self.buffer_values]
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        ema_update(self.averages, self.values, ema_decay(batch_idx, self.decay))
+        wrapper = getattr(runner, 'optim_wrapper', None)
+        if wrapper is not None and not wrapper.should_update():
+            return  # gradients are still being accumulated: these weights are in the average
+        steps = batch_idx // getattr(wrapper, '_accumulative_counts', 1)
+        ema_update(self.averages, self.values, ema_decay(steps, self.decay))
         for mine, value in zip(self.buffers, self.buffer_values):
             mine.copy_(value)
 

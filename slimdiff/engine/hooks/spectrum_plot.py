@@ -68,7 +68,12 @@ class SpectrumPlotHook(Hook):
             loader = runner.train_dataloader if runner.val_loop is None else runner.val_dataloader
             dataset = loader.dataset
             picks = torch.linspace(0, len(dataset) - 1, min(self.num_images, len(dataset))).long().tolist()
-            self._real = loader.collate_fn([dataset[i] for i in picks])['inputs'].float()
+            batch = loader.collate_fn([dataset[i] for i in picks])
+            if 'inputs' in batch:
+                self._real = batch['inputs'].float()
+            else:  # encoded latents, and no validation data: what the first stage makes of them
+                model = runner.unwrapped_model
+                self._real = model.decode(model.autoencoder.scale(batch['latents'].to(model.device))).cpu()
         return self._real
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:

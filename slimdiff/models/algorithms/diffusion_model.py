@@ -12,7 +12,10 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from slimdiff.functional.prediction import check_prediction_type, convert_prediction
+from slimdiff.models.autoencoders.fit import check_latents
+from slimdiff.models.conditioners import TextConditioner
 from slimdiff.models.losses import signal_to_noise
+from slimdiff.models.unets.context import expected_context
 from slimdiff.registry import LOSSES, MODELS, plain
 from slimdiff.sampling import build_scheduler, denoise, guided, image_generators, initial_noise
 
@@ -29,11 +32,12 @@ class NoisedBatch:
     x_t: Tensor
     labels: Tensor | None = None
     context: Tensor | None = None
+    caption: list[str] | None = None
 
 
 @MODELS.register_module()
 class DiffusionModel(BaseModel):
-    """Denoising diffusion (Ho et al. 2020), in pixels or latents, with or without classes.
+    """Denoising diffusion (Ho et al. 2020), in pixels or latents, with or without classes or text.
 
     Args:
         unet: config of the network.
@@ -47,10 +51,14 @@ class DiffusionModel(BaseModel):
         loss_weight: config of a weight over timesteps (plain, min-SNR, P2).
         autoencoder: config of the first stage.
         num_classes: None for an unconditional model. The null class is the label ``num_classes``.
-        class_dropout: probability of training a sample on the null class.
+        class_dropout: probability of training a sample on the null class, or on the empty caption.
+        conditioner: config of a text encoder (:class:`~slimdiff.models.conditioners.TextConditioner`): captions become
+            the context that the network's cross-attention reads.
+        sample_captions: what :meth:`sample` draws without captions, image i the one at ``i % len``.
 
     Raises:
-        ValueError: an argument out of range, or a prediction type that is not eps, x0 or v.
+        ValueError: an argument out of range, a prediction type that is not eps, x0 or v, or a text encoder of another
+            width than the network's context.
         RegistryError: an unknown scheduler, network, loss weight or autoencoder.
     """
 
@@ -68,6 +76,8 @@ class DiffusionModel(BaseModel):
                  autoencoder: Mapping[str, Any] = dict(type='IdentityAutoencoder'),
                  num_classes: int | None = None,
                  class_dropout: float = 0.1,
+                 conditioner: Mapping[str, Any] | None = None,
+                 sample_captions: Sequence[str] = ('', ),
                  data_preprocessor: Mapping[str, Any] | None = None,
                  init_cfg: Mapping[str, Any] | None = None) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -86,6 +96,8 @@ class DiffusionModel(BaseModel):
         self.loss_weight = LOSSES.build(loss_weight)
         self.autoencoder = MODELS.build(autoencoder).requires_grad_(False).eval()
         self.unet = MODELS.build(self._complete(plain(unet), sigma_data))
+        self.sample_captions = list(sample_captions)
+        self.conditioner = None if conditioner is None else self._make_conditioner(conditioner)
         self.alphas_cumprod = self.noise_scheduler.alphas_cumprod.double()
         self._step_seed: int | None = None
 
@@ -100,6 +112,14 @@ class DiffusionModel(BaseModel):
                 prediction_type=self.prediction_type,
                 sigma_data=sigma_data))
         return unet
+
+    def _make_conditioner(self, config: Mapping[str, Any]) -> TextConditioner:
+        conditioner, width = MODELS.build(config), expected_context(self.unet)
+        if conditioner.channels != width:
+            raise ValueError(f'conditioner: {type(conditioner).__name__} gives {conditioner.channels} channels, the '
+                             f'UNet attends to {width or "nothing"}. Set unet.context_channels='
+                             f'{conditioner.channels}, and cross_attention in its stages.')
+        return conditioner
 
     @staticmethod
     def serving_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,9 +151,23 @@ class DiffusionModel(BaseModel):
         return {'unet': self.unet}
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [-1, 1] to latents, without gradient."""
+        """Images (N, 3, H, W) in [-1, 1] to (scaled) latents, without gradient."""
         with torch.no_grad():
-            return self.autoencoder.encode(images)
+            noise = self._posterior_noise(images)
+            return self.autoencoder.encode(images) if noise is None else self.autoencoder.encode(images, noise)
+
+    def _posterior_noise(self, images: Tensor) -> Tensor | None:
+        """What a first stage draws its latents with, in training; seeded and shared among the ranks as in :meth:`draw`.
+        None for one that draws none, and in evaluation."""
+        if not self.training or getattr(self.autoencoder, 'posterior', 'mode') != 'sample':
+            return None
+        batch, factor = len(images), self.autoencoder.downsampling
+        shape = (self.autoencoder.latent_channels, images.shape[-2] // factor, images.shape[-1] // factor)
+        world, rank, generator = get_world_size(), get_rank(), None
+        if self._step_seed is not None:  # beyond the 32 bits of step seeds: no other step draws the same
+            generator = torch.Generator(images.device).manual_seed(self._step_seed + 2**32)
+        noise = torch.randn(world * batch, *shape, generator=generator, device=images.device)
+        return noise[rank * batch:(rank + 1) * batch]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents to images in [-1, 1]."""
@@ -214,35 +248,88 @@ class DiffusionModel(BaseModel):
                 raise ValueError(f'Labels must lie in 0..{self.num_classes - 1} (num_classes={self.num_classes}), '
                                  f'got {low}..{high}.')
 
-    def noised_batch(self, inputs: Tensor, labels: Tensor | None = None,
-                     context: Tensor | None = None) -> NoisedBatch:
-        """Check and encode a batch, and draw what :meth:`draw` draws."""
+    def noised_batch(self, inputs: Tensor | None = None, labels: Tensor | None = None, context: Tensor | None = None,
+                     caption: Sequence[str] | None = None, latents: Tensor | None = None) -> NoisedBatch:
+        """Check a batch, encode it (or scale its raw latents), and draw what :meth:`draw` draws."""
         self.check_labels(labels)
-        self.check_context(context)
-        x0 = self.encode(inputs)
+        x0 = self.clean_input(inputs, latents)
         t, noise, drop = self.draw(x0.shape[0], x0.shape[1:])
+        if caption is not None:
+            caption = ['' if dropped else text for text, dropped in zip(caption, drop.tolist(), strict=True)]
+        context = self.context_of(caption, context)
         if self.num_classes is None:
             labels = None
         else:
             labels = torch.where(drop, self.num_classes, labels)
-        return NoisedBatch(x0, noise, t, self.add_noise(x0, noise, t), labels, context)
+        return NoisedBatch(x0, noise, t, self.add_noise(x0, noise, t), labels, context, caption)
+
+    def context_of(self, caption: Sequence[str] | None, context: Tensor | None) -> Tensor | None:
+        """Context (N, S, D) of captions, by the conditioner, or the one given; checked."""
+        if self.conditioner is not None:
+            if caption is None and context is None:
+                raise ValueError("This model has a conditioner, but the batch has no 'caption': use a dataset with "
+                                 "captions, or give 'context'.")
+            if context is None:
+                context = self.conditioner(caption, self.device)
+        self.check_context(context)
+        return context
+
+    def clean_input(self, inputs: Tensor | None, latents: Tensor | None) -> Tensor:
+        """x0 from images, or from what the encoder made of them.
+
+        Raises:
+            ValueError: both or neither, or latents that the network has another shape for.
+        """
+        if (inputs is None) == (latents is None):
+            raise ValueError("A batch has either 'inputs' (images) or 'latents' (encoded ones); this one has "
+                             f"{'neither' if inputs is None else 'both'}.")
+        if latents is None:
+            return self.encode(inputs)
+        self.check_latent_shape(latents.shape[1:])
+        return self.autoencoder.scale(latents)
+
+    def check_latent_shape(self, shape: Sequence[int]) -> None:
+        """Raise ValueError unless latents (C, h, w) are what the network takes."""
+        size, channels = self.unet.config.sample_size, self.unet.config.in_channels
+        if tuple(shape) != (channels, size, size):
+            raise ValueError(f'latents: the data has {" x ".join(map(str, shape))} (channels, height, width), but the '
+                             f'UNet takes {channels} x {size} x {size} (model.unet.in_channels, sample_size). Encode '
+                             f'the images at {size * self.autoencoder.downsampling} pixels with the config\'s '
+                             'autoencoder, or set the UNet to the data.')
+
+    def check_data(self, metainfo: Mapping[str, Any], decodes: bool = False) -> None:
+        """Raise ValueError unless this model can be trained on a data set: the Runner asks before it begins.
+
+        Args:
+            metainfo: the data set's; ``metainfo['latents']`` describes encoded latents.
+            decodes: the run will also generate images, for which the first stage has to be there.
+        """
+        latents = metainfo.get('latents')
+        if latents is not None:
+            check_latents(self.autoencoder, latents)
+            self.check_latent_shape(latents['shape'])
+        if (latents is None or decodes) and hasattr(self.autoencoder, 'require'):
+            self.autoencoder.require()
 
     def check_context(self, context: Tensor | None) -> None:
         """Raise ValueError unless context comes exactly where the network has cross-attention, and fits."""
-        channels = self.unet.config.get('context_channels')
+        channels = expected_context(self.unet)
         if (context is None) != (channels is None) or (context is not None and context.shape[-1] != channels):
             given = 'none' if context is None else f'{tuple(context.shape)}'
             raise ValueError(f"context: the UNet has context_channels={channels}, the batch's context is {given}; a "
                              "batch of a network with cross-attention needs 'context' (N, S, context_channels).")
 
-    def forward(self, inputs: Tensor, labels: Tensor | None = None, context: Tensor | None = None,
-                mode: str = 'loss') -> dict[str, Tensor] | Tensor:
-        """Train on images (N, 3, H, W) in [-1, 1], labels (N,), and context (N, S, D) for cross-attention.
+    def forward(self, inputs: Tensor | None = None, labels: Tensor | None = None, context: Tensor | None = None,
+                caption: Sequence[str] | None = None, mode: str = 'loss',
+                latents: Tensor | None = None) -> dict[str, Tensor] | Tensor:
+        """Train on images (N, 3, H, W) in [-1, 1], labels (N,), and N captions or context (N, S, D).
+
+        In place of ``inputs`` a batch may bring ``latents`` (N, C, h, w): raw ones, as the encoder gave them.
 
         Returns:
             ``dict(loss=...)`` for mode 'loss'; the network's prediction on the noised input for mode 'tensor'.
         """
-        batch = self.noised_batch(inputs, labels, context)
+        batch = self.noised_batch(inputs, labels, context, caption, latents)
         if mode == 'loss':
             return self.losses_of(batch)
         if mode != 'tensor':
@@ -267,6 +354,7 @@ class DiffusionModel(BaseModel):
                seed: int = 0,
                labels: Tensor | None = None,
                context: Tensor | None = None,
+               caption: Sequence[str] | None = None,
                scheduler: Mapping[str, Any] | None = None,
                num_steps: int | None = None,
                guidance_scale: float | None = None,
@@ -277,6 +365,8 @@ class DiffusionModel(BaseModel):
             indices: one for each image.
             labels: (N,); ``index % num_classes`` by default. The label ``num_classes`` is the null class.
             context: (N, S, D), for a network with cross-attention.
+            caption: N texts, for a model with a conditioner (``sample_captions`` by default); guidance leads away
+                from the empty one.
             scheduler, num_steps, guidance_scale: in place of the model's own.
             on_step: called after each denoising step.
 
@@ -289,19 +379,20 @@ class DiffusionModel(BaseModel):
                 labels = torch.tensor([int(i) % self.num_classes for i in indices])
             labels = torch.as_tensor(labels).to(self.device)
             self.check_labels(labels, null=True)
-        self.check_context(context)
+        if self.conditioner is not None and caption is None and context is None:
+            caption = [self.sample_captions[int(i) % len(self.sample_captions)] for i in indices]
+        given, context = context, self.context_of(caption, context)
         size = self.unet.config.sample_size
         noise = initial_noise((self.unet.config.in_channels, size, size), generators, self.device)
         sampler = self.sampler if scheduler is None else build_scheduler(scheduler, base=self.noise_scheduler)
         if self.num_classes is None:
             labels = None
 
-        def network(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-            # Guidance is over classes: both halves of its batch keep the context.
-            repeated = None if context is None else context.repeat(len(x) // len(context), 1, 1)
-            return self.predict(x, t, labels, repeated)
-
-        predict = guided(network, labels, self.num_classes,
+        # A context that was given is nobody's to drop: both halves of a guided batch keep it.
+        null_context = self.context_of([''] * len(indices), None) if caption is not None and given is None else context
+        null_labels = None if labels is None else torch.full_like(labels, self.num_classes)
+        droppable = labels is not None or null_context is not context
+        predict = guided(self.predict, (labels, context), (null_labels, null_context) if droppable else None,
                          self.guidance_scale if guidance_scale is None else guidance_scale)
         training, _ = self.training, self.eval()
         try:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel, NoisedBatch
 from slimdiff.models.distillation import OUTPUT, Bridge, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
+from slimdiff.models.unets.context import expected_context
 from slimdiff.registry import LOSSES, MODELS, check_arguments, plain
 
 
@@ -83,10 +84,11 @@ class Distiller(DiffusionModel):
         x = torch.zeros(1, config.in_channels, size, size)
         t = torch.zeros(1, dtype=torch.long)
         labels = None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
-        width = config.get('context_channels')
-        batch = NoisedBatch(x, x, t, x, labels, None if width is None else torch.zeros(1, 1, width))
+        widths = expected_context(self.unet), self.teacher.context_channels
+        contexts = [None if width is None else torch.zeros(1, 1, width) for width in widths]
+        batch = NoisedBatch(x, x, t, x, labels, contexts[0])
         training, _ = self.unet.training, self.unet.eval()
-        student, teacher = self._student(batch), self._teacher(batch)
+        student, teacher = self._student(batch), self._teacher(batch, contexts[1])
         self.unet.train(training)
         self.bridges: dict[tuple[str, str], Bridge] = {}
         for pair in pairs:
@@ -103,9 +105,9 @@ class Distiller(DiffusionModel):
         features = self.recorder.take()
         return {OUTPUT: prediction} | {tap: features[path] for tap, path in self.student_paths.items()}
 
-    def _teacher(self, batch: NoisedBatch) -> dict[str, Tensor]:
+    def _teacher(self, batch: NoisedBatch, context: Tensor | None) -> dict[str, Tensor]:
         """Prediction, in the student's prediction type, and features of the teacher by tap."""
-        prediction, features = self.teacher(batch.x_t, batch.t, batch.labels, batch.context)
+        prediction, features = self.teacher(batch.x_t, batch.t, batch.labels, context)
         self._check_teacher(prediction, batch.t)
         a, b = self._coefficients(batch.t, prediction)
         return {OUTPUT: self.teacher.convert(prediction, batch.x_t, a, b, self.prediction_type)} | features
@@ -134,13 +136,13 @@ class Distiller(DiffusionModel):
         terms = self.terms_of(batch, mean_over_ranks)
         return {'loss': sum(terms.values())} | {name: term.detach() for name, term in terms.items()}
 
-    def loss_terms(self, inputs: Tensor, labels: Tensor | None = None,
-                   context: Tensor | None = None) -> dict[str, Tensor]:
+    def loss_terms(self, inputs: Tensor | None = None, labels: Tensor | None = None, context: Tensor | None = None,
+                   caption: Sequence[str] | None = None, latents: Tensor | None = None) -> dict[str, Tensor]:
         """The weighted terms of the loss by name, with their graph: to see which one moves the weights.
 
         Of this rank's part of the batch; no other rank need call it.
         """
-        return self.terms_of(self.noised_batch(inputs, labels, context))
+        return self.terms_of(self.noised_batch(inputs, labels, context, caption, latents))
 
     def terms_of(self, batch: NoisedBatch,
                  average: Callable[[Tensor], Tensor] = lambda x: x) -> dict[str, Tensor]:
@@ -151,7 +153,7 @@ class Distiller(DiffusionModel):
         """
         active = [loss for loss in self.distillation_losses if loss.weight > 0]
         # Before the student's: what its forward needs is free again when the student's activations are kept.
-        teacher = self._teacher(batch) if active else {}
+        teacher = self._teacher(batch, self.teacher.context_for(batch.caption, batch.context)) if active else {}
         student = self._student(batch)
         target = self.target(batch.x0, batch.noise, batch.t)
         terms = {'denoising': self.denoising_loss(student[OUTPUT], target, batch.t)}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from slimdiff.checkpoint import find_path, load_checkpoint
 from slimdiff.checkpoint.files import check_weights, weights_of
+from slimdiff.checkpoint.hub import download, is_hub_id
 from slimdiff.functional.prediction import check_prediction_type
 from slimdiff.models.serving import serving_config
 from slimdiff.models.unets import UNet
@@ -32,46 +33,45 @@ class LoadedTeacher:
     prediction_type: str | None = None
 
 
-def load_teacher(checkpoint: str, weights: str = 'ema', scheduler: Mapping[str, Any] | None = None) -> LoadedTeacher:
+def load_teacher(checkpoint: str | Mapping[str, Any], weights: str = 'ema',
+                 scheduler: Mapping[str, Any] | None = None, config: str | None = None) -> LoadedTeacher:
     """Load a teacher, strictly.
 
     Args:
         checkpoint: a ``.pth`` of ours (which holds its config); a folder of ``save_pretrained``, of a pipeline or of
             a UNet alone; or a model's name on the Hugging Face Hub. Folders that came with slimdiff
-            (``configs/ldm/...``) are found from any working directory.
+            (``configs/ldm/...``) are found from any working directory. Or the ``model`` of a config: a network with
+            random weights, as dry runs have it.
         weights: 'ema' or 'online', for a ``.pth``.
         scheduler: keys of a diffusers scheduler's config (``beta_schedule``, ``prediction_type``, ...): what a folder
             without a scheduler doesn't say.
+        config: the config file of the network; the error for a checkpoint that isn't there says how to make one of it.
 
     Raises:
         ValueError: nothing there; not a UNet; weights that are missing, left over or of another shape.
         CheckpointError: a ``.pth`` that can't be used.
     """
+    if isinstance(checkpoint, Mapping):
+        model = MODELS.build(serving_config(checkpoint))
+        return LoadedTeacher(model.unet, 'random weights', model.alphas_cumprod, model.prediction_type)
     path = find_path(checkpoint)
-    if path is None and _is_hub_id(checkpoint):
+    if path is None and is_hub_id(checkpoint):
         path = _download(checkpoint)
     if path is None:
+        advice = ' See docs/en/user_guides/bring_your_checkpoint.md: slimdiff convert CHECKPOINT.ckpt --config ' \
+                 f'{config} --out {checkpoint}' if config else ''
         raise ValueError(f"The teacher's checkpoint '{checkpoint}' does not exist. Give a .pth of tools/train.py, a "
-                         'folder of save_pretrained, or a model on the Hub as owner/name.')
+                         f'folder of save_pretrained, or a model on the Hub as owner/name.{advice}')
     if path.is_file():
         return _from_checkpoint(path, weights)
     return _from_folder(path, scheduler)
 
 
-def _is_hub_id(name: str) -> bool:
-    owner, _, model = name.partition('/')
-    return bool(owner and model) and '/' not in model and not name.startswith(('.', '~')) and not name.endswith('.pth')
-
-
 def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
     try:
-        return Path(snapshot_download(name, allow_patterns=[
-            '*.json', 'unet/*.json', 'unet/*.safetensors', 'scheduler/*.json', '*.safetensors']))
-    except Exception as error:  # no network, no such model, no right to it: each has its own class
-        raise ValueError(f"The teacher '{name}' is neither a folder here nor could it be had from the Hugging Face Hub "
-                         f'({type(error).__name__}). Without a network, download it elsewhere and give the folder.'
-                         ) from error
+        return download(name, ['*.json', 'unet/*.json', 'unet/*.safetensors', 'scheduler/*.json', '*.safetensors'])
+    except ValueError as error:
+        raise ValueError(f'The teacher is neither a folder here nor to be had elsewhere: {error}') from error
 
 
 def _from_checkpoint(path: Path, weights: str) -> LoadedTeacher:

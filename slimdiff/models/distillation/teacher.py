@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from slimdiff.functional.precision import has_bf16_products
 from slimdiff.functional.prediction import convert_prediction
+from slimdiff.models.conditioners import TextConditioner
 from slimdiff.models.distillation.answers import AnswerStore
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, as_tensor, find_tap
+from slimdiff.models.unets.context import expected_context
+from slimdiff.registry import MODELS
 
 #: alphas_cumprod of two schedules may differ by rounding (float32 files), not by more.
 SCHEDULE_TOLERANCE = 1e-4
@@ -27,11 +30,14 @@ class Teacher:
     checkpoints, EMA or export.
 
     Args:
-        checkpoint, weights, scheduler: see :func:`~slimdiff.models.distillation.loading.load_teacher`.
+        checkpoint, weights, scheduler, config: see :func:`~slimdiff.models.distillation.loading.load_teacher`.
         bf16: keep the weights in bfloat16, half the memory and faster. On a device without bfloat16 products
             (:func:`~slimdiff.functional.precision.has_bf16_products`) the teacher stays in float32: there it is slower.
         micro_batch: so many samples at once; None takes the whole batch. Less memory, the same features.
         compile: ``torch.compile`` the network (one to two minutes at the start). It needs a C++ compiler on CPU.
+        conditioner: config of the teacher's own text encoder
+            (:class:`~slimdiff.models.conditioners.TextConditioner`), if it isn't the student's: both then read the
+            same captions.
         cache: a folder that keeps the answers, for other students of the same seed and data (see
             :class:`~slimdiff.models.distillation.answers.AnswerStore`); 4 bytes a value, for as long as the folder is
             there. It pays where the teacher is slow and runs share their seeds, as in a study on a CPU.
@@ -40,18 +46,20 @@ class Teacher:
         ValueError: see ``load_teacher``; a micro-batch below 1; a cache that can't be written.
     """
 
-    def __init__(self, checkpoint: str, weights: str = 'ema', scheduler: Mapping[str, Any] | None = None,
+    def __init__(self, checkpoint: str | Mapping[str, Any], weights: str = 'ema',
+                 scheduler: Mapping[str, Any] | None = None, config: str | None = None,
                  bf16: bool = False, micro_batch: int | None = None, compile: bool = False,
-                 cache: str | None = None) -> None:
+                 conditioner: Mapping[str, Any] | None = None, cache: str | None = None) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f'teacher: micro_batch must be at least 1 (or None), got {micro_batch}.')
-        loaded = load_teacher(checkpoint, weights, scheduler)
+        loaded = load_teacher(checkpoint, weights, scheduler, config)
         self.source = loaded.source
         self.alphas_cumprod = loaded.alphas_cumprod
         self.prediction_type = loaded.prediction_type
         self.unet = loaded.unet.eval().requires_grad_(False)
         self.unet.to(memory_format=torch.channels_last)
         self.micro_batch, self.compile = micro_batch, compile
+        self.conditioner = None if conditioner is None else self._make_conditioner(conditioner)
         self.wants_bf16, self.bf16 = bf16, False
         self._settle_precision()
         self.recorder: TapRecorder | None = None
@@ -59,6 +67,13 @@ class Teacher:
         self.cache, self._answers = cache, None
         if cache is not None:
             self._open_cache()
+
+    def _make_conditioner(self, config: Mapping[str, Any]) -> TextConditioner:
+        conditioner = MODELS.build(config)
+        if conditioner.channels != self.context_channels:
+            raise ValueError(f'teacher: its conditioner gives {conditioner.channels} channels, the network in '
+                             f'{self.source} reads {self.context_channels or "none"}.')
+        return conditioner
 
     # ---- what kind of network it is ---------------------------------------------------------------------------
 
@@ -80,8 +95,7 @@ class Teacher:
     @property
     def context_channels(self) -> int | None:
         """Width of ``encoder_hidden_states``; None if the network takes none."""
-        width = getattr(self.config, 'context_channels', None) or getattr(self.config, 'cross_attention_dim', None)
-        return width if isinstance(width, int) else (width[0] if width else None)
+        return expected_context(self.unet)
 
     @property
     def device(self) -> torch.device:
@@ -138,10 +152,10 @@ class Teacher:
             refuse('classes', f'{self.class_rows} (the null class of guidance included)',
                    f'{num_classes} and the null class' if class_dropout else num_classes,
                    "Take the teacher's num_classes; for a teacher without a null class also class_dropout=0.")
-        if self.context_channels != theirs.get('context_channels'):
-            refuse('conditioning', f'{_context(self.context_channels)}', f'{_context(theirs.get("context_channels"))}',
+        if self.conditioner is None and self.context_channels != expected_context(unet):
+            refuse('conditioning', f'{_context(self.context_channels)}', f'{_context(expected_context(unet))}',
                    "Set the student's unet.context_channels and cross_attention to the teacher's, and give the batch "
-                   "'context'; or take another teacher.")
+                   "'context'; or take another teacher; for text, give the teacher its own conditioner.")
 
     def _check_schedule(self, alphas: Tensor, refuse: Any) -> None:
         own = self.alphas_cumprod
@@ -153,6 +167,19 @@ class Teacher:
             refuse('noise schedule', f'alphas_cumprod[{t}] = {own[t]:.4f}', f'{alphas[t]:.4f}',
                    "Give the student's noise_scheduler the teacher's beta_schedule, beta_start and beta_end: at "
                    'another noise level its features mean something else.')
+
+    def context_for(self, caption: Sequence[str] | None, context: Tensor | None) -> Tensor | None:
+        """What the teacher reads: the student's context, or its own reading of the captions.
+
+        Raises:
+            ValueError: it has a conditioner, but there are no captions.
+        """
+        if self.conditioner is None:
+            return context
+        if caption is None:
+            raise ValueError("The teacher has a conditioner of its own, so it needs the batch's 'caption': the "
+                             "student's context does not fit it.")
+        return self.conditioner(caption, self.device)
 
     # ---- features ---------------------------------------------------------------------------------------------
 

@@ -48,6 +48,8 @@ class UNet(ModelMixin, ConfigMixin):
         residual_resampling: the resamplers work inside a residual block (LDM's ``resblock_updown``, BigGAN).
         embedding_channels: width of the timestep embedding; four times the first stage's by default.
         num_classes: of ``class_labels``; label ``num_classes`` is the null class of classifier-free guidance.
+        class_token: the class enters by cross-attention, as one token of ``context_channels``, in place of being added
+            to the timestep embedding (LDM's ImageNet model; table 6 of Yang et al. 2023).
         context_channels: width of ``encoder_hidden_states``, for stages with cross-attention.
         scale_shift_norm, dropout, norm_groups, norm_eps: see :class:`~slimdiff.models.layers.ResidualBlock`.
         flip_sin_to_cos, freq_shift: of the sinusoidal embedding: (True, 0) in LDM, (False, 1) in DDPM.
@@ -77,6 +79,7 @@ class UNet(ModelMixin, ConfigMixin):
                  residual_resampling: bool = False,
                  embedding_channels: int | None = None,
                  num_classes: int | None = None,
+                 class_token: bool = False,
                  context_channels: int | None = None,
                  scale_shift_norm: bool = False,
                  dropout: float = 0.0,
@@ -106,7 +109,11 @@ class UNet(ModelMixin, ConfigMixin):
 
         self.time_proj = Timesteps(stem, flip_sin_to_cos, freq_shift)
         self.time_embedding = TimestepEmbedding(stem, width)
-        self.class_embedding = nn.Embedding(num_classes + 1, width) if num_classes else None
+        if class_token and not (num_classes and context_channels):
+            raise ValueError(f'class_token=True needs num_classes and context_channels, the width of the token; got '
+                             f'num_classes={num_classes}, context_channels={context_channels}.')
+        class_width = context_channels if class_token else width
+        self.class_embedding = nn.Embedding(num_classes + 1, class_width) if num_classes else None
         self.stem = nn.Conv2d(in_channels, stem, 3, padding=1)
 
         channels = stem
@@ -161,11 +168,20 @@ class UNet(ModelMixin, ConfigMixin):
     def embed(self, timestep: Tensor, class_labels: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Return the activated embedding (N, E) of timestep (N,) and class (N,)."""
         embedding = self.time_embedding(self.time_proj(timestep).to(dtype))
-        if self.class_embedding is not None:
+        if self.class_embedding is not None and not self.config.class_token:
             embedding = embedding + self.class_embedding(self._labels(class_labels, timestep))
-        elif class_labels is not None:
+        elif self.class_embedding is None and class_labels is not None:
             raise ValueError('class_labels were given, but this UNet is unconditional (num_classes=None).')
         return silu(embedding)
+
+    def context_of(self, timestep: Tensor, class_labels: Tensor | None, given: Tensor | None) -> Tensor | None:
+        """What cross-attention attends to, (N, S, context_channels): the class's token, or what was given."""
+        if not self.config.class_token:
+            return given
+        if given is not None:
+            raise ValueError('encoder_hidden_states were given, but this UNet attends to its class token '
+                             '(class_token=True): give class_labels alone.')
+        return self.class_embedding(self._labels(class_labels, timestep))[:, None]
 
     def _labels(self, class_labels: Tensor | None, timestep: Tensor) -> Tensor:
         null = self.config.num_classes
@@ -190,7 +206,7 @@ class UNet(ModelMixin, ConfigMixin):
             sample: (N, C, H, W) noisy images.
             timestep: scalar or (N,).
             class_labels: (N,) integers; None is the null class.
-            encoder_hidden_states: (N, S, context_channels), for cross-attention.
+            encoder_hidden_states: (N, S, context_channels), for cross-attention; not with ``class_token``.
             return_dict: False for a plain tuple.
 
         Returns:
@@ -209,13 +225,14 @@ class UNet(ModelMixin, ConfigMixin):
             c_in, c_skip, c_out = self.precondition(timestep)
             x = (x * c_in).to(self.dtype)
         embedding = self.embed(timestep, class_labels, x.dtype)
+        context = self.context_of(timestep, class_labels, encoder_hidden_states)
         x = self.stem(x)
         skips: list[Tensor] = []
         for i in range(1, self.num_stages + 1):
-            x = self.get_submodule(f'down{i}')(x, embedding, encoder_hidden_states, skips, run)
-        x = self.mid(x, embedding, encoder_hidden_states, run)
+            x = self.get_submodule(f'down{i}')(x, embedding, context, skips, run)
+        x = self.mid(x, embedding, context, run)
         for i in range(self.num_stages, 0, -1):
-            x = self.get_submodule(f'up{i}')(x, embedding, encoder_hidden_states, skips, run)
+            x = self.get_submodule(f'up{i}')(x, embedding, context, skips, run)
         x = self.conv_out(silu(self.norm_out(x)))
         if self.precondition is not None:
             x = (c_skip * sample + c_out * x).to(sample.dtype)

@@ -22,12 +22,15 @@ def test_update_against_the_closed_form():
     torch.testing.assert_close(average[0], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_run_against_a_hand_made_loop(tmp_path):
-    runner = tiny_run.build(tmp_path, max_iters=8, custom_hooks=[dict(type='CollectWeights')])
+@pytest.mark.parametrize('window', [1, 2])
+def test_run_against_a_hand_made_loop(tmp_path, window):
+    runner = tiny_run.build(tmp_path, max_iters=8, custom_hooks=[dict(type='CollectWeights')],
+                            optim_wrapper__accumulative_counts=window)
     weights = runner.hooks[[type(h).__name__ for h in runner.hooks].index('CollectWeights')].weights
     runner.train()
     average = weights[0].double()
-    for i, value in enumerate(weights[1:]):
+    assert len(weights) == 9
+    for i, value in enumerate(weights[window::window]):  # one average for each step of the optimizer
         decay = min(0.9, (1 + i) / (10 + i))
         average = decay * average + (1 - decay) * value.double()
     saved = load_checkpoint(tmp_path / 'iter_8.pth')['ema']['state_dict']

@@ -152,6 +152,23 @@ def test_labels_and_the_null_class():
         UNet(sample_size=8, stages=[dict(channels=8)], norm_groups=2)(x, 5, torch.tensor([0, 1]))
 
 
+def test_a_class_token_is_a_context_of_one_token():
+    stages = [dict(channels=16, blocks=1), dict(channels=16, blocks=1, heads=2, cross_attention=True)]
+    settings = dict(sample_size=8, stages=stages, norm_groups=4, context_channels=6)
+    unet = randomise(UNet(num_classes=3, class_token=True, **settings))
+    bare = UNet(**settings)
+    bare.load_state_dict({k: v for k, v in unet.state_dict().items() if k != 'class_embedding.weight'})
+    x, labels = torch.randn(2, 3, 8, 8), torch.tensor([2, 0])
+    token = unet.class_embedding.weight[labels][:, None]
+    torch.testing.assert_close(unet(x, 5, labels).sample, bare(x, 5, encoder_hidden_states=token).sample)
+    torch.testing.assert_close(unet(x, 5).sample, unet(x, 5, torch.tensor([3, 3])).sample)  # the null class
+    assert (unet(x, 5, labels).sample - unet(x, 5).sample).abs().max() > 1e-4
+    with pytest.raises(ValueError, match='give class_labels alone'):
+        unet(x, 5, labels, encoder_hidden_states=token)
+    with pytest.raises(ValueError, match='class_token=True needs num_classes and context_channels'):
+        UNet(class_token=True, num_classes=3)
+
+
 def test_preconditioned_output_by_hand():
     cfg = dict(schedule=dict(num_train_timesteps=1000), prediction_type='epsilon', sigma_data=0.5)
     stages = [dict(channels=8)]

@@ -1,0 +1,52 @@
+"""A folder that is written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+
+def check_folder(folder: str | Path, own: Collection[str], what: str) -> Path:
+    """Raise ValueError unless ``folder`` is free, or holds nothing but what an earlier run wrote (``own`` names)."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f'{what}: {folder} is a file; give a folder.')
+    others = sorted(p.name for p in folder.iterdir() if p.name not in own) if folder.is_dir() else []
+    if others:
+        raise ValueError(f'{what}: {folder} holds {", ".join(others[:3])}{", ..." if len(others) > 3 else ""}, which '
+                         'this command has not written. Nothing was; give a new folder.')
+    return folder
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """Gives an empty folder beside ``folder``; at the end it is flushed to the disk and takes ``folder``'s place.
+
+    After an error, or Ctrl-C, ``folder`` is as it was.
+    """
+    folder = Path(folder).absolute()
+    temporary = folder.with_name(f'.{folder.name}.{os.getpid()}.tmp')
+    old = folder.with_name(f'.{folder.name}.{os.getpid()}.old')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob('*'):
+            if file.is_file():
+                with open(file, 'rb') as opened:
+                    os.fsync(opened.fileno())
+        if folder.exists():
+            os.replace(folder, old)
+        try:
+            os.replace(temporary, folder)
+        except BaseException:
+            if old.exists():
+                os.replace(old, folder)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)

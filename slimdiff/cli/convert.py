@@ -1,0 +1,203 @@
+"""``slimdiff convert CHECKPOINT --config CONFIG --out DIR``: a CompVis latent-diffusion .ckpt as a diffusers folder.
+
+The folder holds ``unet/`` (ours), ``scheduler/`` and the first stage (``vqvae/`` or ``vae/``); it is a teacher, and
+``slimdiff sample`` samples it. Nothing in the checkpoint is ever run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from slimdiff.cli.common import KeyValues, runs_cleanly
+from slimdiff.version import __version__
+
+RECORD = 'conversion.json'
+#: what a conversion leaves in its folder
+OURS = {'unet', 'scheduler', 'vae', 'vqvae', RECORD}
+OURS_FIRST_STAGE = {'config.json', 'diffusion_pytorch_model.safetensors', RECORD}
+SCHEDULE_TOLERANCE = 1e-4
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='slimdiff convert', description='Convert a checkpoint of CompVis\' '
+                                     'latent-diffusion (or Stable Diffusion) without running anything in it.')
+    parser.add_argument('checkpoint', help='a .ckpt of torch.save, or .safetensors with the same names')
+    parser.add_argument('--config', help='a teacher\'s config, such as configs/ldm/ffhq.py; not for --first-stage only')
+    parser.add_argument('--out', required=True, help='the folder to write; one of an earlier conversion is replaced')
+    parser.add_argument('--weights', choices=('ema', 'model'), help='the averaged weights, which the papers sample '
+                        'with, or those that the optimizer trained; default: ema where the file has them')
+    parser.add_argument('--first-stage', choices=('only', 'also', 'none'), default='also', help='the autoencoder: '
+                        'also (vqvae/ or vae/ beside unet/), none, or only: --out is then its folder. Default: also')
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help='override the config, '
+                        'as model.unet.context_channels=768')
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    return parser.parse_args(argv)
+
+
+def shipped_fits(checkpoint: Any) -> list[tuple[str, Any]]:
+    """(name, Fit) of every shipped teacher's config, the best first."""
+    from slimdiff.configuration import ConfigError, load_config
+    from slimdiff.configuration.load import known_configs
+    from slimdiff.models.converters import compare, empty_unet
+    fits = []
+    for name in known_configs():
+        if not name.startswith('configs/ldm/'):
+            continue
+        with contextlib.suppress(ConfigError, ValueError):  # not of CompVis' layout
+            model = load_config(name).model
+            if model.get('sigma_data', 0.5) is None:  # else preconditioned, as the teachers of the photo patches
+                fits.append((name, compare(checkpoint, empty_unet(model))))
+    return sorted(fits, key=lambda pair: (-pair[1].share, pair[0]))
+
+
+def advice(checkpoint: Any) -> str:
+    """Which shipped config the UNet of a checkpoint fits best."""
+    fits = shipped_fits(checkpoint)
+    if not fits or fits[0][1].share < 0.5:
+        return 'It fits none of the shipped teachers: write a config with its channels and attention (configs/ldm/).'
+    best = fits[0][1]
+    names = ' or '.join(name for name, fit in fits if fit.share == best.share)
+    if best.perfect:
+        return f'It fits {names}.'
+    return (f'It fits {names} best, by {best.share:.1%} of all names and shapes ({best.differences()}).'
+            + width_of_context(checkpoint))
+
+
+def width_of_context(checkpoint: Any) -> str:
+    """What to set for a UNet with cross-attention, as Stable Diffusion's: its context is of another width."""
+    keys = [value for name, value in checkpoint.state.items()
+            if name.endswith(('attn2.to_k.weight', 'attn2to_kweight'))]
+    return (f' Its context has {keys[0].shape[1]} channels: --cfg-options '
+            f'model.unet.context_channels={keys[0].shape[1]}.') if keys else ''
+
+
+def check_schedule(checkpoint: Any, scheduler: Any, config: str) -> None:
+    """Raise CheckpointError where the file was trained with another noise schedule than the config's."""
+    from slimdiff.checkpoint import CheckpointError
+    alphas, betas = checkpoint.state.get('alphas_cumprod'), checkpoint.state.get('betas')
+    own = scheduler.alphas_cumprod
+    if alphas is None or (len(alphas) == len(own)
+                          and float((alphas.double() - own.double()).abs().max()) < SCHEDULE_TOLERANCE):
+        return
+    ends = '' if betas is None else (f' Its betas go from {float(betas[0]):.5g} to {float(betas[-1]):.5g}: '
+                                     'model.noise_scheduler.beta_start and beta_end (LDM\'s are scaled_linear).')
+    raise CheckpointError(f'{checkpoint.path} was trained with another noise schedule than that of {config}: '
+                          f'{len(alphas)} steps down to alphas_cumprod {float(alphas[-1]):.5g}, the config has '
+                          f'{len(own)} down to {float(own[-1]):.5g}.{ends}')
+
+
+def open_checkpoint(path: Path) -> tuple[Any, list[str]]:
+    """The file's weights, and the names of the objects that were left out."""
+    from slimdiff.checkpoint.foreign import load_foreign
+    from slimdiff.models.converters import recognise
+    from slimdiff.models.converters.compvis import refuse_folder
+    if path.is_dir():
+        raise refuse_folder(path)
+    content = load_foreign(path)
+    return recognise(content.data, path), content.stand_ins
+
+
+def convert_diffusion(checkpoint: Any, args: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """The UNet, its sampler, the config's model, and what to record."""
+    from slimdiff.checkpoint import CheckpointError
+    from slimdiff.configuration import check_config, load_config
+    from slimdiff.models.converters import compare, convert_unet, empty_unet
+    from slimdiff.sampling import build_scheduler
+    if not checkpoint.has_unet:
+        raise CheckpointError(f'{checkpoint.path} holds a first stage alone, no UNet: convert it with --first-stage '
+                              'only, and the UNet from its own file.')
+    if args.config is None:
+        raise ValueError(f'--config is needed: it says what the weights do not, such as the number of attention heads. '
+                         f'{advice(checkpoint)}')
+    cfg = load_config(args.config, args.cfg_options)
+    check_config(cfg)
+    unet = empty_unet(cfg.model)
+    if cfg.model.get('sigma_data', 0.5) is not None:
+        raise ValueError(f'{args.config} preconditions its UNet (model.sigma_data={cfg.model.get("sigma_data", 0.5)}); '
+                         'CompVis\' UNets are bare: take a config with sigma_data=None.')
+    fit = compare(checkpoint, unet)
+    if not fit.perfect:
+        raise CheckpointError(f'{checkpoint.path} is not a checkpoint of {args.config}: {fit.same} of '
+                              f'{fit.same + len(fit.missing) + len(fit.shapes)} weights are there in the right shape '
+                              f'({fit.differences()}). {advice(checkpoint)}')
+    noise = build_scheduler(cfg.model.get('noise_scheduler', dict(type='DDPMScheduler')))
+    check_schedule(checkpoint, noise, args.config)
+    weights = checkpoint.choose_weights(args.weights)
+    state, groups = convert_unet(checkpoint, unet, weights)
+    unet.load_state_dict({name: value.contiguous() for name, value in state.items()}, assign=True)
+    sampler = build_scheduler(cfg.model.get('sampler', dict(type='DDIMScheduler')), base=noise)
+    return unet, sampler, cfg.model, {'config': args.config, 'weights': weights, 'left_out_of_the_unet': groups}
+
+
+@runs_cleanly
+def main(argv: list[str] | None = None) -> int:
+    """Convert; returns the exit status."""
+    args = parse(argv)
+    only = args.first_stage == 'only'
+    path = Path(args.checkpoint)
+
+    from slimdiff.checkpoint.folders import atomic_folder, check_folder
+    from slimdiff.models.converters import convert_first_stage
+    out = check_folder(args.out, OURS_FIRST_STAGE if only else OURS, '--out')
+    checkpoint, stand_ins = open_checkpoint(path)
+    if stand_ins:
+        print(f'{path} holds objects besides weights; nothing of them was run or kept: {", ".join(stand_ins)}')
+    record: dict[str, Any] = {'source': path.name, 'bytes': path.stat().st_size, 'slimdiff_version': __version__,
+                              'objects_left_out': stand_ins}
+    unet = sampler = first_stage = None
+    model: dict[str, Any] = {}
+    if not only:
+        unet, sampler, model, more = convert_diffusion(checkpoint, args)
+        record |= more
+    if only or (args.first_stage == 'also' and checkpoint.first_stage is not None):
+        scale = checkpoint.latent_scale
+        if scale is None:
+            scale = (model.get('autoencoder') or {}).get('latent_scale')
+        first_stage, left_out = convert_first_stage(checkpoint, scale)
+        record |= {'first_stage': type(first_stage).__name__, 'latent_scale': first_stage.config.scaling_factor,
+                   'left_out_of_the_first_stage': left_out}
+
+    with atomic_folder(out) as folder:
+        if unet is not None:
+            unet.save_pretrained(folder / 'unet')
+            sampler.save_pretrained(folder / 'scheduler')
+        if first_stage is not None:
+            kind = 'vqvae' if type(first_stage).__name__ == 'VQModel' else 'vae'
+            first_stage.save_pretrained(folder if only else folder / kind)
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + '\n')
+    report(out, checkpoint, unet, first_stage, record, model, args)
+    return 0
+
+
+def report(out: Path, checkpoint: Any, unet: Any, first_stage: Any, record: dict[str, Any], model: Any,
+           args: argparse.Namespace) -> None:
+    """Say what was written, what was left out, and what to do with it."""
+
+    def count(module: Any) -> str:
+        return f'{sum(p.numel() for p in module.parameters()):,} parameters'
+
+    if unet is not None:
+        both = checkpoint.has_average and checkpoint.has_trained
+        why = '' if args.weights or not both else '; the papers sample with them; --weights model takes the others'
+        print(f'{out}/unet: {count(unet)} (weights: {record["weights"]}{why})')
+        groups = ', '.join(f'{name} ({number})' for name, number in record['left_out_of_the_unet'].items())
+        if groups:
+            print(f'Not in it: {groups}.')
+    if first_stage is not None:
+        print(f'{out}{"" if args.first_stage == "only" else "/vae" if record["first_stage"] != "VQModel" else "/vqvae"}'
+              f': {record["first_stage"]}, {count(first_stage)}, latents times {record["latent_scale"]:.6g}')
+        told = (model.get('autoencoder') or {}).get('latent_scale')
+        if told is not None and abs(told - record['latent_scale']) > 1e-4 * told:
+            print(f'The config has model.autoencoder.latent_scale={told}; the checkpoint was trained with '
+                  f'{record["latent_scale"]:.8g}: set that in your configs.')
+    elif args.first_stage == 'also':
+        print('There is no first stage in the file.')
+    if unet is not None:
+        options = f' --cfg-options model.autoencoder.checkpoint={out}' if first_stage is not None else ''
+        print(f"Use it: teacher=dict(checkpoint='{out}'), or slimdiff sample {args.config} {out}{options}")
+    else:
+        print(f"Use it: model.autoencoder.checkpoint='{out}'")

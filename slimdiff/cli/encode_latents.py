@@ -1,0 +1,220 @@
+"""``slimdiff encode_latents CONFIG --out DIR``: a dataset's images, encoded once by the config's first stage.
+
+A shard of the output is made whole by one rank and depends on its images alone, so that the files are the same for any
+number of ranks, and a run that was stopped goes on with the same command: intact shards are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slimdiff.cli.common import add_config_arguments, add_launcher_argument, load_checked_config, runs_cleanly
+
+DTYPES = ('float16', 'bfloat16', 'float32')
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='slimdiff encode_latents',
+        description='Encode a dataset once, to train from its latents. Stopped, it goes on with the same command.')
+    add_config_arguments(parser)
+    parser.add_argument('--out', help="the folder to write; default: data_root of the config's LatentDataset")
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train', help='which dataloader')
+    parser.add_argument('--dtype', choices=DTYPES, default='float16', help='of the latents on disk')
+    parser.add_argument('--flip', action='store_true', help='encode the mirror images as well: twice the size')
+    parser.add_argument('--posterior', choices=('sample', 'mode'),
+                        help="of a KL first stage: a draw, or the mean; default: the autoencoder's")
+    parser.add_argument('--batch-size', type=int, default=16, help='images at once on each rank')
+    parser.add_argument('--shard-size', type=int, default=2048, help='images in a file')
+    parser.add_argument('--num-workers', type=int, help="processes that read images; default: the dataloader's")
+    parser.add_argument('--seed', type=int, default=0, help='of the draws from the posterior')
+    parser.add_argument('--overwrite', action='store_true', help='replace latents of other settings in --out')
+    add_launcher_argument(parser)
+    args = parser.parse_args(argv)
+    for name in ('batch_size', 'shard_size'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}')
+    return args
+
+
+# ---- what is encoded, by what -----------------------------------------------------------------------------------
+
+
+def source_of(cfg: Any, args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+    """Config of the images' dataset, and the folder for their latents.
+
+    Raises:
+        ValueError: no such dataloader, latents without ``source``, or no folder.
+    """
+    from slimdiff.registry import plain
+    loader = cfg.get(f'{args.split}_dataloader')
+    if not loader:
+        raise ValueError(f'{args.config} has no {args.split}_dataloader; choose another --split.')
+    source, out = plain(loader['dataset']), args.out
+    if source.get('type') == 'LatentDataset':
+        out = out or source['data_root']
+        source = source.get('source')
+        if source is None:
+            raise ValueError(f"The {args.split}_dataloader of {args.config} reads latents already, and does not say of "
+                             "which images: give its dataset source=dict(type='ImageFolder', data_root=..., ...), or "
+                             'name a config that reads images.')
+    if out is None:
+        raise ValueError(f'--out: the folder for the latents. (The {args.split}_dataloader of {args.config} is no '
+                         'LatentDataset, whose data_root would be the default.)')
+    return without_random_steps(source), Path(out)
+
+
+def without_random_steps(source: dict[str, Any]) -> dict[str, Any]:
+    """The images' dataset without random flips, of which latents would keep one draw for ever.
+
+    Raises:
+        ValueError: another random transform in its pipeline.
+    """
+    steps = source.get('pipeline') or []
+    other = [step['type'] for step in steps if str(step['type']).startswith('Random') and step['type'] != 'RandomFlip']
+    if other:
+        raise ValueError(f"The images' pipeline has {', '.join(other)}: latents that are encoded once would keep one "
+                         'draw of it in every epoch. Leave it out, or train from images.')
+    kept = [step for step in steps if step['type'] != 'RandomFlip']
+    if len(kept) < len(steps):
+        print('RandomFlip is left out of the pipeline; --flip encodes both, and training draws one.', file=sys.stderr)
+        source = {**source, 'pipeline': kept}
+    return source
+
+
+def settings_of(args: argparse.Namespace, source: Mapping[str, Any], dataset: Any, autoencoder: Any,
+                sample: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """What the index says of the latents: whatever they depend on."""
+    from slimdiff.engine.encoding import extras_of
+    return dict(
+        autoencoder=dict(type=type(autoencoder).__name__, fingerprint=autoencoder.fingerprint(),
+                         source=str(getattr(autoencoder, 'checkpoint', None) or 'random weights'),
+                         latent_scale=float(autoencoder.latent_scale), downsampling=autoencoder.downsampling),
+        posterior=getattr(autoencoder, 'posterior', None), seed=args.seed, shape=list(shape), dtype=args.dtype,
+        flips=args.flip, image_size=list(sample['inputs'].shape[1:]), length=len(dataset), shard_size=args.shard_size,
+        extras=extras_of(sample),
+        classes=list(getattr(dataset, 'classes', None) or []), source=dict(source))
+
+
+def prepare_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
+    """Make the folder and note the settings in it, or check that what is there has the same ones.
+
+    Raises:
+        ValueError: latents of other settings, or a folder that can't be written.
+    """
+    from slimdiff.checkpoint.files import remove_temporary_files
+    from slimdiff.datasets.latent_files import INDEX, read_index, write_index
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f'--out: {folder} is a file; give a folder.')
+    shards = [*folder.glob('latents-*.npy'), *folder.glob('records-*.json')] if folder.is_dir() else []
+    before = read_index(folder) if (folder / INDEX).is_file() and not overwrite else None
+    if before is None and shards and not overwrite:
+        raise ValueError(f'--out: {folder} holds shards but no {INDEX}, so whose they are is unknown. Choose another '
+                         'folder, or --overwrite to replace them.')
+    differing = [] if before is None else [
+        f'{key}: {before.get(key)!r} there, {value!r} now' for key, value in comparable(settings).items()
+        if comparable(before).get(key) != value]
+    if differing:
+        raise ValueError(f'--out: {folder} holds latents of other settings ({"; ".join(differing)}). Choose another '
+                         'folder, or --overwrite to replace them.')
+    if overwrite:
+        for file in shards:
+            file.unlink()
+    if folder.is_dir():
+        remove_temporary_files(folder)
+    write_index(folder, dict(complete=False, **settings))
+
+
+def comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without what changes no file: where the weights lie, and their scale."""
+    import json
+    result = {key: value for key, value in settings.items() if key not in ('complete', 'shards', 'statistics')}
+    autoencoder = dict(result.get('autoencoder') or {})
+    for key in ('source', 'latent_scale'):
+        autoencoder.pop(key, None)
+    return json.loads(json.dumps({**result, 'autoencoder': autoencoder}))
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise ValueError if the disk has less room than ``needed`` bytes: better now than after hours."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(f'--out: the latents will take {needed / 1e9:.2f} GB, but {folder} has {free / 1e9:.2f} GB '
+                         'left. Make room, choose another folder, or --dtype float16 without --flip. Nothing was '
+                         'encoded; finished shards are kept.')
+
+
+def finish(folder: Path, settings: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Write the index of a complete folder; returns the statistics."""
+    from slimdiff.datasets.latent_files import read_records, statistics, write_index
+    records = [read_records(folder, number) for number in range(count)]
+    found = statistics(records)
+    write_index(folder, dict(complete=True, **settings, statistics=found, shards=[r['sha256'] for r in records]))
+    return found
+
+
+def show(folder: Path, settings: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Print where the latents are and what their standard deviation says of ``latent_scale``."""
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    shape = 'x'.join(map(str, settings['shape']))
+    print(f'{settings["length"]} images{" and their mirror images" if settings["flips"] else ""} as {shape} latents '
+          f'({settings["dtype"]}, {size / 1e9:.3g} GB) in {folder}')
+    print(f'mean {found["mean"]:.4g}, standard deviation {found["std"]:.4g}: a latent_scale of '
+          f'{found["implied_scale"]:.5g} would make it 1; the config has {settings["autoencoder"]["latent_scale"]:g}')
+
+
+@runs_cleanly
+def main(argv: list[str] | None = None) -> int:
+    """Encode; returns the exit status."""
+    args = parse(argv)
+    cfg = load_checked_config(args)
+    source, folder = source_of(cfg, args)
+
+    import torch
+    from mmengine.device import get_device
+    from mmengine.dist import barrier, get_rank, get_world_size, init_dist, is_distributed, is_main_process
+
+    from slimdiff.datasets.latent_files import shard_ranges
+    from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
+    from slimdiff.engine.encoding import encode_shards, missing_shards
+    from slimdiff.evaluation.common import on_main
+    from slimdiff.registry import DATASETS, MODELS, plain
+    init_cpu_process_group(args.launcher)
+    if args.launcher != 'none' and not is_distributed():
+        init_dist(args.launcher)
+    leave_at_exit()
+    device = torch.device(get_device())
+    dataset = DATASETS.build(source)
+    config = plain(cfg.model.get('autoencoder') or dict(type='IdentityAutoencoder'))
+    if args.posterior:
+        config['posterior'] = args.posterior
+    autoencoder = MODELS.build(config).eval()
+    sample = dataset[0]
+    shape = tuple(autoencoder.encode_raw(sample['inputs'][None].to(device)).shape[1:])
+    settings = on_main(lambda: settings_of(args, source, dataset, autoencoder, sample, shape))
+    on_main(lambda: prepare_folder(folder, settings, args.overwrite))
+    ranges = shard_ranges(settings['length'], settings['shard_size'])
+    missing = missing_shards(folder, len(ranges))
+    bytes_each = torch.Size(shape).numel() * (1 + args.flip) * (4 if args.dtype == 'float32' else 2)
+    on_main(lambda: check_space(folder, bytes_each * sum(len(ranges[number]) for number in missing)))
+    if is_main_process() and len(missing) < len(ranges):
+        print(f'{len(ranges) - len(missing)} of {len(ranges)} shards are there and intact.')
+    workers = cfg[f'{args.split}_dataloader'].get('num_workers', 0) if args.num_workers is None else args.num_workers
+    try:
+        encode_shards(folder, missing[get_rank()::get_world_size()], dataset, autoencoder, device, settings,
+                      args.batch_size, workers)
+        barrier()
+    except KeyboardInterrupt:
+        print(f'\nStopped. Finished shards in {folder} are kept; the same command goes on.', file=sys.stderr)
+        raise
+    found = on_main(lambda: finish(folder, settings, len(ranges)))
+    if is_main_process():
+        show(folder, settings, found)
+        if getattr(dataset, 'skipped', 0):
+            print(f'{dataset.skipped} unreadable images were replaced by the next readable ones.')
+    return 0

@@ -1,0 +1,77 @@
+"""``slimdiff publish CONFIG CHECKPOINT OUT``: weights to give away, with a hash in the name and a model card.
+
+From a checkpoint of training: the optimizer, logs and what else only training needs are left out, and of averaged and
+trained weights one set is kept. As a ``.pth``, which is a checkpoint for every command of slimdiff and a teacher, or as
+a folder of diffusers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from slimdiff.cli.common import add_config_arguments, load_checked_config, runs_cleanly
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='slimdiff publish', description='Make a checkpoint of training fit to be '
+                                     'given away: weights and a model card, nothing else.')
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='a .pth of train')
+    parser.add_argument('out', help='the folder to write; one of an earlier publication of the name is replaced')
+    parser.add_argument('--name', help="of the model (default: the config's)")
+    parser.add_argument('--format', choices=('pth', 'diffusers'), default='pth', help='<name>-<hash>.pth, or a folder '
+                        'that DiffusionPipeline.from_pretrained opens')
+    parser.add_argument('--weights', choices=('ema', 'online'), default='ema')
+    parser.add_argument('--license', help='for the model card, as the Hugging Face Hub names it: apache-2.0, mit, ...')
+    args = parser.parse_args(argv)
+    args.name = args.name or Path(args.config).stem
+    if not re.fullmatch(r'[\w][\w.-]*', args.name):
+        parser.error(f"--name: letters, digits, '.', '_' and '-' only, got '{args.name}'")
+    return args
+
+
+@runs_cleanly
+def main(argv: list[str] | None = None) -> int:
+    """Publish; returns the exit status."""
+    args = parse(argv)
+    cfg = load_checked_config(args)
+
+    from slimdiff.checkpoint import load_checkpoint, load_weights
+    from slimdiff.checkpoint.folders import atomic_folder, check_folder
+    from slimdiff.export.folder import OURS, export_pipeline
+    from slimdiff.export.model_card import Facts, model_card, run_metrics
+    from slimdiff.export.publish import CARD, published_checkpoint, published_names, sha256, write_published
+    from slimdiff.models.serving import serving_config
+    from slimdiff.registry import MODELS
+    out, source = Path(args.out), Path(args.checkpoint)
+    out = check_folder(out, OURS | {CARD} if args.format == 'diffusers' else published_names(out, args.name), 'OUT')
+    model = MODELS.build(serving_config(cfg.model))
+    meta = load_weights(model, source, args.weights)
+    model.eval()
+    weights = meta.get('published', {}).get('weights', args.weights)
+    averaged = args.weights == 'ema' or 'ema' in load_checkpoint(source)
+    metrics, why = run_metrics(source, meta, weights, averaged)
+
+    with atomic_folder(out) as folder:
+        pipeline = None
+        if args.format == 'diffusers':
+            pipeline = export_pipeline(model, folder)
+        else:
+            write_published(published_checkpoint(model, cfg.model, meta, weights), folder, args.name)
+        written = sorted(file for file in folder.rglob('*') if file.suffix in ('.pth', '.safetensors'))
+        files = {file.relative_to(folder).as_posix(): sha256(file) for file in written}
+        card = model_card(Facts(args.name, model, cfg.model, args.config, meta, weights, files, pipeline, metrics,
+                                args.license))
+        (folder / CARD).write_text(card)
+        sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in written}
+    for name, size in sizes.items():
+        print(f'{out / name}: {size / 1e6:.1f} MB (the checkpoint has {source.stat().st_size / 1e6:.1f} MB)'
+              if args.format == 'pth' else f'{out / name}: {size / 1e6:.1f} MB')
+    print(f'{out / CARD}: the model card, {f"without measurements: {why}" if why else "with metrics.json of the run"}')
+    if args.format == 'pth':
+        print(f'Use it: slimdiff sample {args.config} {out / next(iter(files))}, or as teacher.checkpoint of a config')
+    elif pipeline:
+        print(f"Use it: import slimdiff; diffusers.DiffusionPipeline.from_pretrained('{out}')")
+    return 0

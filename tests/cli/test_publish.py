@@ -1,0 +1,135 @@
+"""What is published samples and teaches as the checkpoint did, and holds nothing else."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from diffusers import DDIMPipeline, DiffusionPipeline
+
+from slimdiff.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from slimdiff.cli.publish import main
+from slimdiff.configuration import check_config, load_config
+from slimdiff.engine.work_dir import WorkDirError, check_resume
+from slimdiff.evaluation.cost import count_cost, human
+from slimdiff.models.distillation.loading import load_teacher
+from slimdiff.models.serving import serving_config
+from slimdiff.registry import MODELS, plain
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = [dict(channels=8, blocks=1, up_blocks=1), dict(channels=16, blocks=1, up_blocks=1, downsample=False)]
+CONFIG = f"""
+_base_ = '{ROOT}/configs/sd/photo_patches_16px.py'
+model = dict(num_steps=2, num_classes=None, unet=dict(stages={STAGES!r}), teacher=dict(checkpoint='somewhere/teacher'))
+"""
+METRICS = dict(config='configs/mine.py', iterations=70, seed=3, final={'swd/mean': 12.3456, 'new': 1.0},
+               untrained={'swd/mean': 99.0}, real_against_real={'swd/mean': 5.0}, history=[dict(iter=70, metrics={})])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The files of a distillation's work dir: config.py, iter_70.pth; and the served model with averaged weights."""
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    (folder / 'tiny.py').write_text(CONFIG)
+    cfg = load_config(str(folder / 'tiny.py'))
+    model = MODELS.build(serving_config(cfg.model)).eval()
+    for parameter in model.unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    averages = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {name: value + 1 for name, value in averages.items()} | {'projections.up1.weight': torch.zeros(32, 8, 1, 1)}
+    meta = dict(format='slimdiff-checkpoint', format_version=1, slimdiff_version='0.0.1', iter=70, seed=3, world_size=1,
+                config=plain(cfg._cfg_dict), config_text=cfg.pretty_text, dataset_meta={})
+    moments = {i: {'exp_avg': torch.randn(50_000)} for i in range(2)}
+    save_checkpoint(dict(meta=meta, state_dict=state, ema={'decay': 0.99, 'state_dict': averages},
+                         optimizer={'state': moments}, message_hub={'log_scalars': {}}), folder / 'iter_70.pth')
+    return folder, model
+
+
+def publish(run, out, *options):
+    return main([str(run / 'tiny.py'), str(run / 'iter_70.pth'), str(out), *options])
+
+
+def front_matter(text):
+    return yaml.safe_load(re.match(r'---\n(.*?)\n---\n', text, re.S)[1])
+
+
+def test_a_file_with_its_hash(run, tmp_path, capsys):
+    folder, model = run
+    (folder / 'metrics.json').write_text(json.dumps(METRICS))
+    out = tmp_path / 'out'
+    assert publish(folder, out, '--name', 'slim', '--license', 'mit') == 0
+    (file, ) = out.glob('*.pth')
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert file.name == f'slim-{digest[:8]}.pth' and sorted(p.name for p in out.iterdir()) == ['README.md', file.name]
+    data = load_checkpoint(file)
+    assert sorted(data) == ['meta', 'state_dict'] and list(data['meta']['config']) == ['model']
+    assert data['state_dict'].keys() == model.state_dict().keys()
+    assert file.stat().st_size < (folder / 'iter_70.pth').stat().st_size / 2
+    # It samples with either word, and teaches.
+    expected = model.sample([0, 1], seed=1)
+    for weights in ('ema', 'online'):
+        other = MODELS.build(serving_config(load_config(str(folder / 'tiny.py')).model))
+        load_weights(other, file, weights)
+        assert torch.equal(other.sample([0, 1], seed=1), expected)
+    teacher = load_teacher(str(file))
+    assert torch.equal(teacher.unet.stem.weight, model.unet.stem.weight)
+    with pytest.raises(WorkDirError, match='was published: it has no optimizer'):
+        check_resume(file, data['meta'], {}, 1)
+
+    card = (out / 'README.md').read_text()
+    assert front_matter(card) == dict(library_name='slimdiff', license='mit', tags=['slimdiff', 'diffusion'],
+                                      pipeline_tag='unconditional-image-generation')
+    count = sum(p.numel() for p in model.unet.parameters())
+    assert f'({count:,})' in card and digest in card and 'somewhere/teacher' in card
+    assert '| swd/mean | 12.35 | 99 | 5 |' in card and '| new | 1 |  |  |' in card
+    assert '`slimdiff train configs/mine.py` (seed 3), slimdiff 0.0.1' in card
+    assert 'for 70 iterations' in card and 'moving average' in card
+    cost = count_cost(model.unet, torch.zeros(1, 3, 16, 16), torch.tensor([0]))
+    assert f'linear layers | {human(cost.published)} |' in card
+    # The card's own words are a config that samples the file.
+    (tmp_path / 'config.py').write_text(re.search(r'```python\n(model = .*?)```', card, re.S)[1])
+    cfg = load_config(str(tmp_path / 'config.py'))
+    check_config(cfg)
+    other = MODELS.build(serving_config(cfg.model))
+    load_weights(other, file)
+    assert torch.equal(other.sample([0, 1], seed=1), expected)
+    assert 'with metrics.json' in capsys.readouterr().out
+    # Once more, with the other weights: the earlier file is replaced, and the metrics are not theirs.
+    assert publish(folder, out, '--name', 'slim', '--weights', 'online') == 0
+    (second, ) = out.glob('*.pth')
+    assert second.name != file.name
+    assert torch.equal(load_checkpoint(second)['state_dict']['unet.stem.weight'], model.unet.stem.weight + 1)
+    assert 'is of the averaged weights' in capsys.readouterr().out
+    card = (out / 'README.md').read_text()
+    assert 'No measurement of these weights' in card and '12.35' not in card and 'license' not in card
+
+
+def test_a_folder_of_diffusers(run, tmp_path):
+    folder, model = run
+    (folder / 'metrics.json').write_text(json.dumps({**METRICS, 'history': [dict(iter=60, metrics={})]}))
+    out = tmp_path / 'out'
+    assert publish(folder, out, '--format', 'diffusers') == 0
+    assert sorted(p.name for p in out.iterdir()) == ['README.md', 'model_index.json', 'scheduler', 'unet']
+    pipeline = DiffusionPipeline.from_pretrained(out)
+    assert type(pipeline) is DDIMPipeline
+    assert torch.equal(pipeline.unet.stem.weight, model.unet.stem.weight)
+    card = (out / 'README.md').read_text()
+    weights = out / 'unet/diffusion_pytorch_model.safetensors'
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() in card
+    assert front_matter(card)['library_name'] == 'diffusers' and '# tiny' in card
+    assert '12.35' not in card  # they are of another iteration
+    (out / 'notes.txt').touch()
+    assert publish(folder, out, '--format', 'diffusers') == 2  # not ours to remove
+    assert (out / 'notes.txt').exists()
+
+
+def test_refusals(run, tmp_path, capsys):
+    folder, _ = run
+    with pytest.raises(SystemExit):
+        publish(folder, tmp_path / 'out', '--name', '../up')
+    assert main([str(ROOT / 'configs/sd/photo_patches_16px.py'), str(folder / 'iter_70.pth'), str(tmp_path / 'o')]) == 2
+    assert 'is of another architecture' in capsys.readouterr().err and not (tmp_path / 'o').exists()

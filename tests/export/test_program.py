@@ -1,0 +1,97 @@
+"""Programs against the network that they were made of."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from slimdiff import UNet
+from slimdiff.export import program as programs
+
+STAGES = [dict(channels=8, blocks=1, heads=2, cross_attention=True)]  # small: tracing takes its time
+
+
+def network(**changes):
+    unet = UNet(**{**dict(
+        sample_size=8, norm_groups=4, stages=STAGES, num_classes=5, context_channels=8,
+        downsampler=dict(type='WaveletGatedDown'), upsampler=dict(type='WaveletGatedUp'),
+        preconditioning=dict(schedule=dict(num_train_timesteps=1000), prediction_type='epsilon', sigma_data=0.5)),
+        **changes}).eval()
+    for parameter in unet.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return unet
+
+
+def test_inputs_are_those_that_the_network_needs():
+    found = programs.random_inputs(network(), 3, context_length=7)
+    assert {name: tuple(value.shape) for name, value in found.items()} == {
+        'sample': (3, 3, 8, 8), 'timestep': (3, ), 'class_labels': (3, ), 'encoder_hidden_states': (3, 7, 8)}
+    assert list(programs.random_inputs(network(class_token=True), 1)) == ['sample', 'timestep', 'class_labels']
+    plain = network(num_classes=None, context_channels=None, stages=[dict(channels=8)])
+    assert list(programs.random_inputs(plain, 1)) == ['sample', 'timestep']
+
+
+@pytest.mark.parametrize('changes', [
+    # 16 cells at 4 channels: the gates are folded into the convolution
+    dict(stages=[dict(channels=4, blocks=1)], norm_groups=2, context_channels=None),
+    dict(stages=[dict(channels=8, blocks=1)], downsampler=dict(type='WaveletDown', wavelet='db2'), num_classes=None,
+         upsampler=dict(type='WaveletUp', wavelet='db2'), context_channels=None, preconditioning=None),
+])
+def test_torch_programs_of_any_batch(changes, tmp_path):
+    unet = network(**changes)
+    traced = programs.trace(unet, lambda batch: programs.random_inputs(unet, batch, 7))
+    names = {str(node.target) for node in traced.graph.nodes if node.op == 'call_function'}
+    assert all(name.startswith(('aten.', '<built-in')) for name in names), names  # no autograd function of ours
+    programs.write_torch(traced, tmp_path / 'unet.pt2', {'a': 1})
+    run = programs.open_torch(tmp_path / 'unet.pt2')
+    for batch in (1, 4):
+        inputs = programs.random_inputs(unet, batch, 7)
+        with torch.no_grad():
+            expected = unet(**inputs).sample
+        torch.testing.assert_close(run(inputs), expected, rtol=0, atol=1e-5)
+        assert expected.std() > 0.01
+
+
+def test_onnx(tmp_path, monkeypatch):
+    """ONNX Runtime gives PyTorch's numbers at batches that were not traced, with the weights inside and beside."""
+    import onnx
+    unet = network()
+    traced = programs.trace(unet, lambda batch: programs.random_inputs(unet, batch))
+    converted = programs.convert_onnx(traced, {'latent_scale': 1.0})
+    assert programs.write_onnx(converted, tmp_path / 'unet.onnx') >= 18
+    file = onnx.load(tmp_path / 'unet.onnx')
+    assert json.loads({item.key: item.value for item in file.metadata_props}['slimdiff']) == {'latent_scale': 1.0}
+    assert [value.name for value in file.graph.output] == ['out_sample']
+    assert {value.name for value in file.graph.input} == {'sample', 'timestep', 'class_labels', 'encoder_hidden_states'}
+    monkeypatch.setattr(programs, 'ONE_FILE_LIMIT', 0)
+    programs.write_onnx(converted, tmp_path / 'large.onnx')
+    assert (tmp_path / 'large.onnx').stat().st_size < (tmp_path / 'unet.onnx').stat().st_size
+    assert (tmp_path / 'large.onnx.data').stat().st_size > 0
+    for name in ('unet.onnx', 'large.onnx'):
+        run = programs.open_onnx(tmp_path / name)
+        for batch in (1, 4):
+            inputs = programs.random_inputs(unet, batch)
+            with torch.no_grad():
+                expected = unet(**inputs).sample
+            torch.testing.assert_close(run(inputs), expected, rtol=0, atol=1e-4)
+    found = programs.compare(unet, run, lambda batch: programs.random_inputs(unet, batch), seconds=0)
+    assert [one.batch for one in found] == [1, 3] and all(one.runs == 3 and one.program_seconds > 0 for one in found)
+
+
+def test_a_program_that_differs_is_refused():
+    unet = network()
+
+    def make(batch):
+        return programs.random_inputs(unet, batch)
+
+    for spoil in (lambda y: y + 1e-3, lambda y: y[:1], lambda y: y * float('nan')):
+        with pytest.raises(programs.ProgramError, match='differs from PyTorch by'):
+            programs.compare(unet, lambda inputs: spoil(unet(**inputs).sample), make)  # noqa: B023
+    programs.compare(unet, lambda inputs: unet(**inputs).sample + 1e-6, make, seconds=0)
+
+
+def test_missing_libraries_name_the_extra(monkeypatch):
+    monkeypatch.setattr(programs, 'find_spec', lambda name: None if name == 'onnxruntime' else True)
+    with pytest.raises(ImportError, match=r"onnxruntime, which is not installed: pip install 'slimdiff\[onnx\]'"):
+        programs.require_onnx()
