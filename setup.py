@@ -39,7 +39,7 @@ def optional_extras() -> dict[str, list[str]]:
 
 
 class BuildWithConfigs(build_py):
-    """Copy configs/ and tools/ to slimdiff/.mim/ in the wheel, where OpenMMLab's tools also look for them."""
+    """Copy configs/, tools/ and model-index.yml to slimdiff/.mim/ in the wheel, where OpenMMLab's tools look too."""
 
     def run(self) -> None:
         super().run()
@@ -50,6 +50,7 @@ class BuildWithConfigs(build_py):
         for folder in ('configs', 'tools'):
             shutil.copytree(ROOT / folder, bundle / folder,
                             ignore=shutil.ignore_patterns('__pycache__', '*.pyc', '.*', 'work_dirs'))
+        shutil.copy(ROOT / 'model-index.yml', bundle)
 
 
 extras = optional_extras()

@@ -3,7 +3,7 @@
 MACs, not FLOPs: one multiply-accumulate is one MAC and two FLOPs. Two totals, because papers and profilers disagree:
 
 * ``published``: convolutions and linear layers only. That is what the papers of latent and slim diffusion print, by
-  ptflops, which adds one MAC for every bias of a convolution: :attr:`Cost.ptflops` has their last digit, too;
+  ptflops, which adds one MAC for every bias that is added: :attr:`Cost.ptflops` has their last digit, too;
 * ``with_attention``: plus matrix products of activations with each other, i.e. attention.
 
 Biases, norms, activations, additions, pooling and Fourier transforms are in neither.
@@ -69,7 +69,7 @@ class Cost:
     published: int
     with_attention: int
     activations: int = 0
-    #: additions of a convolution's bias
+    #: additions of a bias
     biases: int = 0
     modules: list[ModuleCost] = field(default_factory=list)
     #: operators that count as zero though they may do work, by number of calls (elementwise ones are many).
@@ -77,7 +77,11 @@ class Cost:
 
     @property
     def ptflops(self) -> int:
-        """``published`` as ptflops counts it, to the last digit: with the biases of convolutions."""
+        """``published`` as ptflops counts it, to the last digit that a paper prints: with the biases.
+
+        ptflops adds the bias of a convolution at every pixel, that of a linear layer once. Here both count everywhere:
+        the projections around attention are 1x1 convolutions in LDM's code, and linear layers here.
+        """
         return self.published + self.biases
 
     def to_dict(self) -> dict[str, Any]:
@@ -149,8 +153,10 @@ _COUNTED = {
     'aten::scaled_dot_product_attention': _attention_macs,
 }
 ACTIVATIONS = 'activations'
-#: the name under which additions of a convolution's bias are counted
+#: the name under which additions of a bias are counted
 BIASES = 'biases'
+#: which input of an operator is its bias
+_BIAS_AT = {'_convolution': 2, 'linear': 2, 'addmm': 0}
 
 
 def _counter(operator: str, macs: Callable[..., Any]) -> Callable[..., Counter[str]]:
@@ -160,7 +166,8 @@ def _counter(operator: str, macs: Callable[..., Any]) -> Callable[..., Counter[s
         counted = macs(inputs, outputs)
         counted = Counter(counted) if isinstance(counted, Mapping) else Counter({operator: counted})
         counted[ACTIVATIONS] = prod(get_shape(outputs[0]))
-        if operator == '_convolution' and inputs[2].type().kind() != 'NoneType':
+        bias = _BIAS_AT.get(operator)
+        if bias is not None and inputs[bias].type().kind() != 'NoneType':
             counted[BIASES] = counted[ACTIVATIONS]
         return counted
 

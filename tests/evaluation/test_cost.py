@@ -44,7 +44,7 @@ def test_both_conventions_by_hand(product):
     products = 2 * (64 * 64 * 6) * 2  # heads x (Q K^T) x (and its product with V)
     assert cost.published == conv + linear + out
     assert cost.with_attention == cost.published + products
-    assert cost.ptflops == cost.published + 64 * 12 + 64 * 5  # the biases of two convolutions
+    assert cost.ptflops == cost.published + 64 * 12 + 64 * 36 + 64 * 5  # a bias for each output
     assert cost.params == (12 * 9 + 12) + (12 * 36 + 36) + (12 * 5 + 5)
     scores = 0 if product == 'sdpa' else 2 * 64 * 64  # fused attention writes none
     assert cost.activations == 64 * 12 + 64 * 36 + scores + 2 * 64 * 6 + 64 * 5
@@ -98,6 +98,12 @@ def test_diffusers_unet_agrees_with_a_hook_count_like_ptflops():
     assert cost.published == expected
     # Attention at 8 x 8: one block down, two up, one in the middle; heads of 8 channels make 32 in all.
     assert cost.with_attention - cost.published == 4 * 2 * 64 * 64 * 32
+
+
+def test_layers_without_a_bias_add_none():
+    module = nn.Sequential(nn.Conv2d(2, 3, 1, bias=False), nn.Flatten(), nn.Linear(48, 5, bias=False), nn.Linear(5, 7))
+    cost = count_cost(module, torch.zeros(1, 2, 4, 4))
+    assert cost.published == 16 * 2 * 3 + 48 * 5 + 5 * 7 and cost.ptflops == cost.published + 7
 
 
 def test_activations_agree_with_fvcore_where_it_counts_all():

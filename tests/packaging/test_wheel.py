@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ('configs', 'tools', 'slimdiff', 'requirements', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md',
-         'LICENSE')
+         'LICENSE', 'model-index.yml')
 
 
 def run(*command, **kwargs):
@@ -39,6 +39,7 @@ def test_the_wheel_holds_package_configs_and_tools(wheel):
     expected = {p.relative_to(ROOT).as_posix() for p in (ROOT / 'slimdiff').rglob('*.py')}
     expected |= {f'slimdiff/.mim/{p.relative_to(ROOT).as_posix()}' for folder in ('configs', 'tools')
                  for suffix in ('py', 'sh') for p in (ROOT / folder).rglob(f'*.{suffix}')}
+    expected |= {'slimdiff/.mim/model-index.yml', 'slimdiff/.mim/configs/sd/metafile.yml'}
     assert not expected - names
     unwanted = [n for n in names if n.split('/')[0] in ('tests', 'docs', 'benchmarks') or '__pycache__' in n]
     assert not unwanted
