@@ -144,7 +144,7 @@ def _teacher_keys() -> frozenset[str]:
 
 def _architecture_keys(name: str) -> frozenset[str]:
     from slimdiff.models import autoencoders
-    return declared_arguments(getattr(autoencoders, name).network_class)[0]
+    return declared_arguments(getattr(autoencoders, name).find_network_class())[0]
 
 
 # Arguments of slimdiff's classes that are dicts (or lists of dicts) without a `type` -> what these are, their keys.

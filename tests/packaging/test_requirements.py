@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # import name -> name on PyPI, where they differ
 DISTRIBUTION = {'PIL': 'pillow', 'pywt': 'pywavelets', 'skimage': 'scikit-image', 'mmcv': 'mmcv-lite',
-                'torch_fidelity': 'torch-fidelity'}
+                'torch_fidelity': 'torch-fidelity', 'yaml': 'pyyaml'}
 OPTIONAL = {'tensorboard', 'torch-fidelity', 'lmdb', 'webdataset', 'transformers', 'onnx', 'onnxruntime', 'onnxscript'}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from slimdiff.models.autoencoders.pretrained import PretrainedAutoencoder
@@ -32,7 +31,7 @@ class KLAutoencoder(PretrainedAutoencoder):
         ValueError: an unknown posterior.
     """
 
-    network_class = AutoencoderKL
+    network_name = 'AutoencoderKL'
     # ddconfig of LDM's kl-f8: ch 128, ch_mult 1,2,4,4, 2 residual blocks; 83.7 M weights
     layout = dict(in_channels=3, out_channels=3, block_out_channels=(128, 256, 512, 512), layers_per_block=2,
                   latent_channels=4, norm_num_groups=32, sample_size=256, scaling_factor=0.18215)

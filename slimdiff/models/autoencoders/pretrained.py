@@ -43,7 +43,8 @@ class PretrainedAutoencoder(nn.Module):
         RegistryError: an unknown key of ``architecture``.
     """
 
-    network_class: ClassVar[type[nn.Module]]
+    #: name of the class of diffusers
+    network_name: ClassVar[str]
     #: arguments of the diffusers class that give LDM's layout
     layout: ClassVar[dict[str, Any]]
     #: submodules that run in bfloat16
@@ -77,6 +78,16 @@ class PretrainedAutoencoder(nn.Module):
         for key, block in (('down_block_types', 'DownEncoderBlock2D'), ('up_block_types', 'UpDecoderBlock2D')):
             config[key] = given.get(key, (block, ) * levels)
         return config
+
+    @classmethod
+    def find_network_class(cls) -> type[nn.Module]:
+        """The class of diffusers. Looked up when it is needed: to import all its autoencoders takes seconds."""
+        import diffusers
+        return getattr(diffusers, cls.network_name)
+
+    @property
+    def network_class(self) -> type[nn.Module]:
+        return self.find_network_class()
 
     # ---- what it is -------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from diffusers import VQModel
 from torch import Tensor, nn
 
 from slimdiff.models.autoencoders.pretrained import PretrainedAutoencoder
@@ -24,7 +23,7 @@ class VQAutoencoder(PretrainedAutoencoder):
     Args: see :class:`~slimdiff.models.autoencoders.pretrained.PretrainedAutoencoder`.
     """
 
-    network_class = VQModel
+    network_name = 'VQModel'
     # ddconfig of LDM's vq-f4: ch 128, ch_mult 1,2,4, 2 residual blocks, no attention but the middle's; 55.3 M weights
     layout = dict(in_channels=3, out_channels=3, block_out_channels=(128, 256, 512), layers_per_block=2,
                   latent_channels=3, vq_embed_dim=3, num_vq_embeddings=8192, norm_num_groups=32, sample_size=256,

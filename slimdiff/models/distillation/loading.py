@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
@@ -20,8 +19,8 @@ from slimdiff.models.serving import serving_config
 from slimdiff.models.unets import UNet
 from slimdiff.registry import MODELS
 
-#: diffusers' classes that a teacher may be, by the name in config.json
-CLASSES = {'UNet': UNet, 'UNet2DModel': diffusers.UNet2DModel, 'UNet2DConditionModel': diffusers.UNet2DConditionModel}
+#: classes that a teacher may be, by the name in config.json; ours and diffusers'
+CLASSES = ('UNet', 'UNet2DModel', 'UNet2DConditionModel')
 
 
 @dataclasses.dataclass
@@ -67,6 +66,12 @@ def load_teacher(checkpoint: str | Mapping[str, Any], weights: str = 'ema',
     return _from_folder(path, scheduler)
 
 
+def network_class(name: str) -> type[nn.Module]:
+    """One of :data:`CLASSES`. diffusers' are imported when they are needed: it takes seconds."""
+    import diffusers
+    return UNet if name == 'UNet' else getattr(diffusers, name)
+
+
 def _download(name: str) -> Path:
     try:
         return download(name, ['*.json', 'unet/*.json', 'unet/*.safetensors', 'scheduler/*.json', '*.safetensors'])
@@ -94,7 +99,7 @@ def _from_folder(folder: Path, scheduler: Mapping[str, Any] | None) -> LoadedTea
         raise ValueError(f"The teacher in {unet} is a '{kind}'; a teacher can be one of {', '.join(CLASSES)}.")
     try:
         # Weights of another shape are not ignored: they are reported below, with those that are missing.
-        network, info = CLASSES[kind].from_pretrained(unet, output_loading_info=True, low_cpu_mem_usage=False,
+        network, info = network_class(kind).from_pretrained(unet, output_loading_info=True, low_cpu_mem_usage=False,
                                                       ignore_mismatched_sizes=True)
     except Exception as error:  # missing file, damaged file: diffusers and safetensors have many classes of them
         raise ValueError(f'The teacher in {unet} cannot be loaded: {error}') from error

@@ -11,6 +11,7 @@ Those module names are the distillation positions.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,13 +20,23 @@ import torch
 from diffusers import ConfigMixin, DDPMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.unets.unet_2d import UNet2DOutput
+from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from slimdiff.models.layers import Preconditioning, ResidualBlock
 from slimdiff.models.layers.residual import group_norm, silu, zero_init
 from slimdiff.models.unets.stages import DownStage, MidStage, Stage, UpStage
 from slimdiff.registry import MODELS, RESAMPLERS
+
+
+@dataclasses.dataclass
+class UNetOutput(BaseOutput):
+    """What diffusers' ``UNet2DOutput`` is; to import that one takes seconds where transformers is installed.
+
+    Args:
+        sample: (N, out_channels, H, W).
+    """
+    sample: Tensor
 
 
 def call(module: nn.Module, *args: Any) -> Tensor:
@@ -199,7 +210,7 @@ class UNet(ModelMixin, ConfigMixin):
                 timestep: Tensor | float | int,
                 class_labels: Tensor | None = None,
                 encoder_hidden_states: Tensor | None = None,
-                return_dict: bool = True) -> UNet2DOutput | tuple[Tensor]:
+                return_dict: bool = True) -> UNetOutput | tuple[Tensor]:
         """Predict noise, x0 or v, whichever the network was trained for.
 
         Args:
@@ -210,7 +221,7 @@ class UNet(ModelMixin, ConfigMixin):
             return_dict: False for a plain tuple.
 
         Returns:
-            ``UNet2DOutput`` with ``.sample`` of (N, out_channels, H, W).
+            ``UNetOutput`` with ``.sample`` of (N, out_channels, H, W).
 
         Raises:
             ValueError: an image size that the stages can't halve, a label out of range.
@@ -236,7 +247,7 @@ class UNet(ModelMixin, ConfigMixin):
         x = self.conv_out(silu(self.norm_out(x)))
         if self.precondition is not None:
             x = (c_skip * sample + c_out * x).to(sample.dtype)
-        return UNet2DOutput(sample=x) if return_dict else (x, )
+        return UNetOutput(sample=x) if return_dict else (x, )
 
 
 # diffusers writes a model's module path into model_index.json; `slimdiff` is the path that will not move.
