@@ -165,7 +165,7 @@ def report(entries: Sequence[Entry], args: argparse.Namespace, setting: str) -> 
         rows.append((e.name, human(cost.params), human(cost.published), human(cost.with_attention),
                      human(cost.activations), f'{(e.weight_bytes + e.rise_bytes) / 2**20:.4g} MiB',
                      f'{e.timing.throughput(args.batch_size):.4g}',
-                     *(f'{1000 * s:.4g}' for s in e.timing.latency().values())))
+                     *(milliseconds(s) for s in e.timing.latency().values())))
     lines = [setting, '', table(rows), '',
              'steps/s: denoising time steps (of one image) per second, batch / p50; latencies are of a batch. Peak '
              'memory: weights,', 'and what one step adds to them in PyTorch\'s allocator.']
@@ -180,6 +180,11 @@ def report(entries: Sequence[Entry], args: argparse.Namespace, setting: str) -> 
                          f'{efficiency["published"]:.2f}', f'{efficiency["with_attention"]:.2f}'))
         lines += ['', table(rows), '', 'efficiency: speed-up / MACs ratio.']
     return '\n'.join(lines)
+
+
+def milliseconds(seconds: float) -> str:
+    """Four digits: 0.1234, 12.34, 24,500."""
+    return f'{1000 * seconds:.4g}' if seconds < 1 else f'{1000 * seconds:,.0f}'
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -239,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     threads = f', {settings["threads"]} threads' if device.type == 'cpu' else ''
     print('\n' + report(entries, args, f'batch {args.batch_size}, {settings["dtype_means"]}'
                         + (f', compiled ({args.compile})' if args.compile else '')
-                        + f', {settings["hardware"]}{threads}; {done} rounds of {args.steps} steps'))
+                        + f', {settings["hardware"]}{threads}; rounds: {done}, steps in a round: {args.steps}'))
     if args.json:
         result = dict(**provenance('benchmark.py', sys.argv[1:] if argv is None else argv), settings=settings,
                       interrupted=interrupted, configs={e.name: e.to_dict(args.batch_size) for e in entries},

@@ -43,7 +43,8 @@ def test_two_configs_side_by_side(configs, tmp_path, capsys):
     assert main([configs['big'], configs['small'], '--rounds', '3', '--steps', '2', '--batch-size', '3', '--json',
                  str(out)]) == 0
     text = capsys.readouterr().out
-    assert 'batch 3, float32' in text and '3 rounds of 2 steps' in text and f'against {configs["big"]}' in text
+    assert 'batch 3, float32' in text and 'rounds: 3, steps in a round: 2' in text
+    assert f'against {configs["big"]}' in text
     data = json.loads(out.read_text())
     first, other = data['configs'][configs['big']], data['configs'][configs['small']]
     assert not data['interrupted'] and data['settings']['batch_size'] == 3 and data['settings']['compile'] is None
@@ -115,6 +116,11 @@ def test_compiled(configs, capsys):
     assert 'compiled (default)' in capsys.readouterr().out
 
 
+def test_milliseconds():
+    assert [benchmark.milliseconds(s) for s in (0.0001234, 0.0123456, 24.5, 1.0)] == [
+        '0.1234', '12.35', '24,500', '1,000']
+
+
 def test_options_and_meanings_agree():
     assert list(benchmark.DTYPES) == list(DTYPES)
 
@@ -136,6 +142,6 @@ def test_ctrl_c_prints_what_was_measured(configs, tmp_path, monkeypatch, capsys,
         assert 'Interrupted.' in err and 'steps/s' not in text and not out.exists()
         return
     # Turns: big small, small big, big small; the seventh is of the fourth round.
-    assert 'Interrupted after 3 of 50 rounds' in err and '3 rounds of 1 steps' in text and 'speed-up' in text
+    assert 'Interrupted after 3 of 50 rounds' in err and 'rounds: 3, steps' in text and 'speed-up' in text
     data = json.loads(out.read_text())
     assert data['interrupted'] and [e['num_steps'] for e in data['configs'].values()] == [3, 3]
