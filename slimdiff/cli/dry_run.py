@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any
@@ -107,8 +105,9 @@ def duration(seconds: float) -> str:
 def peak_memory() -> str:
     """Of this process, and of its GPU."""
     import torch
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)
-    text = f'{peak / 2**10:.2f} GiB of this process'
+
+    from slimdiff.engine.hooks.speed import peak_resident_memory
+    text = f'{peak_resident_memory() / 2**10:.2f} GiB of this process'
     if torch.cuda.is_available():
         text += f', {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB allocated on the GPU'
     return text

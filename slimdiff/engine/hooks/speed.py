@@ -14,6 +14,12 @@ from torch import Tensor
 from slimdiff.registry import HOOKS
 
 
+def peak_resident_memory() -> float:
+    """The largest that :func:`resident_memory` has been, in MiB."""
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)
+
+
 def resident_memory() -> float:
     """Resident memory of this process in MiB (its peak where /proc is missing)."""
     try:
@@ -22,9 +28,7 @@ def resident_memory() -> float:
         import resource
         return pages * resource.getpagesize() / 2**20
     except OSError:
-        import resource
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (2**20 if sys.platform == 'darwin' else 2**10)
+        return peak_resident_memory()
 
 
 def batch_length(batch: Any) -> int:
