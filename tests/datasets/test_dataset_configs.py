@@ -9,7 +9,7 @@ from mmengine.config import Config
 import slimdiff.datasets
 from slimdiff.configuration import check_config, load_config
 from slimdiff.datasets import RecordDataset, build_dataloader
-from slimdiff.datasets.missing import DOCS_PAGE, MissingDataError, optional_package
+from slimdiff.datasets.missing import DOCS_PAGE, MissingDataError
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / 'configs/_base_/datasets'
@@ -57,8 +57,3 @@ def test_every_data_set_of_files_has_a_section():
     classes = [value for value in vars(slimdiff.datasets).values()
                if isinstance(value, type) and issubclass(value, RecordDataset)]
     assert len(classes) == 8 and {cls.section for cls in classes} <= anchors()
-
-
-def test_a_missing_package_names_the_extra_that_brings_it():
-    with pytest.raises(ImportError, match=r"X needs the package 'no_such_package'.*pip install 'slimdiff\[text\]'"):
-        optional_package('no_such_package.part', 'text', 'X')

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from slimdiff.functional.prediction import check_prediction_type, convert_prediction
 from slimdiff.models.autoencoders.fit import check_latents
-from slimdiff.models.conditioners import TextConditioner
+from slimdiff.models.conditioners import build_conditioner
 from slimdiff.models.losses import signal_to_noise
 from slimdiff.models.unets.context import expected_context
 from slimdiff.registry import LOSSES, MODELS, plain
@@ -97,7 +97,7 @@ class DiffusionModel(BaseModel):
         self.autoencoder = MODELS.build(autoencoder).requires_grad_(False).eval()
         self.unet = MODELS.build(self._complete(plain(unet), sigma_data))
         self.sample_captions = list(sample_captions)
-        self.conditioner = None if conditioner is None else self._make_conditioner(conditioner)
+        self.conditioner = build_conditioner(conditioner, self.unet)
         self.alphas_cumprod = self.noise_scheduler.alphas_cumprod.double()
         self._step_seed: int | None = None
 
@@ -112,14 +112,6 @@ class DiffusionModel(BaseModel):
                 prediction_type=self.prediction_type,
                 sigma_data=sigma_data))
         return unet
-
-    def _make_conditioner(self, config: Mapping[str, Any]) -> TextConditioner:
-        conditioner, width = MODELS.build(config), expected_context(self.unet)
-        if conditioner.channels != width:
-            raise ValueError(f'conditioner: {type(conditioner).__name__} gives {conditioner.channels} channels, the '
-                             f'UNet attends to {width or "nothing"}. Set unet.context_channels='
-                             f'{conditioner.channels}, and cross_attention in its stages.')
-        return conditioner
 
     @staticmethod
     def serving_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from slimdiff.functional.precision import has_bf16_products
 from slimdiff.functional.prediction import convert_prediction
-from slimdiff.models.conditioners import TextConditioner
+from slimdiff.models.conditioners import build_conditioner
 from slimdiff.models.distillation.answers import AnswerStore
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, as_tensor, find_tap
 from slimdiff.models.unets.context import expected_context
-from slimdiff.registry import MODELS
 
 #: alphas_cumprod of two schedules may differ by rounding (float32 files), not by more.
 SCHEDULE_TOLERANCE = 1e-4
@@ -59,7 +58,7 @@ class Teacher:
         self.unet = loaded.unet.eval().requires_grad_(False)
         self.unet.to(memory_format=torch.channels_last)
         self.micro_batch, self.compile = micro_batch, compile
-        self.conditioner = None if conditioner is None else self._make_conditioner(conditioner)
+        self.conditioner = build_conditioner(conditioner, self.unet, f'conditioner of the teacher ({self.source})')
         self.wants_bf16, self.bf16 = bf16, False
         self._settle_precision()
         self.recorder: TapRecorder | None = None
@@ -67,13 +66,6 @@ class Teacher:
         self.cache, self._answers = cache, None
         if cache is not None:
             self._open_cache()
-
-    def _make_conditioner(self, config: Mapping[str, Any]) -> TextConditioner:
-        conditioner = MODELS.build(config)
-        if conditioner.channels != self.context_channels:
-            raise ValueError(f'teacher: its conditioner gives {conditioner.channels} channels, the network in '
-                             f'{self.source} reads {self.context_channels or "none"}.')
-        return conditioner
 
     # ---- what kind of network it is ---------------------------------------------------------------------------
 
