@@ -9,7 +9,8 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from slimdiff.models.algorithms.diffusion_model import DiffusionModel, NoisedBatch
+from slimdiff.models.algorithms.batches import NoisedBatch
+from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.distillation import OUTPUT, Bridge, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
 from slimdiff.models.unets.context import expected_context
