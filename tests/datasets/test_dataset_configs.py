@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
@@ -37,6 +38,21 @@ def test_the_config_has_the_loaders_of_photo_patches(name):
         head = (FOLDER / f'{name}.py').read_text().split('\n\n')[0]
         anchor, = re.findall(re.escape(DOCS_PAGE) + r'#([\w-]+)', head)
         assert anchor in anchors() and anchor == getattr(slimdiff.datasets, train.type).section
+
+
+@pytest.mark.parametrize('name', [name for name in NAMES if name.endswith('_256')])
+def test_the_papers_data_are_neither_augmented_nor_flipped(name):
+    """Supplement of Yang et al. 2023, section 4.2: "without any augmentations and flipping"."""
+    cfg = load_config(FOLDER / f'{name}.py')
+    assert cfg.train_dataloader.dataset.image_size == 256
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        assert 'pipeline' not in loader.dataset
+
+
+@pytest.mark.parametrize('gives, first', [('bytes', ['LoadImage']), ('path', ['LoadImage']), ('array', [])])
+def test_without_a_pipeline_images_are_neither_augmented_nor_flipped(gives, first):
+    steps = RecordDataset.default_pipeline(SimpleNamespace(image_size=256, gives=gives))
+    assert [step['type'] for step in steps] == [*first, 'ResizeShortSide', 'CenterCrop', 'PackImage']
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
