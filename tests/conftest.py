@@ -9,10 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+
+# `pytest -n 2`: each worker, and what it starts, has its share of the cores. PyTorch's threads spin while they wait, so
+# more of them than cores cost several times the work; the variable has to be there before PyTorch is.
+WORKERS = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
+THREADS = int(os.environ.get('OMP_NUM_THREADS') or max(min(2, os.cpu_count() or 1) // WORKERS, 1))
+if WORKERS > 1:
+    os.environ['OMP_NUM_THREADS'] = str(THREADS)
+
+import torch  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-THREADS = int(os.environ.get('OMP_NUM_THREADS') or min(2, os.cpu_count() or 1))
 
 
 def pytest_configure(config):
