@@ -7,10 +7,10 @@ WEIGHTS = (0, 0.01, 0.1, 0.5, 1.0)
 
 EXPERIMENT = Experiment(
     name='sd_weights',
-    title='Distillation weights (PhotoPatches 16x16, 1,000 iterations)',
+    title='Distillation weights (PhotoPatches 16x16, 500 iterations)',
     arms=[
         Arm(f's{spatial}-f{frequency}', 'configs/sd/photo_patches_16px.py',
-            {**shared.short_schedule(1000), **shared.losses(spatial, frequency)})
+            {**shared.short_schedule(500), **shared.few_images(500), **shared.losses(spatial, frequency)})
         for spatial in WEIGHTS for frequency in WEIGHTS
     ],
     columns=shared.COLUMNS,

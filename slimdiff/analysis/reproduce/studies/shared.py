@@ -22,6 +22,11 @@ def short_schedule(iterations: int) -> dict[str, Any]:
             'param_scheduler.1.begin': iterations // 4, 'param_scheduler.1.end': iterations}
 
 
+def few_images(count: int) -> dict[str, Any]:
+    """Options that evaluate on so many generated images, and the denoising error on twice as many real ones."""
+    return {'val_cfg.num_images': count, 'val_evaluator.3.num_images': 2 * count}
+
+
 def losses(spatial: float, frequency: float, **options: object) -> dict[str, object]:
     """Options for the spatial and the spectral loss of configs/sd/photo_patches_16px.py: weights and other keys.
 
