@@ -254,8 +254,9 @@ class UNet(ModelMixin, ConfigMixin):
                 features: Tensor) -> UNetOutput:
         """Run the first stage alone, around deep features of :meth:`with_features`.
 
-        With those of the same input this is :meth:`forward`; with an earlier step's an approximation. Forward hooks on
-        ``down1`` do not fire: its output, which the down-sampler makes, is not computed.
+        With those of the same input this is :meth:`forward`; with an earlier step's an approximation, which sees
+        ``sample`` through the skips of the first stage. Forward hooks on ``down1`` do not fire: its output, which the
+        down-sampler makes, is not computed.
         """
         x, embedding, context, scales, run = self._enter(sample, timestep, class_labels, encoder_hidden_states)
         skips: list[Tensor] = []
