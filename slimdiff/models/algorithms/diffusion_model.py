@@ -376,11 +376,11 @@ class DiffusionModel(BaseModel):
         """
         predict, noise, generators = self.sampling_inputs(indices, seed, labels, context, caption, guidance_scale)
         sampler = self.sampler if scheduler is None else build_scheduler(scheduler, base=self.noise_scheduler)
+        num_steps = self.num_steps if num_steps is None else num_steps
         training, _ = self.training, self.eval()
         try:
             with torch.inference_mode():
-                images = self.decode(denoise(predict, sampler, noise, self.num_steps if num_steps is None else num_steps,
-                                             generators, on_step=on_step))
+                images = self.decode(denoise(predict, sampler, noise, num_steps, generators, on_step=on_step))
         finally:
             self.train(training)
         return images.clone()  # an ordinary tensor: inference tensors can't enter autograd
