@@ -257,24 +257,26 @@ class StepAllocation:
              shallow_of: Mapping[float, float] | None = None) -> float:
         """MACs for one image through all sampling steps, guidance not counted.
 
+        Where there is nothing to reuse (at the first step, and where the timestep does not fall), what counts is the
+        next noisier segment's width, which runs there.
+
         Args:
             timesteps: in the sampler's order, the noisiest first.
             macs_of: width -> MACs of one network call.
             shallow_of: width -> MACs of the shallow part, which ``Reuse('features')`` runs at the width last run.
 
         Raises:
-            ValueError: a width without a cost, or a first step with nothing to reuse.
+            ValueError: a width without a cost.
         """
-        total, last = 0.0, None
+        total, last, before = 0.0, None, math.inf
         for t, action in zip(timesteps, self.actions(timesteps)):
+            if isinstance(action, Reuse) and (last is None or t >= before):
+                action = next(s.action for s in self.segments if t < s.stop and isinstance(s.action, Run))
+            before = t
             if isinstance(action, Run):
                 last = action.width
                 total += _cost(macs_of, last, 'macs_of')
-                continue
-            if last is None:
-                raise ValueError(f'The first sampling step is at timestep {t}, where the allocation says '
-                                 f"'{action}': there is nothing to reuse yet. Let it begin with a width.")
-            if action.what == 'features':
+            elif action.what == 'features':
                 total += _cost({} if shallow_of is None else shallow_of, last, 'shallow_of')
         return total
 
