@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimdiff.models.layers.channels import Axes
-from slimdiff.models.slimmable.axes import check_shapes, unet_axes
+from slimdiff.models.layers.channels import Axes, Channels
+from slimdiff.models.slimmable.axes import check_shapes, feature_maps, unet_axes
 from slimdiff.models.slimmable.config import check_widths, slim_config
 from slimdiff.models.slimmable.slicing import Slicer
 from slimdiff.models.unets import UNet
+from slimdiff.models.unets.stages import Stage
 from slimdiff.registry import MODELS
 
 
@@ -102,6 +103,13 @@ class SlimmableUNet(UNet):
         if '_axes' not in self.__dict__:
             self.__dict__['_axes'] = unet_axes(self, self.widths)
         return self.__dict__['_axes']
+
+    def stage_channels(self) -> dict[str, Channels]:
+        """The channels of what each stage gives (the taps ``down1``, ``mid``, ``up1``, ...), by its name."""
+        stages = [Stage.parse(f'down{i}', stage) for i, stage in enumerate(self.config.stages, 1)]
+        *maps, middle = feature_maps(self, stages)
+        names = range(1, len(maps) + 1)
+        return ({f'down{i}': maps[i - 1] for i in names} | {'mid': middle} | {f'up{i}': maps[i - 1] for i in names})
 
     def _view(self, width: float) -> View:
         views = self.__dict__.setdefault('_views', {})
