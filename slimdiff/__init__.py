@@ -3,7 +3,7 @@
 from slimdiff.export import diffusers_hook
 from slimdiff.version import __version__
 
-__all__ = ['SlimDiffusionPipeline', 'SlimmableUNet', 'UNet', '__version__']
+__all__ = ['SlimDiffusionPipeline', 'SlimmableUNet', 'StepAwareUNet', 'UNet', '__version__']
 
 diffusers_hook.register()
 
@@ -17,6 +17,9 @@ def __getattr__(name: str):
     if name == 'SlimmableUNet':
         from slimdiff.models.slimmable.unet import SlimmableUNet
         return SlimmableUNet
+    if name == 'StepAwareUNet':
+        from slimdiff.models.unets.step_aware import StepAwareUNet
+        return StepAwareUNet
     if name == 'SlimDiffusionPipeline':
         from slimdiff.export.pipeline import SlimDiffusionPipeline
         return SlimDiffusionPipeline
