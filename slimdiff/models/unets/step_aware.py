@@ -149,7 +149,7 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
                 output, features = self._call(width, 'with_features')(sample, times, **conditions)
                 prediction = output.sample
             else:
-                prediction = self._network(width)(sample, times, **conditions).sample
+                prediction = self.network(width)(sample, times, **conditions).sample
         elif action.what == 'features':
             width, features = last.width, last.features
             prediction = self._call(width, 'shallow')(sample, times, conditions.get('class_labels'),
@@ -167,12 +167,12 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
         widths = [self.run_at(t).width for t in times.tolist()]
         times = times.to(sample.device)
         if len(set(widths)) == 1:
-            return self._network(widths[0])(sample, times.contiguous(), **conditions).sample
+            return self.network(widths[0])(sample, times.contiguous(), **conditions).sample
         order, predictions = [], []
         for width in sorted(set(widths)):
             rows = [i for i, other in enumerate(widths) if other == width]
             parts = {name: value[rows] for name, value in conditions.items()}
-            predictions.append(self._network(width)(sample[rows], times[rows], **parts).sample)
+            predictions.append(self.network(width)(sample[rows], times[rows], **parts).sample)
             order += rows
         return torch.cat(predictions)[torch.tensor(order).argsort().to(sample.device)]
 
@@ -188,20 +188,21 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
 
     # ---- the networks -----------------------------------------------------------------------------------------
 
-    def _network(self, width: float) -> nn.Module:
+    def network(self, width: float) -> nn.Module:
+        """The dense network of ``width``."""
         return self.networks[key_of(width)]
 
     def _call(self, width: float, method: str) -> Any:
-        return self._compiled.get((width, method)) or getattr(self._network(width), method)
+        return self._compiled.get((width, method)) or getattr(self.network(width), method)
 
     @property
     def precondition(self) -> nn.Module | None:
         """Of the networks; pipelines ask for it to know which precision they want their input in."""
-        return getattr(self._network(max(self.allocation.widths)), 'precondition', None)
+        return getattr(self.network(max(self.allocation.widths)), 'precondition', None)
 
     def memory(self) -> Memory:
         """What the networks take, and what the full one does (that of the supernet they come from, if any)."""
-        return Memory({width: size_of(self._network(width)) for width in self.allocation.widths}, self._full_bytes)
+        return Memory({width: size_of(self.network(width)) for width in self.allocation.widths}, self._full_bytes)
 
     def compile(self, **kwargs: Any) -> None:
         """``torch.compile`` each network, with these arguments: a program for each width, and for its shallow part.
@@ -210,9 +211,9 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
         batch size makes new ones.
         """
         for width in self.allocation.widths:
-            self._network(width).compile(**kwargs)
+            self.network(width).compile(**kwargs)
             for method in ('with_features', 'shallow') if self._keeps_features else ():
-                self._compiled[width, method] = torch.compile(getattr(self._network(width), method), **kwargs)
+                self._compiled[width, method] = torch.compile(getattr(self.network(width), method), **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), '_last': None, '_compiled': {}}  # a copy begins anew
@@ -232,7 +233,7 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
         if self.config._supernet is None:
             super().save_pretrained(save_directory, **arguments)
             return
-        self._network(1.0).save_pretrained(save_directory, **arguments)
+        self.network(1.0).save_pretrained(save_directory, **arguments)
         if is_main_process:
             self.save_config(save_directory)
 
