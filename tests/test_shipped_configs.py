@@ -1,5 +1,6 @@
 """Every shipped config: its names resolve, its parts build, it trains a step, and it survives dump and reload."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from mmengine.config import Config
 
 from slimdiff.checkpoint import find_path
 from slimdiff.configuration import check_config, load_config
+from slimdiff.configuration.errors import config_files
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import DATASETS, METRICS, MODELS
 
@@ -23,6 +25,21 @@ def test_there_are_configs():
     assert tables <= set(FULL_SIZE)
     assert {f'configs/ldm/{name}.py' for name in ('ffhq', 'celebahq', 'lsun_bedroom', 'lsun_church', 'imagenet',
                                                   'txt2img')} <= set(FULL_SIZE)
+
+
+def test_a_base_file_has_at_most_one_level_beneath_it():
+    for path in (ROOT / 'configs/_base_').rglob('*.py'):
+        for below in config_files(path)[1:]:
+            assert config_files(below) == [below], f'{path} -> {below} -> {config_files(below)[1:]}'
+
+
+def test_a_full_size_network_is_written_once():
+    """A list of stages stands in one config or, where several have it, in a file of _base_."""
+    found = {}
+    for path in [*FULL_SIZE, *(ROOT / 'configs/_base_/models').glob('*.py')]:
+        for stages in re.findall(r'stages=\[.*?\]', (ROOT / path).read_text(), re.S):
+            found.setdefault(re.sub(r'#.*|\s', '', stages), []).append(str(path))
+    assert len(found) >= 12 and {len(paths) for paths in found.values()} == {1}, found
 
 
 def shrink(model):

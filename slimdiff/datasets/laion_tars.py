@@ -73,7 +73,7 @@ class LaionTars(RecordDataset):
         image_size, pipeline, on_error, seed: as of :class:`~slimdiff.datasets.image_folder.ImageFolder`.
 
     Raises:
-        ImportError: the package webdataset is missing.
+        MissingPackageError: the package webdataset is missing.
         ValueError: missing or damaged tars, no sample in them, images without a caption.
     """
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from slimdiff.datasets.index_cache import cached_index, stamp_of
-from slimdiff.datasets.missing import missing_data, optional_package
+from slimdiff.datasets.missing import missing_data
 from slimdiff.datasets.records import RecordDataset
+from slimdiff.optional import optional_package
 from slimdiff.registry import DATASETS
 
 #: Databases that this process has open. lmdb forbids to open one twice in a process, which two data sets would do.
@@ -90,7 +91,7 @@ class LSUN(RecordDataset):
         image_size, pipeline, on_error, seed: as of :class:`~slimdiff.datasets.image_folder.ImageFolder`.
 
     Raises:
-        ImportError: the package lmdb is missing.
+        MissingPackageError: the package lmdb is missing.
         ValueError: no database there, a damaged or an empty one.
     """
 

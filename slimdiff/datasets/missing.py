@@ -1,10 +1,8 @@
-"""What is said when data, or a package that reads them, are not there: one line, and where to get them."""
+"""What is said when data are not there: one line, and where to get them."""
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from types import ModuleType
 
 DOCS_PAGE = 'docs/en/user_guides/datasets.md'
 
@@ -26,16 +24,3 @@ def missing_data(path: str | Path, what: str, section: str, argument: str = 'dat
     looked = '' if path.is_absolute() else f' (looked at {path.absolute()})'
     return MissingDataError(f"{argument}: there is no {what} '{path}'{looked}. How to get the data: "
                             f'{DOCS_PAGE}#{section}')
-
-
-def optional_package(name: str, extra: str, user: str) -> ModuleType:
-    """Import a package that only some installations have.
-
-    Raises:
-        ImportError: it is not installed; says which extra of slimdiff brings it.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"{user} needs the package '{name.partition('.')[0]}', which cannot be imported ({error}). "
-                          f"Run: pip install 'slimdiff[{extra}]'") from error

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from slimdiff.datasets.missing import optional_package
+from slimdiff.optional import optional_package
 
 #: A sample: where its image and its caption lie in the tar. A caption of size 0 is none.
 SAMPLE = np.dtype([('image_offset', '<u8'), ('image_size', '<u4'), ('caption_offset', '<u8'), ('caption_size', '<u4')])

@@ -9,7 +9,6 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.models.unets.context import expected_context
+from slimdiff.optional import require_packages
 
 Run = Callable[[dict[str, Tensor]], Tensor]
 
@@ -91,11 +91,8 @@ def open_torch(path: Path) -> Run:
 
 
 def require_onnx() -> None:
-    """Raise ImportError unless the libraries of the extra ``onnx`` are there."""
-    missing = [name for name in ONNX_LIBRARIES if find_spec(name) is None]
-    if missing:
-        raise ImportError(f'ONNX needs {", ".join(missing)}, which {"is" if len(missing) == 1 else "are"} not '
-                          "installed: pip install 'slimdiff[onnx]'")
+    """Raise MissingPackageError unless the libraries of the extra ``onnx`` are there."""
+    require_packages(ONNX_LIBRARIES, 'onnx', 'ONNX')
 
 
 def convert_onnx(program: torch.export.ExportedProgram, info: Mapping[str, Any], opset: int | None = None) -> Any:
@@ -106,7 +103,7 @@ def convert_onnx(program: torch.export.ExportedProgram, info: Mapping[str, Any],
         opset: of ONNX's operators; the one that PyTorch's exporter recommends by default.
 
     Raises:
-        ImportError: see :func:`require_onnx`.
+        MissingPackageError: see :func:`require_onnx`.
         ValueError: an opset that the exporter doesn't know.
     """
     require_onnx()

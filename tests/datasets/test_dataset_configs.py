@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
@@ -9,7 +10,7 @@ from mmengine.config import Config
 import slimdiff.datasets
 from slimdiff.configuration import check_config, load_config
 from slimdiff.datasets import RecordDataset, build_dataloader
-from slimdiff.datasets.missing import DOCS_PAGE, MissingDataError, optional_package
+from slimdiff.datasets.missing import DOCS_PAGE, MissingDataError
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / 'configs/_base_/datasets'
@@ -39,6 +40,21 @@ def test_the_config_has_the_loaders_of_photo_patches(name):
         assert anchor in anchors() and anchor == getattr(slimdiff.datasets, train.type).section
 
 
+@pytest.mark.parametrize('name', [name for name in NAMES if name.endswith('_256')])
+def test_the_papers_data_are_neither_augmented_nor_flipped(name):
+    """Supplement of Yang et al. 2023, section 4.2: "without any augmentations and flipping"."""
+    cfg = load_config(FOLDER / f'{name}.py')
+    assert cfg.train_dataloader.dataset.image_size == 256
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        assert 'pipeline' not in loader.dataset
+
+
+@pytest.mark.parametrize('gives, first', [('bytes', ['LoadImage']), ('path', ['LoadImage']), ('array', [])])
+def test_without_a_pipeline_images_are_neither_augmented_nor_flipped(gives, first):
+    steps = RecordDataset.default_pipeline(SimpleNamespace(image_size=256, gives=gives))
+    assert [step['type'] for step in steps] == [*first, 'ResizeShortSide', 'CenterCrop', 'PackImage']
+
+
 @pytest.mark.parametrize('split', ['train', 'val'])
 @pytest.mark.parametrize('name', NAMES)
 def test_missing_data_are_one_line_with_path_and_docs_page(name, split, tmp_path, monkeypatch):
@@ -57,8 +73,3 @@ def test_every_data_set_of_files_has_a_section():
     classes = [value for value in vars(slimdiff.datasets).values()
                if isinstance(value, type) and issubclass(value, RecordDataset)]
     assert len(classes) == 8 and {cls.section for cls in classes} <= anchors()
-
-
-def test_a_missing_package_names_the_extra_that_brings_it():
-    with pytest.raises(ImportError, match=r"X needs the package 'no_such_package'.*pip install 'slimdiff\[text\]'"):
-        optional_package('no_such_package.part', 'text', 'X')

@@ -1,4 +1,6 @@
 # How images are loaded; a data set's config adds `dataset`s and the batch.
+# The data sets prepare images as VQGAN does (short side to 256, centre crop, [-1, 1]), and these configs add neither
+# augmentation nor flips: Yang et al. 2023, supplement, section 4.2. Students and teachers share the data.
 
 train_dataloader = dict(
     # Decoding and resizing take milliseconds an image: let processes do it while the network computes.

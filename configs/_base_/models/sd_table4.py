@@ -1,7 +1,9 @@
 # Table 4 of the supplement, literally: the students of FFHQ, CelebA-HQ and LSUN-Bedroom.
-_base_ = './sd_vq_f4.py'
+_base_ = ['./latents_vq_f4.py', './sd_losses.py']
 
 model = dict(
+    type='Distiller',
+    losses=_base_.pop('sd_losses'),
     unet=dict(
         stages=[
             dict(channels=64, blocks=3),

@@ -16,7 +16,7 @@ IRRELEVANT = (
     'visualizer*', 'vis_backends*', 'env_cfg*', 'default_scope', 'runner_type', 'randomness.seed', 'test_*',
     '*dataloader.num_workers', '*dataloader.persistent_workers', '*dataloader.pin_memory',
     '*dataloader.prefetch_factor', 'train_cfg.sync_interval', '*_cfg.progress',
-    'model.teacher.cache', 'model.teacher.compile', 'model.teacher.micro_batch')
+    'model.teacher.cache', 'model.teacher.compile', 'model.teacher.micro_batch', 'model.teacher.overlap')
 
 
 def relevant(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a Runner trains."""
 
-from slimdiff.models.algorithms.diffusion_model import DiffusionModel, NoisedBatch
+from slimdiff.models.algorithms.batches import NoisedBatch
+from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.algorithms.distiller import Distiller
 from slimdiff.models.algorithms.slimmable import SlimmableDiffusion, SlimmableDistiller
 

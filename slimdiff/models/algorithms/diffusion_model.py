@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank, get_world_size
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from slimdiff.functional.prediction import check_prediction_type, convert_prediction
-from slimdiff.models.autoencoders.fit import check_latents
-from slimdiff.models.conditioners import TextConditioner
+from slimdiff.models.algorithms import batches
+from slimdiff.models.algorithms.batches import NoisedBatch
+from slimdiff.models.algorithms.draws import draw_posterior, draw_step
+from slimdiff.models.conditioners import build_conditioner
+from slimdiff.models.layers import preconditioning_config
 from slimdiff.models.losses import signal_to_noise
-from slimdiff.models.unets.context import expected_context
 from slimdiff.registry import LOSSES, MODELS, plain
 from slimdiff.sampling import build_scheduler, denoise, guided, image_generators, initial_noise
 from slimdiff.sampling.denoise import Predict
-
-SCHEDULE_KEYS = ('num_train_timesteps', 'beta_schedule', 'beta_start', 'beta_end', 'trained_betas',
-                 'rescale_betas_zero_snr')
-
-
-@dataclasses.dataclass
-class NoisedBatch:
-    """What the network sees in an iteration, and what it was made of."""
-    x0: Tensor
-    noise: Tensor
-    t: Tensor
-    x_t: Tensor
-    labels: Tensor | None = None
-    context: Tensor | None = None
-    caption: list[str] | None = None
 
 
 @MODELS.register_module()
@@ -96,31 +81,15 @@ class DiffusionModel(BaseModel):
         self.class_dropout = class_dropout
         self.loss_weight = LOSSES.build(loss_weight)
         self.autoencoder = MODELS.build(autoencoder).requires_grad_(False).eval()
-        self.unet = MODELS.build(self._complete(plain(unet), sigma_data))
+        # What the algorithm knows need not be said of the UNet too.
+        known = {} if num_classes is None else {'num_classes': num_classes}
+        if sigma_data is not None:
+            known['preconditioning'] = preconditioning_config(self.noise_scheduler.config, sigma_data)
+        self.unet = MODELS.build(known | plain(unet))
         self.sample_captions = list(sample_captions)
-        self.conditioner = None if conditioner is None else self._make_conditioner(conditioner)
+        self.conditioner = build_conditioner(conditioner, self.unet)
         self.alphas_cumprod = self.noise_scheduler.alphas_cumprod.double()
         self._step_seed: int | None = None
-
-    def _complete(self, unet: dict[str, Any], sigma_data: float | None) -> dict[str, Any]:
-        """Tell the UNet what the algorithm knows: the classes, and the schedule for its preconditioning."""
-        if self.num_classes is not None:
-            unet.setdefault('num_classes', self.num_classes)
-        if sigma_data is not None:
-            config = self.noise_scheduler.config
-            unet.setdefault('preconditioning', dict(
-                schedule={k: config[k] for k in SCHEDULE_KEYS if config.get(k) is not None},
-                prediction_type=self.prediction_type,
-                sigma_data=sigma_data))
-        return unet
-
-    def _make_conditioner(self, config: Mapping[str, Any]) -> TextConditioner:
-        conditioner, width = MODELS.build(config), expected_context(self.unet)
-        if conditioner.channels != width:
-            raise ValueError(f'conditioner: {type(conditioner).__name__} gives {conditioner.channels} channels, the '
-                             f'UNet attends to {width or "nothing"}. Set unet.context_channels='
-                             f'{conditioner.channels}, and cross_attention in its stages.')
-        return conditioner
 
     @staticmethod
     def serving_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,53 +120,28 @@ class DiffusionModel(BaseModel):
         """The modules that the optimizer trains and that an EMA covers."""
         return {'unet': self.unet}
 
+    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1] to (scaled) latents, without gradient."""
-        with torch.no_grad():
-            noise = self._posterior_noise(images)
-            return self.autoencoder.encode(images) if noise is None else self.autoencoder.encode(images, noise)
+        noise = draw_posterior(self.autoencoder, images, self._step_seed) if self.training else None
+        return self.autoencoder.encode(images) if noise is None else self.autoencoder.encode(images, noise)
 
-    def _posterior_noise(self, images: Tensor) -> Tensor | None:
-        """What a first stage draws its latents with, in training; seeded and shared among the ranks as in :meth:`draw`.
-        None for one that draws none, and in evaluation."""
-        if not self.training or getattr(self.autoencoder, 'posterior', 'mode') != 'sample':
-            return None
-        batch, factor = len(images), self.autoencoder.downsampling
-        shape = (self.autoencoder.latent_channels, images.shape[-2] // factor, images.shape[-1] // factor)
-        world, rank, generator = get_world_size(), get_rank(), None
-        if self._step_seed is not None:  # beyond the 32 bits of step seeds: no other step draws the same
-            generator = torch.Generator(images.device).manual_seed(self._step_seed + 2**32)
-        noise = torch.randn(world * batch, *shape, generator=generator, device=images.device)
-        return noise[rank * batch:(rank + 1) * batch]
-
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents to images in [-1, 1]."""
-        with torch.no_grad():
-            return self.autoencoder.decode(latents).clamp(-1, 1)
+        """Latents to images in [-1, 1], without gradient."""
+        return self.autoencoder.decode(latents).clamp(-1, 1)
 
     # ---- training ---------------------------------------------------------------------------------------------
 
     def seed_step(self, seed: int) -> None:
-        """Make the draws of the next :meth:`forward` a function of ``seed``: the train loop calls it every iteration.
-
-        Every rank gives the same seed: each draws for the whole batch and takes its part, so that two ranks with B
-        samples train exactly as one with 2B, and a resumed run needs no generator state.
-        """
+        """Make the draws of the next :meth:`forward` a function of ``seed``, the same on every rank
+        (:mod:`slimdiff.models.algorithms.draws`): the train loop calls it every iteration."""
         self._step_seed = seed
 
     def draw(self, batch: int, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Draw timesteps (N,), noise (N, *shape) and the condition-dropout mask (N,) of this rank's batch."""
-        world, rank, device = get_world_size(), get_rank(), self.device
-        generator = None
-        if self._step_seed is not None:
-            generator = torch.Generator(device).manual_seed(self._step_seed)
-            self._step_seed = None
-        total = world * batch
-        t = torch.randint(self.num_train_timesteps, (total, ), generator=generator, device=device)
-        drop = torch.rand(total, generator=generator, device=device) < self.class_dropout
-        noise = torch.randn(total, *shape, generator=generator, device=device)
-        part = slice(rank * batch, (rank + 1) * batch)
-        return t[part], noise[part], drop[part]
+        seed, self._step_seed = self._step_seed, None
+        return draw_step(batch, shape, self.num_train_timesteps, self.class_dropout, seed, self.device)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = sqrt(a) x0 + sqrt(1-a) noise (Ho et al. 2020, Eq. 4)."""
@@ -232,36 +176,14 @@ class DiffusionModel(BaseModel):
         """The predicted noise (N, C, H, W), whatever the prediction type; t is (N,)."""
         return self.to_epsilon(self.predict(x_t, t, labels), x_t, t)
 
-    def check_labels(self, labels: Tensor | None, null: bool = False) -> None:
-        """Raise ValueError for labels that this model has no class for, or that are missing.
-
-        ``null`` also allows the null class, the label ``num_classes``.
-        """
-        if self.num_classes is None:
-            return
-        if labels is None:
-            raise ValueError(f'This model has num_classes={self.num_classes}, but the batch has no labels: use a '
-                             'dataset with labels, or num_classes=None.')
-        # On a GPU the comparison would wait for the device at every iteration; the embedding asserts there.
-        if labels.device.type == 'cpu':
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= self.num_classes + null:
-                raise ValueError(f'Labels must lie in 0..{self.num_classes - 1} (num_classes={self.num_classes}), '
-                                 f'got {low}..{high}.')
-
     def noised_batch(self, inputs: Tensor | None = None, labels: Tensor | None = None, context: Tensor | None = None,
                      caption: Sequence[str] | None = None, latents: Tensor | None = None) -> NoisedBatch:
         """Check a batch, encode it (or scale its raw latents), and draw what :meth:`draw` draws."""
-        self.check_labels(labels)
+        batches.check_labels(labels, self.num_classes)
         x0 = self.clean_input(inputs, latents)
         t, noise, drop = self.draw(x0.shape[0], x0.shape[1:])
-        if caption is not None:
-            caption = ['' if dropped else text for text, dropped in zip(caption, drop.tolist(), strict=True)]
+        labels, caption = batches.drop_conditions(drop, labels, caption, self.num_classes)
         context = self.context_of(caption, context)
-        if self.num_classes is None:
-            labels = None
-        else:
-            labels = torch.where(drop, self.num_classes, labels)
         return NoisedBatch(x0, noise, t, self.add_noise(x0, noise, t), labels, context, caption)
 
     def context_of(self, caption: Sequence[str] | None, context: Tensor | None) -> Tensor | None:
@@ -272,7 +194,7 @@ class DiffusionModel(BaseModel):
                                  "captions, or give 'context'.")
             if context is None:
                 context = self.conditioner(caption, self.device)
-        self.check_context(context)
+        batches.check_context(context, self.unet)
         return context
 
     def clean_input(self, inputs: Tensor | None, latents: Tensor | None) -> Tensor:
@@ -281,44 +203,15 @@ class DiffusionModel(BaseModel):
         Raises:
             ValueError: both or neither, or latents that the network has another shape for.
         """
-        if (inputs is None) == (latents is None):
-            raise ValueError("A batch has either 'inputs' (images) or 'latents' (encoded ones); this one has "
-                             f"{'neither' if inputs is None else 'both'}.")
+        batches.check_images(inputs, latents)
         if latents is None:
             return self.encode(inputs)
-        self.check_latent_shape(latents.shape[1:])
+        batches.check_latent_shape(latents.shape[1:], self.unet, self.autoencoder)
         return self.autoencoder.scale(latents)
 
-    def check_latent_shape(self, shape: Sequence[int]) -> None:
-        """Raise ValueError unless latents (C, h, w) are what the network takes."""
-        size, channels = self.unet.config.sample_size, self.unet.config.in_channels
-        if tuple(shape) != (channels, size, size):
-            raise ValueError(f'latents: the data has {" x ".join(map(str, shape))} (channels, height, width), but the '
-                             f'UNet takes {channels} x {size} x {size} (model.unet.in_channels, sample_size). Encode '
-                             f'the images at {size * self.autoencoder.downsampling} pixels with the config\'s '
-                             'autoencoder, or set the UNet to the data.')
-
     def check_data(self, metainfo: Mapping[str, Any], decodes: bool = False) -> None:
-        """Raise ValueError unless this model can be trained on a data set: the Runner asks before it begins.
-
-        Args:
-            metainfo: the data set's; ``metainfo['latents']`` describes encoded latents.
-            decodes: the run will also generate images, for which the first stage has to be there.
-        """
-        latents = metainfo.get('latents')
-        if latents is not None:
-            check_latents(self.autoencoder, latents)
-            self.check_latent_shape(latents['shape'])
-        if (latents is None or decodes) and hasattr(self.autoencoder, 'require'):
-            self.autoencoder.require()
-
-    def check_context(self, context: Tensor | None) -> None:
-        """Raise ValueError unless context comes exactly where the network has cross-attention, and fits."""
-        channels = expected_context(self.unet)
-        if (context is None) != (channels is None) or (context is not None and context.shape[-1] != channels):
-            given = 'none' if context is None else f'{tuple(context.shape)}'
-            raise ValueError(f"context: the UNet has context_channels={channels}, the batch's context is {given}; a "
-                             "batch of a network with cross-attention needs 'context' (N, S, context_channels).")
+        """Raise ValueError unless this model can be trained on a data set: the Runner asks before it begins."""
+        batches.check_data(metainfo, self.unet, self.autoencoder, decodes)
 
     def forward(self, inputs: Tensor | None = None, labels: Tensor | None = None, context: Tensor | None = None,
                 caption: Sequence[str] | None = None, mode: str = 'loss',
@@ -397,18 +290,18 @@ class DiffusionModel(BaseModel):
         Arguments as for :meth:`sample`.
         """
         generators = image_generators(seed, indices)
-        if self.num_classes is not None:
+        if self.num_classes is None:
+            labels = None
+        else:
             if labels is None:
                 labels = torch.tensor([int(i) % self.num_classes for i in indices])
             labels = torch.as_tensor(labels).to(self.device)
-            self.check_labels(labels, null=True)
+            batches.check_labels(labels, self.num_classes, null=True)
         if self.conditioner is not None and caption is None and context is None:
             caption = [self.sample_captions[int(i) % len(self.sample_captions)] for i in indices]
         given, context = context, self.context_of(caption, context)
         size = self.unet.config.sample_size
         noise = initial_noise((self.unet.config.in_channels, size, size), generators, self.device)
-        if self.num_classes is None:
-            labels = None
 
         # A context that was given is nobody's to drop: both halves of a guided batch keep it.
         null_context = self.context_of([''] * len(indices), None) if caption is not None and given is None else context

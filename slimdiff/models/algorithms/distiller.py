@@ -9,7 +9,8 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from slimdiff.models.algorithms.diffusion_model import DiffusionModel, NoisedBatch
+from slimdiff.models.algorithms.batches import NoisedBatch
+from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.distillation import OUTPUT, Bridge, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
 from slimdiff.models.unets.context import expected_context
@@ -88,7 +89,7 @@ class Distiller(DiffusionModel):
         contexts = [None if width is None else torch.zeros(1, 1, width) for width in widths]
         batch = NoisedBatch(x, x, t, x, labels, contexts[0])
         training, _ = self.unet.training, self.unet.eval()
-        student, teacher = self._student(batch), self._teacher(batch, contexts[1])
+        student, teacher = self._student(batch), self._ask_teacher(batch, contexts[1])()
         self.unet.train(training)
         self.bridges: dict[tuple[str, str], Bridge] = {}
         for pair in pairs:
@@ -105,12 +106,17 @@ class Distiller(DiffusionModel):
         features = self.recorder.take()
         return {OUTPUT: prediction} | {tap: features[path] for tap, path in self.student_paths.items()}
 
-    def _teacher(self, batch: NoisedBatch, context: Tensor | None) -> dict[str, Tensor]:
-        """Prediction, in the student's prediction type, and features of the teacher by tap."""
-        prediction, features = self.teacher(batch.x_t, batch.t, batch.labels, context)
-        self._check_teacher(prediction, batch.t)
-        a, b = self._coefficients(batch.t, prediction)
-        return {OUTPUT: self.teacher.convert(prediction, batch.x_t, a, b, self.prediction_type)} | features
+    def _ask_teacher(self, batch: NoisedBatch, context: Tensor | None) -> Callable[[], dict[str, Tensor]]:
+        """What gives prediction, in the student's prediction type, and features of the teacher by tap."""
+        asked = self.teacher.ask(batch.x_t, batch.t, batch.labels, context)
+
+        def answer() -> dict[str, Tensor]:
+            prediction, features = asked()
+            self._check_teacher(prediction, batch.t)
+            a, b = self._coefficients(batch.t, prediction)
+            return {OUTPUT: self.teacher.convert(prediction, batch.x_t, a, b, self.prediction_type)} | features
+
+        return answer
 
     def _check_teacher(self, prediction: Tensor, t: Tensor) -> None:
         """Raise ValueError for a prediction of the teacher with NaN or infinity in it."""
@@ -152,16 +158,17 @@ class Distiller(DiffusionModel):
         not train as one with all of them.
         """
         active = [loss for loss in self.distillation_losses if loss.weight > 0]
-        # Before the student's: what its forward needs is free again when the student's activations are kept.
-        teacher = self._teacher(batch, self.teacher.context_for(batch.caption, batch.context)) if active else {}
-        student = self._student(batch)
+        # Before the student's: what its forward needs is free again when the student's activations are kept; or both
+        # run at once (Teacher's `overlap`), and nothing here may wait for the device until the student's is under way.
+        answer = self._ask_teacher(batch, self.teacher.context_for(batch.caption, batch.context)) if active else dict
+        student, teacher = self._student(batch), answer()
         target = self.target(batch.x0, batch.noise, batch.t)
         terms = {'denoising': self.denoising_loss(student[OUTPUT], target, batch.t)}
         # What several losses need is made once: maps of one shape in float32, and the input at their sizes.
         bridged = {pair: [x.float() for x in self.bridges[pair](student[pair[0]], teacher[pair[1]])]
                    for pair in dict.fromkeys(pair for loss in active for pair in loss.taps.items())}
         inputs = {size: resize(batch.x0.float(), size) for size in {maps[1].shape[-2:] for maps in bridged.values()}}
-        del student, teacher
+        del student, teacher, answer  # which holds the teacher's maps, too
         for loss in active:
             for pair in loss.taps.items():
                 name = f'{loss.name}_{pair[0].replace(".", "_")}'

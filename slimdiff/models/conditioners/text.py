@@ -16,6 +16,7 @@ from slimdiff.checkpoint import find_path
 from slimdiff.checkpoint.hub import download
 from slimdiff.checkpoint.tensor_store import TensorStore, content_key, network_fingerprint
 from slimdiff.functional.precision import has_bf16_products
+from slimdiff.optional import missing_package
 
 #: of a model on the Hub: encoder and tokenizer, flat or as pipelines have them
 FILES = [f'{part}{kind}' for part in ('', 'text_encoder/', 'bert/', 'tokenizer/')
@@ -52,8 +53,8 @@ class PretrainedText(TextConditioner):
             is then trained without its text encoder in memory, once every caption was met.
 
     Raises:
-        ValueError: nothing at ``checkpoint``, an encoder of another width, or transformers isn't installed; all when
-            the first caption comes.
+        ValueError: nothing at ``checkpoint``, or an encoder of another width.
+        MissingPackageError: transformers isn't installed. All when the first caption comes.
     """
 
     def __init__(self, checkpoint: str, channels: int, bf16: bool = False, cache: str | None = None) -> None:
@@ -128,8 +129,7 @@ class PretrainedText(TextConditioner):
                 folder = find_path(self.checkpoint) or download(self.checkpoint, FILES)
                 tokenizer, encoder, width = self.load(str(folder))
             except ImportError as error:
-                raise ValueError(f'{type(self).__name__} needs the library transformers ({error}): pip install '
-                                 "'slimdiff[text]'") from error
+                raise missing_package('transformers', 'text', type(self).__name__, error) from error
             except Exception as error:  # no network, no such model, a damaged file: each has its own class
                 raise ValueError(f"The text encoder '{self.checkpoint}' is neither a folder with tokenizer and encoder "
                                  f'nor could it be had from the Hugging Face Hub ({type(error).__name__}: {error}). '

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from slimdiff.functional.precision import has_bf16_products
 from slimdiff.functional.prediction import convert_prediction
-from slimdiff.models.conditioners import TextConditioner
+from slimdiff.models.conditioners import build_conditioner
 from slimdiff.models.distillation.answers import AnswerStore
 from slimdiff.models.distillation.loading import load_teacher
+from slimdiff.models.distillation.overlap import Answer, beside
 from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, as_tensor, find_tap
 from slimdiff.models.unets.context import expected_context
-from slimdiff.registry import MODELS
 
 #: alphas_cumprod of two schedules may differ by rounding (float32 files), not by more.
 SCHEDULE_TOLERANCE = 1e-4
@@ -41,6 +41,8 @@ class Teacher:
         cache: a folder that keeps the answers, for other students of the same seed and data (see
             :class:`~slimdiff.models.distillation.answers.AnswerStore`); 4 bytes a value, for as long as the folder is
             there. It pays where the teacher is slow and runs share their seeds, as in a study on a CPU.
+        overlap: on a GPU, let the forward run beside the student's, on a CUDA stream of its own: the same answers, and
+            the activations of both in memory at once. Without effect on a CPU, or with a ``cache``.
 
     Raises:
         ValueError: see ``load_teacher``; a micro-batch below 1; a cache that can't be written.
@@ -49,7 +51,8 @@ class Teacher:
     def __init__(self, checkpoint: str | Mapping[str, Any], weights: str = 'ema',
                  scheduler: Mapping[str, Any] | None = None, config: str | None = None,
                  bf16: bool = False, micro_batch: int | None = None, compile: bool = False,
-                 conditioner: Mapping[str, Any] | None = None, cache: str | None = None) -> None:
+                 conditioner: Mapping[str, Any] | None = None, cache: str | None = None,
+                 overlap: bool = True) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f'teacher: micro_batch must be at least 1 (or None), got {micro_batch}.')
         loaded = load_teacher(checkpoint, weights, scheduler, config)
@@ -58,8 +61,8 @@ class Teacher:
         self.prediction_type = loaded.prediction_type
         self.unet = loaded.unet.eval().requires_grad_(False)
         self.unet.to(memory_format=torch.channels_last)
-        self.micro_batch, self.compile = micro_batch, compile
-        self.conditioner = None if conditioner is None else self._make_conditioner(conditioner)
+        self.micro_batch, self.compile, self.overlap = micro_batch, compile, overlap
+        self.conditioner = build_conditioner(conditioner, self.unet, f'conditioner of the teacher ({self.source})')
         self.wants_bf16, self.bf16 = bf16, False
         self._settle_precision()
         self.recorder: TapRecorder | None = None
@@ -67,13 +70,6 @@ class Teacher:
         self.cache, self._answers = cache, None
         if cache is not None:
             self._open_cache()
-
-    def _make_conditioner(self, config: Mapping[str, Any]) -> TextConditioner:
-        conditioner = MODELS.build(config)
-        if conditioner.channels != self.context_channels:
-            raise ValueError(f'teacher: its conditioner gives {conditioner.channels} channels, the network in '
-                             f'{self.source} reads {self.context_channels or "none"}.')
-        return conditioner
 
     # ---- what kind of network it is ---------------------------------------------------------------------------
 
@@ -198,21 +194,30 @@ class Teacher:
             self.unet.compile()
         return paths
 
-    @torch.no_grad()
-    def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None,
-                 context: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Answer:
         """Prediction (N, C, H, W) float32, of the teacher's own type, and features by tap.
 
         Args:
             x_t: (N, C, H, W) noisy inputs; t (N,); labels (N,); context (N, S, D).
         """
-        if self.cache is None:
-            return self._ask(x_t, t, labels, context)
+        return self.ask(x_t, t, labels, context)()
+
+    @torch.no_grad()
+    def ask(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None,
+            context: Tensor | None = None) -> Callable[[], Answer]:
+        """As a call, but returns what gives the answer, for the caller to do something else meanwhile (``overlap``)."""
+        if self.overlap and self.cache is None and x_t.is_cuda:
+            return beside(self._forward, x_t, t, labels, context)
+        answer = (self._forward if self.cache is None else self._recall)(x_t, t, labels, context)
+        return lambda: answer
+
+    def _recall(self, x_t: Tensor, t: Tensor, labels: Tensor | None, context: Tensor | None) -> Answer:
+        """The answer in the cache, or else the network's, which is then kept there."""
         store = self._open_cache()
         question = store.question(x_t, t, labels, context)
         answers = store.get(question, [OUTPUT, *self.paths], x_t.device)
         if answers is None:
-            prediction, features = self._ask(x_t, t, labels, context)
+            prediction, features = self._forward(x_t, t, labels, context)
             answers = {OUTPUT: prediction} | features
             store.put(question, answers)
         return answers.pop(OUTPUT), answers
@@ -223,8 +228,7 @@ class Teacher:
             self._answers = (self.bf16, AnswerStore(self.cache, self.unet))
         return self._answers[1]
 
-    def _ask(self, x_t: Tensor, t: Tensor, labels: Tensor | None,
-             context: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def _forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None, context: Tensor | None) -> Answer:
         """Run the network."""
         size = self.micro_batch or len(x_t)
         outputs, features = [], []

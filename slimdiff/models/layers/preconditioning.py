@@ -15,10 +15,17 @@ error at high noise.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from slimdiff.functional.prediction import PREDICTION_TYPES
+
+#: what of a scheduler's config decides its alphas_cumprod
+SCHEDULE_KEYS = ('num_train_timesteps', 'beta_schedule', 'beta_start', 'beta_end', 'trained_betas',
+                 'rescale_betas_zero_snr')
 
 
 def preconditioning_coefficients(alphas_cumprod: Tensor, prediction_type: str,
@@ -48,6 +55,12 @@ def preconditioning_coefficients(alphas_cumprod: Tensor, prediction_type: str,
         raise ValueError(f"prediction_type '{prediction_type}' is unknown; "
                          f"choose one of {', '.join(PREDICTION_TYPES)}.")
     return d.rsqrt(), c_skip, c_out
+
+
+def preconditioning_config(scheduler: Mapping[str, Any], sigma_data: float) -> dict[str, Any]:
+    """The UNet's ``preconditioning`` for training with a scheduler of diffusers, from its config."""
+    return dict(schedule={key: scheduler[key] for key in SCHEDULE_KEYS if scheduler.get(key) is not None},
+                prediction_type=scheduler['prediction_type'], sigma_data=sigma_data)
 
 
 class Preconditioning(nn.Module):

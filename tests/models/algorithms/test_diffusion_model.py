@@ -55,8 +55,8 @@ def test_seeded_steps_repeat_and_two_ranks_share_the_draws(monkeypatch):
     whole = m.draw(8, (3, 2, 2))
     parts = []
     for rank in (0, 1):
-        monkeypatch.setattr('slimdiff.models.algorithms.diffusion_model.get_world_size', lambda: 2)
-        monkeypatch.setattr('slimdiff.models.algorithms.diffusion_model.get_rank', lambda rank=rank: rank)
+        monkeypatch.setattr('slimdiff.models.algorithms.draws.get_world_size', lambda: 2)
+        monkeypatch.setattr('slimdiff.models.algorithms.draws.get_rank', lambda rank=rank: rank)
         m.seed_step(1)
         parts.append(m.draw(4, (3, 2, 2)))
     for together, first, second in zip(whole, *parts):

@@ -99,6 +99,8 @@ def test_a_teacher_reads_the_captions_with_its_own_encoder(clip, tmp_path):
                   losses=[dict(type='SpatialLoss', tap='output')])
     with pytest.raises(ValueError, match='cross-attention to 24 channels, student cross-attention to 16.*its own cond'):
         MODELS.build({**config, 'teacher': dict(checkpoint=folder)})
+    with pytest.raises(ValueError, match='conditioner of the teacher.*gives 16 channels, the UNet attends to 24'):
+        MODELS.build({**config, 'teacher': dict(checkpoint=folder, conditioner=config['conditioner'])})
     model = tiny.shake(MODELS.build({**config, 'teacher': dict(
         checkpoint=folder, conditioner=dict(type='LDMBertText', checkpoint=theirs, channels=24))}))
     model.seed_step(1)

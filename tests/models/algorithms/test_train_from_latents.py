@@ -5,7 +5,7 @@ import torch
 from first_stages import tiny_kl, tiny_vq
 
 from slimdiff.models import DiffusionModel
-from slimdiff.models.algorithms import diffusion_model
+from slimdiff.models.algorithms import draws
 from slimdiff.models.autoencoders import KLAutoencoder, VQAutoencoder
 from slimdiff.models.autoencoders.fit import check_latents
 from slimdiff.registry import MODELS
@@ -84,8 +84,8 @@ def test_kl_draws_are_seeded_and_shared_by_ranks_and_absent_in_evaluation(tmp_pa
     expected = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(3 + 2**32))
     torch.testing.assert_close(noise, expected, rtol=1e-3, atol=1e-3)
     for rank in (0, 1):
-        monkeypatch.setattr(diffusion_model, 'get_world_size', lambda: 2)
-        monkeypatch.setattr(diffusion_model, 'get_rank', lambda rank=rank: rank)
+        monkeypatch.setattr(draws, 'get_world_size', lambda: 2)
+        monkeypatch.setattr(draws, 'get_rank', lambda rank=rank: rank)
         part = slice(2 * rank, 2 * rank + 2)
         torch.testing.assert_close(encoded(images[part]), whole[part], rtol=1e-4, atol=1e-5)
     m.eval()

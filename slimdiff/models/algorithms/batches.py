@@ -1,0 +1,97 @@
+"""A batch: what the network sees of it, and whether the network can see it at all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimdiff.models.autoencoders.fit import check_latents
+from slimdiff.models.unets.context import expected_context
+
+
+@dataclasses.dataclass
+class NoisedBatch:
+    """What the network sees in an iteration, and what it was made of."""
+    x0: Tensor
+    noise: Tensor
+    t: Tensor
+    x_t: Tensor
+    labels: Tensor | None = None
+    context: Tensor | None = None
+    caption: list[str] | None = None
+
+
+def drop_conditions(drop: Tensor, labels: Tensor | None, caption: Sequence[str] | None,
+                    num_classes: int | None) -> tuple[Tensor | None, list[str] | None]:
+    """Labels and captions with the null class, the label ``num_classes``, and the empty caption where ``drop`` (N,) is.
+
+    An unconditional model, of ``num_classes`` None, has no labels.
+    """
+    if caption is not None:
+        caption = ['' if dropped else text for text, dropped in zip(caption, drop.tolist(), strict=True)]
+    return None if num_classes is None else torch.where(drop, num_classes, labels), caption
+
+
+def check_labels(labels: Tensor | None, num_classes: int | None, null: bool = False) -> None:
+    """Raise ValueError for labels that a model has no class for, or that are missing.
+
+    Args:
+        num_classes: None for an unconditional model, which looks at no label.
+        null: also allow the null class, the label ``num_classes``.
+    """
+    if num_classes is None:
+        return
+    if labels is None:
+        raise ValueError(f'This model has num_classes={num_classes}, but the batch has no labels: use a dataset with '
+                         'labels, or num_classes=None.')
+    # On a GPU the comparison would wait for the device at every iteration; the embedding asserts there.
+    if labels.device.type == 'cpu':
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= num_classes + null:
+            raise ValueError(f'Labels must lie in 0..{num_classes - 1} (num_classes={num_classes}), got '
+                             f'{low}..{high}.')
+
+
+def check_context(context: Tensor | None, unet: nn.Module) -> None:
+    """Raise ValueError unless context comes exactly where the network has cross-attention, and fits."""
+    channels = expected_context(unet)
+    if (context is None) != (channels is None) or (context is not None and context.shape[-1] != channels):
+        given = 'none' if context is None else f'{tuple(context.shape)}'
+        raise ValueError(f"context: the UNet has context_channels={channels}, the batch's context is {given}; a batch "
+                         "of a network with cross-attention needs 'context' (N, S, context_channels).")
+
+
+def check_images(inputs: Tensor | None, latents: Tensor | None) -> None:
+    """Raise ValueError unless a batch has either images or latents."""
+    if (inputs is None) == (latents is None):
+        raise ValueError("A batch has either 'inputs' (images) or 'latents' (encoded ones); this one has "
+                         f"{'neither' if inputs is None else 'both'}.")
+
+
+def check_latent_shape(shape: Sequence[int], unet: nn.Module, autoencoder: nn.Module) -> None:
+    """Raise ValueError unless latents (C, h, w) are what the network takes."""
+    size, channels = unet.config.sample_size, unet.config.in_channels
+    if tuple(shape) != (channels, size, size):
+        raise ValueError(f'latents: the data has {" x ".join(map(str, shape))} (channels, height, width), but the '
+                         f'UNet takes {channels} x {size} x {size} (model.unet.in_channels, sample_size). Encode '
+                         f'the images at {size * autoencoder.downsampling} pixels with the config\'s autoencoder, or '
+                         'set the UNet to the data.')
+
+
+def check_data(metainfo: Mapping[str, Any], unet: nn.Module, autoencoder: nn.Module, decodes: bool = False) -> None:
+    """Raise ValueError unless a model can be trained on a data set.
+
+    Args:
+        metainfo: the data set's; ``metainfo['latents']`` describes encoded latents.
+        decodes: the run will also generate images, for which the first stage has to be there.
+    """
+    latents = metainfo.get('latents')
+    if latents is not None:
+        check_latents(autoencoder, latents)
+        check_latent_shape(latents['shape'], unet, autoencoder)
+    if (latents is None or decodes) and hasattr(autoencoder, 'require'):
+        autoencoder.require()

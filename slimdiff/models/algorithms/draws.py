@@ -1,0 +1,54 @@
+"""What a training step draws: functions of its seed, the same on one rank as on many.
+
+Every rank gives the same seed, draws for the whole batch and takes its part, so that two ranks with B samples train
+exactly as one with 2B, and a resumed run needs no generator state. Without a seed PyTorch's own generator draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.dist import get_rank, get_world_size
+from torch import Tensor, nn
+
+#: added to a step's seed for the posterior: beyond the 32 bits of step seeds, so that no other step draws the same
+POSTERIOR = 2**32
+
+
+def draw_step(batch: int, shape: Sequence[int], timesteps: int, dropout: float, seed: int | None,
+              device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Timesteps (N,), noise (N, *shape) and the mask (N,) of dropped conditions, of this rank's batch.
+
+    Args:
+        batch: N, samples of a rank.
+        timesteps: of the noise schedule.
+        dropout: probability of dropping a condition.
+    """
+    generator = _generator(seed, device)
+    total, part = _share(batch)
+    t = torch.randint(timesteps, (total, ), generator=generator, device=device)
+    drop = torch.rand(total, generator=generator, device=device) < dropout
+    noise = torch.randn(total, *shape, generator=generator, device=device)
+    return t[part], noise[part], drop[part]
+
+
+def draw_posterior(autoencoder: nn.Module, images: Tensor, seed: int | None) -> Tensor | None:
+    """The noise that a first stage draws the latents of this rank's images with; None for one that draws none."""
+    if getattr(autoencoder, 'posterior', 'mode') != 'sample':
+        return None
+    factor = autoencoder.downsampling
+    shape = (autoencoder.latent_channels, images.shape[-2] // factor, images.shape[-1] // factor)
+    total, part = _share(len(images))
+    generator = _generator(None if seed is None else seed + POSTERIOR, images.device)
+    return torch.randn(total, *shape, generator=generator, device=images.device)[part]
+
+
+def _generator(seed: int | None, device: torch.device) -> torch.Generator | None:
+    return None if seed is None else torch.Generator(device).manual_seed(seed)
+
+
+def _share(batch: int) -> tuple[int, slice]:
+    """Samples of all ranks, and which of them are this rank's."""
+    rank = get_rank()
+    return get_world_size() * batch, slice(rank * batch, (rank + 1) * batch)

@@ -1,0 +1,78 @@
+"""What of a batch is dropped, and which batches are refused, without a model around them."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from slimdiff.models.algorithms import batches
+
+
+def network(**config):
+    unet = nn.Identity()
+    unet.config = SimpleNamespace(**{**dict(sample_size=8, in_channels=4, context_channels=None), **config})
+    return unet
+
+
+def test_dropped_conditions_are_the_null_class_and_the_empty_caption():
+    drop = torch.tensor([True, False, True])
+    labels, caption = batches.drop_conditions(drop, torch.tensor([0, 1, 2]), ['a', 'b', 'c'], 5)
+    assert labels.tolist() == [5, 1, 5] and caption == ['', 'b', '']
+    assert batches.drop_conditions(drop, torch.tensor([0, 1, 2]), None, None) == (None, None)
+
+
+@pytest.mark.parametrize('null, fits', [(False, False), (True, True)])
+def test_the_null_class_is_a_label_only_where_it_is_asked_for(null, fits):
+    labels = torch.tensor([0, 3])
+    if fits:
+        batches.check_labels(labels, 3, null)
+    else:
+        with pytest.raises(ValueError, match=r'Labels must lie in 0\.\.2 \(num_classes=3\), got 0\.\.3'):
+            batches.check_labels(labels, 3, null)
+
+
+def test_labels():
+    batches.check_labels(None, None)
+    batches.check_labels(torch.tensor([99]), None)  # an unconditional model looks at none
+    with pytest.raises(ValueError, match=r'num_classes=3, but the batch has no labels'):
+        batches.check_labels(None, 3)
+    with pytest.raises(ValueError, match=r'got -1\.\.2'):
+        batches.check_labels(torch.tensor([-1, 2]), 3)
+
+
+@pytest.mark.parametrize('width, context, message', [
+    (None, None, None), (6, (2, 5, 6), None),
+    (6, None, "context_channels=6, the batch's context is none"),
+    (6, (2, 5, 4), r"context_channels=6, the batch's context is \(2, 5, 4\)"),
+    (None, (2, 5, 4), r"context_channels=None, the batch's context is \(2, 5, 4\)"),
+])
+def test_context_comes_where_there_is_cross_attention(width, context, message):
+    context, unet = None if context is None else torch.zeros(context), network(context_channels=width)
+    if message is None:
+        batches.check_context(context, unet)
+    else:
+        with pytest.raises(ValueError, match=message):
+            batches.check_context(context, unet)
+
+
+def test_a_batch_has_either_images_or_latents():
+    images = torch.zeros(1)
+    batches.check_images(images, None)
+    batches.check_images(None, images)
+    for both, pair in (('both', (images, images)), ('neither', (None, None))):
+        with pytest.raises(ValueError, match=f'this one has {both}'):
+            batches.check_images(*pair)
+
+
+def test_latents_of_another_shape_name_the_size_to_encode_at():
+    stage = SimpleNamespace(downsampling=4)
+    batches.check_latent_shape((4, 8, 8), network(), stage)
+    with pytest.raises(ValueError, match=r'the data has 3 x 8 x 8 .* UNet takes 4 x 8 x 8 .* at 32 pixels'):
+        batches.check_latent_shape(torch.Size([3, 8, 8]), network(), stage)
+
+
+def test_images_need_the_first_stage():
+    calls = []
+    batches.check_data({}, network(), SimpleNamespace(require=lambda: calls.append('required')))
+    assert calls == ['required']
