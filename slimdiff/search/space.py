@@ -175,40 +175,42 @@ class SearchSpace:
         return self.repair(list(boundaries), [first, *rng.integers(len(self.actions), size=k - 1)])
 
     def crossover(self, one: Genome, two: Genome, rng: np.random.Generator) -> Genome:
-        """The first steps of one parent and the others of the other, cut at a random boundary of the grid."""
-        if self.num_cells < 2:
-            return one if rng.random() < 0.5 else two
-        cut = int(rng.integers(1, self.num_cells))
-        return self.from_cells(self.per_cell(one)[:cut] + self.per_cell(two)[cut:])
+        """One parent, with an interval of the grid drawn evenly from the other."""
+        start, stop = sorted(rng.choice(self.num_cells + 1, 2, replace=False).tolist())
+        first, second = self.per_cell(one), self.per_cell(two)
+        return self.from_cells(first[:start] + second[start:stop] + first[stop:])
 
     def mutate(self, genome: Genome, rng: np.random.Generator, probability: float | None = None) -> Genome:
-        """Change each gene with ``probability``; the default is one over the number of genes of this genome.
+        """Change each gene with ``probability``, independently; by default one change, its kind drawn evenly.
 
-        That is a probability *per gene*: DDSM gave pymoo a ``prob`` of 0.1 that is per individual and left
+        This is a probability *per gene*: DDSM gave pymoo a ``prob`` of 0.1 that is per individual and left
         ``prob_var``, which is per gene, at a thousandth. The genes are
 
         * each boundary: it moves by 1, 2, 3, ... cells, half as likely each time, either way;
         * each action: a width becomes the next narrower or wider half of the time, else any other action is drawn;
-        * the number of segments: a random one is cut in two with another action, or, as likely, taken away.
+        * an interval of the grid, drawn evenly, gets another action: segments are cut, joined or made.
         """
         boundaries, actions = list(genome.boundaries), list(genome.actions)
-        p = 1 / (len(boundaries) + len(actions) + 1) if probability is None else probability
-        for i in range(len(boundaries)):
-            if rng.random() < p:
-                boundaries[i] += int(rng.geometric(0.5)) * (1 if rng.random() < 0.5 else -1)
-        for i in range(len(actions)):
-            if rng.random() < p:
-                actions[i] = self._other(actions[i], rng)
-        if rng.random() < p:
-            i = int(rng.integers(len(actions)))
-            if rng.random() < 0.5 and self.num_cells > 1:
-                boundaries.append(int(rng.integers(1, self.num_cells)))
-                boundaries.sort()
-                i = int(rng.integers(len(actions) + 1))
-                actions.insert(i, self._other(actions[min(i, len(actions) - 1)], rng))
-            elif boundaries:
-                del actions[i], boundaries[min(i, len(boundaries) - 1)]
-        return self.repair(boundaries, actions)
+        if probability is None:
+            kind = int(rng.integers(3))
+            moved = [int(rng.integers(len(boundaries)))] if kind == 0 and boundaries else []
+            changed = [int(rng.integers(len(actions)))] if kind == 1 else []
+            interval = not moved and not changed
+        else:
+            moved = [i for i in range(len(boundaries)) if rng.random() < probability]
+            changed = [i for i in range(len(actions)) if rng.random() < probability]
+            interval = rng.random() < probability
+        for i in moved:
+            boundaries[i] += int(rng.geometric(0.5)) * (1 if rng.random() < 0.5 else -1)
+        for i in changed:
+            actions[i] = self._other(actions[i], rng)
+        genome = self.repair(boundaries, actions)
+        if not interval:
+            return genome
+        cells = self.per_cell(genome)
+        start, stop = sorted(rng.choice(self.num_cells + 1, 2, replace=False).tolist())
+        cells[start:stop] = [self._other(cells[start], rng)] * (stop - start)
+        return self.from_cells(cells)
 
     def _other(self, action: int, rng: np.random.Generator) -> int:
         if len(self.actions) == 1:

@@ -41,7 +41,8 @@ class Truth(Table):
 
 
 def judge(space, evaluator, genome):
-    macs = COSTS.macs(space.decode(genome), space.timesteps)
+    cells = space.per_cell(genome)
+    macs = sum(COSTS.macs_of[space.widths[cells[cell]]] for cell in space.cell_of_step)
     quality = evaluator.quality(genome)
     return Evaluation(quality, macs, failed=not math.isfinite(quality))
 

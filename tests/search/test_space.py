@@ -85,7 +85,7 @@ def test_operators_stay_in_the_space():
 
 
 def test_mutation_is_per_gene():
-    """With probability p a gene of its own moves: an unchanged genome of n genes and the count has (1 - p)^(n + 1)."""
+    """With probability p each of seven genes and the interval stay with 1 - p: (1 - p)^8 of all genomes do."""
     s = SearchSpace((.25, .5, .75, 1), 8, 1000, range(990, -1, -10))
     genome = Genome((20, 40, 60), (0, 2, 1, 3))
     rng = np.random.default_rng(1)
@@ -94,10 +94,26 @@ def test_mutation_is_per_gene():
     assert all(s.mutate(genome, rng, 0) == genome for _ in range(20))
 
 
-def test_crossover_keeps_both_ends():
+def test_mutation_by_default_is_one_change():
+    """A third each: a boundary moves (cells change around one edge), an action changes, an interval does."""
+    s = SearchSpace((.25, .5, .75, 1), 99, 1000, range(990, -1, -10))
+    genome, rng = Genome((20, 40, 60), (0, 2, 1, 3)), np.random.default_rng(1)
+    cells = np.array(s.per_cell(genome))
+    kinds = []
+    for _ in range(600):
+        child = s.mutate(genome, rng)
+        changed = np.flatnonzero(np.array(s.per_cell(child)) != cells)
+        assert len(changed)
+        kinds.append('action' if child.boundaries == genome.boundaries else
+                     'boundary' if child.actions == genome.actions else 'interval')
+    # A changed action that equals a neighbour's moves boundaries, too.
+    assert abs(kinds.count('boundary') - 200) < 50 and 100 < kinds.count('action') < 240
+
+
+def test_crossover_takes_an_interval_of_the_other():
     s, rng = space(num_segments=5), np.random.default_rng(0)
-    child = {tuple(s.per_cell(s.crossover(Genome((), (0, )), Genome((), (1, )), rng))) for _ in range(60)}
-    assert child == {(0, ) * k + (1, ) * (5 - k) for k in range(1, 5)}
+    child = {tuple(s.per_cell(s.crossover(Genome((), (0, )), Genome((), (1, )), rng))) for _ in range(300)}
+    assert child == {(0, ) * a + (1, ) * (b - a) + (0, ) * (5 - b) for a in range(5) for b in range(a + 1, 6)}
 
 
 @pytest.mark.parametrize('kwargs, message', [

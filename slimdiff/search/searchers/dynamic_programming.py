@@ -115,7 +115,7 @@ class DynamicProgramming(Searcher):
 
     def __init__(self, points: int | None = None, batch_size: int | None = None) -> None:
         super().__init__()
-        if min(points or 1, batch_size or 1) < 1:
+        if any(number is not None and number < 1 for number in (points, batch_size)):
             raise ValueError(f'DynamicProgramming: points={points} and batch_size={batch_size} must be at least 1.')
         self.points, self.batch_size = points, batch_size
         self._surrogate: list[tuple[float, float, Genome]] | None = None

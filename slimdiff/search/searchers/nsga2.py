@@ -13,6 +13,9 @@ from slimdiff.search.evaluation import Evaluation
 from slimdiff.search.searchers.base import Searcher, plain_genomes
 from slimdiff.search.space import Genome
 
+#: a parent's mate is one of so many that are nearest to it in cost: parts of a cheap and a dear one fit badly
+MATES = 5
+
 
 @SEARCHERS.register_module()
 class NSGA2Search(Searcher):
@@ -26,8 +29,8 @@ class NSGA2Search(Searcher):
         population: candidates that are kept.
         generations: rounds of offspring after the first population.
         offspring: of each round; as many as the population by default.
-        crossover: probability that a child has two parents.
-        mutation: probability *per gene*; one over the number of genes by default.
+        crossover: probability that a child has two parents, neighbours in cost; the others are mutated.
+        mutation: probability *per gene*; by default one change, see :meth:`~slimdiff.search.SearchSpace.mutate`.
         budget: hard limit, as ``dict(fraction=0.5)``, ``dict(macs=...)`` or ``dict(latency=...)``: a candidate above
             it loses against any within it (constrained domination).
         seed: of all draws.
@@ -40,7 +43,7 @@ class NSGA2Search(Searcher):
                  population: int = 40,
                  generations: int = 10,
                  offspring: int | None = None,
-                 crossover: float = 0.9,
+                 crossover: float = 0.3,
                  mutation: float | None = None,
                  budget: Mapping[str, float] | None = None,
                  seed: int = 0) -> None:
@@ -94,8 +97,13 @@ class NSGA2Search(Searcher):
 
     def _child(self, order: Sequence[Genome]) -> Genome:
         one = self._tournament(order)
-        if self.rng.random() < self.crossover:
-            one = self.space.crossover(one, self._tournament(order), self.rng)
+        if len(order) > 1 and self.rng.random() < self.crossover:
+            cost = self.archive[one].macs
+            mates = sorted((g for g in order if g != one), key=lambda g: abs(self.archive[g].macs - cost))[:MATES]
+            child = self.space.crossover(one, mates[int(self.rng.integers(len(mates)))], self.rng)
+            if child not in self.archive:
+                return child
+            one = child
         return self.space.mutate(one, self.rng, self.mutation)
 
     def _tournament(self, order: Sequence[Genome]) -> Genome:

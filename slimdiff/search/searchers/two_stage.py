@@ -29,7 +29,7 @@ class TwoStageSearch(NSGA2Search):
                  generations: int = 4,
                  seeds: int | None = None,
                  offspring: int | None = None,
-                 crossover: float = 0.9,
+                 crossover: float = 0.3,
                  mutation: float | None = None,
                  budget: Mapping[str, float] | None = None,
                  seed: int = 0) -> None:
