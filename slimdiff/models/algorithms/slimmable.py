@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -199,7 +200,7 @@ class SlimmableDistiller(SandwichTraining, Distiller):
     """
 
     #: what the teacher said to a batch, while its widths are trained
-    _answer: tuple[NoisedBatch, dict[str, Tensor]] | None = None
+    _answer: tuple[NoisedBatch, Callable[[], dict[str, Tensor]]] | None = None
 
     def __init__(self, unet: Mapping[str, Any], teacher: Mapping[str, Any], losses: Sequence[Mapping[str, Any]],
                  num_random: int = 1, fresh_noise: bool = False, width_weights: Mapping[Any, float] | None = None,
@@ -237,10 +238,11 @@ class SlimmableDistiller(SandwichTraining, Distiller):
         wide = features.new_zeros(len(features), channels.size, *features.shape[2:])
         return wide.index_copy(1, kept, features)
 
-    def _teacher(self, batch: NoisedBatch, context: Tensor | None) -> dict[str, Tensor]:
+    def _ask_teacher(self, batch: NoisedBatch, context: Tensor | None) -> Callable[[], dict[str, Tensor]]:
         if self._answer is None or self._answer[0] is not batch:
-            self._answer = batch, super()._teacher(batch, context)
-        return dict(self._answer[1])
+            self._answer = batch, functools.cache(super()._ask_teacher(batch, context))
+        answer = self._answer[1]
+        return lambda: dict(answer())
 
     def losses_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
         try:
