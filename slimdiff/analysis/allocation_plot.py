@@ -101,7 +101,7 @@ def plot_allocations(allocations: Mapping[str, StepAllocation], timesteps: Seque
         spent, full, saved = saving(allocation, timesteps, costs)
         left.set_title(name, fontsize=10, loc='left')
         plot_macs(right, [costs.calls_per_step * step.macs for step in steps], full / len(steps))
-        right.set_title(f'{100 * saved:.1f} % fewer MACs: {human(spent)} of {human(full)}', fontsize=10, loc='left')
+        right.set_title(f'{100 * saved:.1f} % fewer MACs: {human(spent)} of {human(full)}', fontsize=9, loc='left')
     rows[-1, 0].set_xlabel('training timestep, from noise to image')
     rows[-1, 1].set_xlabel('denoising step')
     kinds = {_kind(segment.action) for allocation in allocations.values() for segment in allocation.segments}
@@ -124,8 +124,9 @@ def plot_widths(axis: Axes, allocation: StepAllocation, steps: Sequence[Done]) -
     for kind, color in COLORS.items():
         found = [step for step in steps if step.kind == kind]
         axis.plot([step.timestep for step in found], [step.width for step in found], 'o', color=color,
-                  markersize=4 if len(steps) <= 100 else 1.5, clip_on=False, zorder=3)
-    axis.set(ylim=(0, 1.08), ylabel='width', xlim=(allocation.num_train_timesteps, 0))
+                  markersize=4 if len(steps) <= 100 else 1.5)
+    margin = allocation.num_train_timesteps / 100
+    axis.set(ylim=(0, 1.08), ylabel='width', xlim=(allocation.num_train_timesteps + margin, -margin))
     axis.grid(alpha=0.3)
 
 
