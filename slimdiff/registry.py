@@ -13,7 +13,8 @@ import difflib
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from mmengine.config import ConfigDict
 from mmengine.registry import DATASETS as MM_DATASETS
@@ -148,6 +149,20 @@ def plain(value):
     if isinstance(value, (list, tuple)):
         return type(value)(plain(v) for v in value)
     return value
+
+
+def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
+    """A nested config as ``{'model.unet.in_channels': 3, ...}``; empty containers are leaves."""
+    if isinstance(value, Mapping) and value:
+        items = value.items()
+    elif isinstance(value, (list, tuple)) and value:
+        items = enumerate(value)
+    else:
+        return {prefix: list(value) if isinstance(value, tuple) else value}
+    flat: dict[str, Any] = {}
+    for key, item in items:
+        flat |= flatten(item, f'{prefix}.{key}' if prefix else str(key))
+    return flat
 
 
 def build_checked(cfg, registry: Registry, **defaults):

@@ -58,11 +58,11 @@ class Problem:
 
     @functools.cached_property
     def data_fingerprint(self) -> str:
-        """Of the real images: how many there are, and the first batch's content."""
+        """Of the real images: how many there are, and the content of the first eight."""
         if self.dataloader is None:
             return ''
         dataset = self.dataloader.dataset
-        first = [dataset[i]['inputs'] for i in range(min(8, len(dataset)))]
+        first = [dataset[i].get('inputs') for i in range(min(8, len(dataset)))]
         return content_key(str(len(dataset)), *first).hex()
 
     def actions(self, allocation: StepAllocation) -> list[Action]:

@@ -67,9 +67,6 @@ class ActionNetwork(nn.Module):
         self.action: Action | None = None
         self.memory: Memory | None = None
         self._dense: dict[float, nn.Module] = {}
-        if keeps_features and not hasattr(supernet, 'shallow'):
-            raise ValueError(f"{type(supernet).__name__} has no shallow(), so its features can't be reused: leave "
-                             "'features' out of search.space.reuse.")
 
     def dense(self, width: float) -> nn.Module:
         """The network of ``width`` alone."""

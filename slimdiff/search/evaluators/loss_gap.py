@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from mmengine.dist import is_main_process
 from torch import Tensor
 
 from slimdiff.evaluation.common import on_main
@@ -80,7 +81,8 @@ class LossGapEvaluator(Evaluator):
             if found is None:
                 with at_width(problem.model, width):
                     found = {'errors': metric.table(problem.model, problem.dataloader).contiguous()}
-                calls = len(found['errors']) * self.num_bins * self.draws
+                # The table is that of all ranks, so one of them counts.
+                calls = len(found['errors']) * self.num_bins * self.draws * is_main_process()
                 self._work.calls += calls
                 self._work.macs += calls * problem.costs.macs_of[width]
                 if problem.cache is not None:
