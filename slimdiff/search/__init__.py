@@ -10,6 +10,7 @@ from slimdiff.search.evaluators import (
     LossGapEvaluator,
     SamplingEvaluator,
 )
+from slimdiff.search.outcome import Outcome
 from slimdiff.search.prefix import sample_tree
 from slimdiff.search.problem import Problem
 from slimdiff.search.run import Search, SearchInterrupted
@@ -25,6 +26,6 @@ from slimdiff.search.space import Genome, SearchSpace
 from slimdiff.search.state import SearchDirError
 
 __all__ = ['Budget', 'DivergenceEvaluator', 'DynamicProgramming', 'Evaluation', 'Evaluator', 'FrechetEvaluator',
-           'Genome', 'LossGapEvaluator', 'NSGA2Search', 'NetworkCosts', 'Problem', 'RandomSearch', 'SamplingEvaluator',
-           'Search', 'SearchDirError', 'SearchInterrupted', 'SearchSpace', 'Searcher', 'TwoStageSearch', 'Work',
-           'additive_front', 'count_macs', 'hypervolume', 'pareto', 'rank_correlation', 'sample_tree']
+           'Genome', 'LossGapEvaluator', 'NSGA2Search', 'NetworkCosts', 'Outcome', 'Problem', 'RandomSearch',
+           'SamplingEvaluator', 'Search', 'SearchDirError', 'SearchInterrupted', 'SearchSpace', 'Searcher', 'TwoStageSearch',
+           'Work', 'additive_front', 'count_macs', 'hypervolume', 'pareto', 'rank_correlation', 'sample_tree']
