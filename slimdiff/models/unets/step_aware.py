@@ -36,7 +36,7 @@ class Step:
 
     Args:
         timestep: of the step.
-        kind: shape, device and dtype of its batch.
+        kind: shape, device and dtype of its batch, and whether it was in inference mode.
         width: last run.
         prediction: (N, C, H, W).
         features: the deep features of the last run, where the allocation reuses some.
@@ -134,7 +134,9 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
 
     def _next(self, sample: Tensor, times: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """The next step of a trajectory."""
-        t, kind = float(times), (sample.shape, sample.device, sample.dtype)
+        t = float(times)
+        # Tensors of inference mode can't be used outside of it.
+        kind = (sample.shape, sample.device, sample.dtype, torch.is_inference_mode_enabled())
         action, last = self.allocation.action_at(t), self._last
         # At a repeated timestep nothing is reused: it may be the first of another trajectory of a single step.
         if last is None or last.kind != kind or t >= last.timestep:

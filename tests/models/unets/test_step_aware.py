@@ -177,6 +177,10 @@ def test_when_a_trajectory_ends():
     new(640, y)
     unet(x, torch.tensor([650, 650]))  # independent samples in between
     new(640, y)
+    with torch.inference_mode():
+        unet(x, 700)
+    with torch.enable_grad():  # what inference mode has left can't enter a graph
+        unet(x, 690).sample.sum().backward()
     # What was returned is the caller's.
     unet.reset()
     kept = unet(x, 700).sample
