@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.models.layers.channels import Axes, Channels
+from slimdiff.models.slimmable import flat_slicing
 from slimdiff.models.slimmable.axes import check_shapes, feature_maps, unet_axes
 from slimdiff.models.slimmable.config import check_widths, slim_config
+from slimdiff.models.slimmable.flat_slicing import FlatSlicer
 from slimdiff.models.slimmable.slicing import Slicer
 from slimdiff.models.unets import UNet
 from slimdiff.models.unets.stages import Stage
@@ -43,11 +45,19 @@ class View:
             slots = network.get_submodule(owner)._parameters
             self.places.append((slots, key, name, Slicer(parameter.shape, axes[name], width)))
         self.empty = [slots[key] for slots, key, _, _ in self.places]
+        self.flat: FlatSlicer | None = None
 
     def fill(self, weights: dict[str, Tensor]) -> None:
         """Give the modules their slices, with gradients."""
-        for slots, key, name, slicer in self.places:
-            slots[key] = slicer(weights[name])
+        for (slots, key, _, _), cut in zip(self.places, self._slices(weights)):
+            slots[key] = cut
+
+    def _slices(self, weights: dict[str, Tensor]) -> list[Tensor]:
+        if torch.compiler.is_compiling() or not flat_slicing.fits(list(weights.values())):
+            return [slicer(weights[name]) for _, _, name, slicer in self.places]
+        if self.flat is None or not self.flat.fits(weights):
+            self.flat = FlatSlicer(weights, {name: slicer for _, _, name, slicer in self.places})
+        return self.flat(weights)
 
     def clear(self) -> None:
         """Take the slices away: nothing of a step outlives it."""

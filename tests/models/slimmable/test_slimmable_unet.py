@@ -242,3 +242,29 @@ def test_a_strangers_resampler_with_other_axes_is_named():
     args, _ = inputs_of(network)
     with pytest.raises(ValueError, match=r'down1\.downsampler\.\w+\.\w+: .* method channel_axes'):
         network(*args, width=0.5)
+
+
+@pytest.mark.parametrize('name', ['wavelet', 'classes, film'])
+def test_a_large_network_is_cut_weight_by_weight_with_the_same_result(name, monkeypatch):
+    network = build(name)
+    args, kwargs = inputs_of(network)
+    results = []
+    for limit in (4_000_000, 0):
+        monkeypatch.setattr('slimdiff.models.slimmable.flat_slicing.FLAT_LIMIT', limit)
+        network.zero_grad()
+        out = network(*args, **kwargs, width=0.25).sample
+        out.square().sum().backward()
+        results.append([out, *(p.grad.clone() for p in network.parameters())])
+    for flat, single in zip(*results):
+        torch.testing.assert_close(flat, single)
+
+
+def test_frozen_weights_and_other_memory_formats():
+    network = build('wavelet')
+    args, _ = inputs_of(network)
+    network.stem.requires_grad_(False)
+    expected = network(*args, width=0.5).sample
+    expected.sum().backward()
+    assert network.stem.weight.grad is None and network.conv_out.weight.grad is not None
+    network.to(memory_format=torch.contiguous_format)
+    torch.testing.assert_close(network(*args, width=0.5).sample, expected)
