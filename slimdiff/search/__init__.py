@@ -27,5 +27,6 @@ from slimdiff.search.state import SearchDirError
 
 __all__ = ['Budget', 'DivergenceEvaluator', 'DynamicProgramming', 'Evaluation', 'Evaluator', 'FrechetEvaluator',
            'Genome', 'LossGapEvaluator', 'NSGA2Search', 'NetworkCosts', 'Outcome', 'Problem', 'RandomSearch',
-           'SamplingEvaluator', 'Search', 'SearchDirError', 'SearchInterrupted', 'SearchSpace', 'Searcher', 'TwoStageSearch',
-           'Work', 'additive_front', 'count_macs', 'hypervolume', 'pareto', 'rank_correlation', 'sample_tree']
+           'SamplingEvaluator', 'Search', 'SearchDirError', 'SearchInterrupted', 'SearchSpace', 'Searcher',
+           'TwoStageSearch', 'Work', 'additive_front', 'count_macs', 'hypervolume', 'pareto', 'rank_correlation',
+           'sample_tree']
