@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from slimdiff.models.slimmable.flat_slicing import FlatSlicer
 from slimdiff.models.slimmable.slicing import Slicer
 from slimdiff.models.unets import UNet
 from slimdiff.models.unets.stages import Stage
+from slimdiff.models.unets.unet import UNetOutput
 from slimdiff.registry import MODELS
 
 
@@ -138,17 +139,28 @@ class SlimmableUNet(UNet):
                 encoder_hidden_states: Tensor | None = None, return_dict: bool = True,
                 width: float | None = None) -> Any:
         """As :meth:`slimdiff.UNet.forward`, at ``width``, or the one set by :meth:`at`."""
-        width = self.active_width if width is None else self.check_width(width)
-        if width == 1:
+        with contextlib.nullcontext() if width is None else self.at(width):
             return super().forward(sample, timestep, class_labels, encoder_hidden_states, return_dict)
-        view = self._view(width)
+
+    def with_features(self, *args: Any, **kwargs: Any) -> tuple[UNetOutput, Tensor]:
+        """As :meth:`slimdiff.UNet.with_features`, at the active width."""
+        return self._run(UNet.with_features, *args, **kwargs)
+
+    def shallow(self, *args: Any, **kwargs: Any) -> UNetOutput:
+        """As :meth:`slimdiff.UNet.shallow`, at the active width, whose features it wants."""
+        return self._run(UNet.shallow, *args, **kwargs)
+
+    def _run(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.active_width == 1:
+            return method(self, *args, **kwargs)
+        view = self._view(self.active_width)
         network = view.network.train(self.training)
         network.gradient_checkpointing = self.gradient_checkpointing
         if self.gradient_checkpointing:
             network._gradient_checkpointing_func = self._gradient_checkpointing_func
         view.fill(dict(self.named_parameters()))
         try:
-            return network(sample, timestep, class_labels, encoder_hidden_states, return_dict)
+            return method(network, *args, **kwargs)
         finally:
             # A checkpointed block runs once more in the backward pass, with these slices.
             if not (self.gradient_checkpointing and torch.is_grad_enabled()):

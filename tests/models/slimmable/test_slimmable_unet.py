@@ -268,3 +268,15 @@ def test_frozen_weights_and_other_memory_formats():
     assert network.stem.weight.grad is None and network.conv_out.weight.grad is not None
     network.to(memory_format=torch.contiguous_format)
     torch.testing.assert_close(network(*args, width=0.5).sample, expected)
+
+
+def test_features_and_the_shallow_part_are_those_of_the_active_width():
+    network = build('wavelet')
+    (x, t), _ = inputs_of(network)
+    with torch.no_grad(), network.at(0.5):
+        output, features = network.with_features(x, t)
+        expected, deep = network.extract(0.5).with_features(x, t)
+        torch.testing.assert_close(output.sample, expected.sample, rtol=0, atol=1e-6)
+        torch.testing.assert_close(features, deep, rtol=0, atol=1e-6)
+        torch.testing.assert_close(network.shallow(x, t, None, None, features).sample, expected.sample, rtol=1e-5,
+                                   atol=1e-5)
