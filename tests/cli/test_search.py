@@ -6,7 +6,9 @@ import re
 import pytest
 import torch
 
-from slimdiff.cli.search import main
+from slimdiff.checkpoint import save_checkpoint
+from slimdiff.checkpoint.files import FORMAT
+from slimdiff.cli.search import main, trained_widths
 from slimdiff.configuration import load_config
 from slimdiff.registry import MODELS
 from slimdiff.sampling import StepAllocation
@@ -87,3 +89,12 @@ def test_a_checkpoint_of_fewer_widths_is_refused(folder, capsys):
     assert main(['more.py', 'dense', '--work-dir', 'out']) == 2
     assert 'but dense was trained at 1.' in capsys.readouterr().err
     assert not (folder / 'out').exists()
+
+
+@pytest.mark.parametrize('unet, widths', [
+    (dict(type='SlimmableUNet', widths=[.5, 1]), (.5, 1)), (dict(type='SlimmableUNet'), (.25, .5, .75, 1)),
+    (dict(type='UNet'), (1, )), ({}, None)
+])
+def test_widths_of_a_training_checkpoint(tmp_path, unet, widths):
+    save_checkpoint(dict(meta=dict(format=FORMAT, format_version=1, config=dict(model=dict(unet=unet))), state_dict={}), tmp_path / 'last.pth')
+    assert trained_widths(tmp_path / 'last.pth') == widths

@@ -111,11 +111,22 @@ def test_ctrl_c_saves_and_says_so(whole, tmp_path, capsys):
 def test_two_ranks(whole, tmp_path):
     """Candidates are sharded; the outcome is that of one process."""
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(SCRIPT)]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert files(tmp_path) == files(whole[0])
     cost = [json.loads((d / 'search_cost.json').read_text())['by_evaluator'] for d in (tmp_path, whole[0])]
     assert cost[0]['1 LossGapEvaluator']['macs'] == cost[1]['1 LossGapEvaluator']['macs']
+
+
+def test_a_rank_that_dies_ends_all_and_the_search_goes_on(whole, tmp_path):
+    """Also on another number of ranks."""
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(SCRIPT)]
+    done = subprocess.run([*command, str(tmp_path), '--rank-1-dies'], capture_output=True, text=True, timeout=600)
+    assert done.returncode != 0 and not (tmp_path / 'front.json').exists()
+    search = make_search(tmp_path, dict(fraction=.5))
+    assert len(search.judged) >= 18
+    search.run(progress=False)
+    assert files(tmp_path) == files(whole[0])
 
 
 def test_another_budget_needs_no_search(whole):

@@ -31,6 +31,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('work_dir')
     parser.add_argument('--pause', type=float, default=0)
+    parser.add_argument('--rank-1-dies', action='store_true')
     args = parser.parse_args()
     init_cpu_process_group('pytorch' if 'RANK' in os.environ else 'none')
     leave_at_exit()
@@ -39,7 +40,17 @@ def main():
         print(len(search.judged), flush=True)
         time.sleep(args.pause)
 
-    make_search(args.work_dir, dict(fraction=.5)).run(on_batch, progress=False)
+    search = make_search(args.work_dir, dict(fraction=.5))
+    if args.rank_1_dies and os.environ['RANK'] == '1':
+        evaluate = search.evaluators[-1].evaluate
+
+        def die(allocations):
+            if len(search.judged) >= 18:
+                os._exit(9)
+            return evaluate(allocations)
+
+        search.evaluators[-1].evaluate = die
+    search.run(on_batch, progress=False)
 
 
 if __name__ == '__main__':
