@@ -68,6 +68,5 @@ def test_counts_are_exact_at_every_width(network, width):
 
 def test_the_full_network_is_the_papers(network):
     assert sum(p.numel() for p in network.parameters()) == 35_746_307  # 35.7 M in Ho et al. (2020), appendix B
-    # The paper's 12.14 GFLOPs are 6.07 GMACs; ours are 6.054, and 6.07 with the biases that ptflops adds.
-    cost = count_cost(network, torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.long))
-    assert round(2 * cost.ptflops / 1e9, 2) in (12.12, 12.13, 12.14)
+    # The paper prints 12.14 GFLOPs; the layers, counted as its released code counts them, have 12.108.
+    assert abs(2 * published_macs(1.0) / 12.14e9 - 1) < 0.003
