@@ -96,5 +96,6 @@ def test_a_checkpoint_of_fewer_widths_is_refused(folder, capsys):
     (dict(type='UNet'), (1, )), ({}, None)
 ])
 def test_widths_of_a_training_checkpoint(tmp_path, unet, widths):
-    save_checkpoint(dict(meta=dict(format=FORMAT, format_version=1, config=dict(model=dict(unet=unet))), state_dict={}), tmp_path / 'last.pth')
+    meta = dict(format=FORMAT, format_version=1, config=dict(model=dict(unet=unet)))
+    save_checkpoint(dict(meta=meta, state_dict={}), tmp_path / 'last.pth')
     assert trained_widths(tmp_path / 'last.pth') == widths
