@@ -3,6 +3,7 @@ _base_ = [
     '../_base_/models/ddsm_64.py',
     '../_base_/datasets/afhq_256.py',
     '../_base_/schedules/ddsm.py',
+    '../_base_/search/two_stage.py',
     '../_base_/default_runtime.py',
 ]
 

@@ -4,6 +4,7 @@ _base_ = [
     '../_base_/models/photo_patches.py',
     '../_base_/datasets/photo_patches.py',
     '../_base_/schedules/photo_patches.py',
+    '../_base_/search/two_stage.py',
     '../_base_/runtime_32px.py',
 ]
 

@@ -5,6 +5,7 @@ _base_ = [
     '../_base_/models/sd_losses.py',
     '../_base_/datasets/ffhq_256.py',
     '../_base_/schedules/sd_150k.py',
+    '../_base_/search/two_stage.py',
     '../_base_/default_runtime.py',
 ]
 

@@ -4,6 +4,7 @@ _base_ = [
     '../_base_/models/photo_patches_16px.py',
     '../_base_/datasets/photo_patches_16px.py',
     '../_base_/schedules/photo_patches_16px.py',
+    '../_base_/search/two_stage.py',
     '../_base_/runtime_16px.py',
 ]
 

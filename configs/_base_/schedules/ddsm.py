@@ -1,5 +1,5 @@
 # DDSM's training on CIFAR-10 (Yang et al., ICLR 2024): batch 256, learning rate 4e-4 after 5,000 steps of warm-up,
-# 450,000 iterations; Adam, gradients clipped at 1 as in the released settings. The EMA's decay of 0.9999 is the default.
+# 450,000 iterations; Adam, gradients clipped at 1 as in the released settings. EMA 0.9999 is the default.
 
 train_cfg = dict(type='IterTrainLoop', max_iters=450_000, val_interval=25_000)
 optim_wrapper = dict(

@@ -59,8 +59,8 @@ distillation from a network of `configs/ldm/`. Of every data set there are two r
            ('UNet', 'Slimmable network', 'Residual blocks', 'Self-attention'), '''\
 Slimmable networks of four widths, which a search (`slimdiff search`) gives to the denoising steps. Counts are those of
 the full width. The paper prints FLOPs, twice the MACs, of which half is given here; its FIDs are of its full network
-and of its step-aware one, which has 3.1 G MACs a step on average on CIFAR-10, 9.79 on CelebA, 9.7 on ImageNet. It prints
-the layers of CIFAR-10's network alone: the others are networks of the same size from the literature.'''),
+and of its step-aware one, which has 3.1 G MACs a step on average on CIFAR-10, 9.79 on CelebA, 9.7 on ImageNet. The
+layers are known of CIFAR-10's network alone: the others are networks of about the same size from the literature.'''),
     Family('sd_ddsm', 'SD + DDSM', 'SD + DDSM: both slimmings', DDSM_PAPER,
            ('UNet', 'Slimmable network', 'Wavelet gating', 'Spectrum-aware distillation'), '''\
 Wavelet-gated networks of four widths, each distilled from a network of `configs/ldm/`. No paper has trained these.'''),
@@ -92,6 +92,7 @@ PUBLISHED = {
 }
 PUBLISHED |= {
     'ddsm/cifar10': Published(macs='6.07 G', fid='3.71; 3.55'),
+    'ddsm/cifar10_nsga2': Published(macs='6.07 G', fid='3.71; 3.55'),
     'ddsm/celebahq': Published(macs='24.94 G', fid='6.76; 6.04'),
     'ddsm/imagenet': Published(macs='41.03 G', fid='27.0; 24.7'),
 }
