@@ -3,7 +3,7 @@
 from slimdiff.export import diffusers_hook
 from slimdiff.version import __version__
 
-__all__ = ['SlimDiffusionPipeline', 'UNet', '__version__']
+__all__ = ['SlimDiffusionPipeline', 'SlimmableUNet', 'StepAwareUNet', 'UNet', '__version__']
 
 diffusers_hook.register()
 
@@ -14,6 +14,12 @@ def __getattr__(name: str):
     if name == 'UNet':
         from slimdiff.models.unets.unet import UNet
         return UNet
+    if name == 'SlimmableUNet':
+        from slimdiff.models.slimmable.unet import SlimmableUNet
+        return SlimmableUNet
+    if name == 'StepAwareUNet':
+        from slimdiff.models.unets.step_aware import StepAwareUNet
+        return StepAwareUNet
     if name == 'SlimDiffusionPipeline':
         from slimdiff.export.pipeline import SlimDiffusionPipeline
         return SlimDiffusionPipeline

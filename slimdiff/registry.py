@@ -13,7 +13,8 @@ import difflib
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from mmengine.config import ConfigDict
 from mmengine.registry import DATASETS as MM_DATASETS
@@ -150,6 +151,20 @@ def plain(value):
     return value
 
 
+def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
+    """A nested config as ``{'model.unet.in_channels': 3, ...}``; empty containers are leaves."""
+    if isinstance(value, Mapping) and value:
+        items = value.items()
+    elif isinstance(value, (list, tuple)) and value:
+        items = enumerate(value)
+    else:
+        return {prefix: list(value) if isinstance(value, tuple) else value}
+    flat: dict[str, Any] = {}
+    for key, item in items:
+        flat |= flatten(item, f'{prefix}.{key}' if prefix else str(key))
+    return flat
+
+
 def build_checked(cfg, registry: Registry, **defaults):
     """Build ``cfg`` (a dict with ``type``) from ``registry``; an object that is no dict passes through.
 
@@ -184,6 +199,8 @@ DATASETS = _child('dataset', MM_DATASETS, 'slimdiff.datasets')
 TRANSFORMS = _child('transform', MM_TRANSFORMS, 'slimdiff.datasets')
 METRICS = _child('metric', MM_METRICS, 'slimdiff.evaluation')
 EXTRACTORS = _child('extractor', None, 'slimdiff.evaluation')
+SEARCHERS = _child('searcher', None, 'slimdiff.search')
+EVALUATORS = _child('step evaluator', None, 'slimdiff.search')
 HOOKS = _child('hook', MM_HOOKS, 'slimdiff.engine')
 LOOPS = _child('loop', MM_LOOPS, 'slimdiff.engine')
 RUNNERS = _child('runner', MM_RUNNERS, 'slimdiff.engine')

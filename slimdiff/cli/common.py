@@ -104,6 +104,32 @@ def default_work_dir(config: str) -> Path:
     return Path('work_dirs', path.name)
 
 
+def add_allocation_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allocation``."""
+    parser.add_argument('--allocation', metavar='FILE', help='allocation.json of search: the width of each denoising '
+                        "step, for a network of several widths (or the reuse of a plain one's predictions)")
+
+
+def use_allocation(model: Any, path: str | None) -> None:
+    """Give the network of a model the allocation in a file.
+
+    Raises:
+        ValueError: no valid allocation, or one for other widths or another number of training timesteps.
+    """
+    if path is None:
+        return
+    from slimdiff.models.unets import StepAwareUNet, make_step_aware
+    from slimdiff.sampling.allocation import StepAllocation
+    allocation = StepAllocation.load(path)
+    if isinstance(model.unet, StepAwareUNet):
+        raise ValueError(f'--allocation: what is loaded has an allocation already; give the checkpoint that it was '
+                         f'exported from to use {path}.')
+    try:
+        make_step_aware(model, allocation)
+    except ValueError as error:
+        raise ValueError(f'--allocation {path}: {error}') from None
+
+
 def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
     """Decorator of a command's ``main(argv=None) -> int``: an expected error is a message and exit status 2.
 

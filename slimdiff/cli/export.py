@@ -14,7 +14,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from slimdiff.cli.common import add_config_arguments, load_checked_config, runs_cleanly
+from slimdiff.cli.common import (
+    add_allocation_argument,
+    add_config_arguments,
+    load_checked_config,
+    runs_cleanly,
+    use_allocation,
+)
 from slimdiff.version import __version__
 
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -37,12 +43,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--opset', type=int, help='of an ONNX program; default: what PyTorch recommends')
     parser.add_argument('--context-length', type=int, help='of a program with cross-attention: tokens of the context '
                         "(default: the text encoder's)")
+    add_allocation_argument(parser)
     args = parser.parse_args(argv)
     suffix = SUFFIXES.get(args.format)
     if suffix and Path(args.out).suffix != suffix:
         parser.error(f'--format {args.format} writes a file: OUT must end in {suffix}, got {args.out}')
     if suffix and args.dtype != 'float32':
         parser.error(f'--format {args.format} is in float32; --dtype is for folders of diffusers')
+    if suffix and args.allocation:
+        parser.error(f'--format {args.format} writes a single network; --allocation is for folders of diffusers')
     return args
 
 
@@ -54,10 +63,13 @@ def load_model(args: argparse.Namespace) -> Any:
     cfg = load_checked_config(args)
     model = MODELS.build(serving_config(cfg.model))
     load_weights(model, args.checkpoint, args.weights)
+    use_allocation(model, args.allocation)
     return model.eval()
 
 
 def describe(model: Any, args: argparse.Namespace) -> str:
+    if args.allocation is not None:
+        return f'step-aware UNet ({args.dtype}, {args.weights} weights), {model.unet.memory()}'
     count = sum(p.numel() for p in model.unet.parameters())
     return f'UNet of {count:,} parameters ({args.dtype}, {args.weights} weights)'
 
@@ -77,7 +89,8 @@ def export_folder(args: argparse.Namespace) -> None:
     if pipeline is None:
         why = '' if args.unet_only else (f'A {type(model.autoencoder).__name__} is no class of diffusers, so there is '
                                          'no model_index.json. ')
-        print(f"{why}Load it: slimdiff.UNet.from_pretrained('{folder}/unet'), and the scheduler's from_pretrained.")
+        print(f"{why}Load it: slimdiff.{type(model.unet).__name__}.from_pretrained('{folder}/unet'), and the "
+              "scheduler's from_pretrained.")
         return
     print(f"Load it: import slimdiff; diffusers.DiffusionPipeline.from_pretrained('{folder}') gives a {pipeline}.")
     if model.conditioner is not None and 'text_encoder' not in parts:

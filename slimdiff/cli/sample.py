@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from slimdiff.cli.common import (
+    add_allocation_argument,
     add_captions_argument,
     add_config_arguments,
     add_launcher_argument,
     load_checked_config,
     runs_cleanly,
+    use_allocation,
     use_captions,
 )
 
@@ -40,6 +42,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--zoom', type=int, default=1, help='enlarge the pixels of a grid')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
     parser.add_argument('--overwrite', action='store_true', help='replace images of other settings in --out')
+    add_allocation_argument(parser)
     add_captions_argument(parser)
     add_launcher_argument(parser)
     args = parser.parse_args(argv)
@@ -49,35 +52,32 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def build_model(cfg: Any, checkpoint: str | Path, weights: str) -> Any:
-    """The model of the config with the weights of the checkpoint, on this rank's device."""
+def build_model(cfg: Any, checkpoint: str | Path, weights: str, allocation: str | None = None) -> Any:
+    """The model of the config with the weights of the checkpoint, on this rank's device.
+
+    ``allocation`` is a file: its network then runs at a width of its own at each step.
+    """
     import torch
     from mmengine.device import get_device
 
     from slimdiff.checkpoint import load_weights
-    from slimdiff.checkpoint.files import check_weights
-    from slimdiff.models import UNet
+    from slimdiff.export.load import load_network
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
     model = MODELS.build(serving_config(cfg.model))
-    folder = Path(checkpoint)
-    if folder.is_dir():
-        folder = folder / 'unet' if (folder / 'unet').is_dir() else folder
-        if not (folder / 'config.json').is_file():
-            raise ValueError(f'{checkpoint} holds neither unet/config.json (a pipeline) nor config.json (a UNet): '
-                             'give a .pth of train, or a folder of export or save_pretrained.')
-        weights = UNet.from_pretrained(folder).state_dict()
-        check_weights(weights, model.unet.state_dict(), folder)
-        model.unet.load_state_dict(weights)
+    if Path(checkpoint).is_dir():
+        load_network(model, checkpoint)
     else:
         load_weights(model, checkpoint, weights)
+    use_allocation(model, allocation)
     return model.to(torch.device(get_device())).eval()
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """What the images depend on; written beside them."""
     keys = ('config', 'checkpoint', 'weights', 'labels', 'captions', 'seed', 'scheduler', 'steps', 'guidance', 'amp')
-    return {key: getattr(args, key) for key in keys} | {'cfg_options': args.cfg_options}
+    allocation = None if args.allocation is None else json.loads(Path(args.allocation).read_text(encoding='utf-8'))
+    return {key: getattr(args, key) for key in keys} | {'cfg_options': args.cfg_options, 'allocation': allocation}
 
 
 def labels_for(text: str | None, indices: list[int], num_classes: int | None = None) -> Any:
@@ -99,7 +99,8 @@ def prepare_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> N
     note = folder / 'sampling.json'
     if folder.is_dir() and any(folder.glob('*.png')):
         before = json.loads(note.read_text()) if note.exists() else None
-        if before != settings:
+        # A setting that an earlier release didn't have is one that wasn't made.
+        if before is None or {**dict.fromkeys(settings), **before} != settings:
             if not overwrite:
                 differs = 'unknown settings' if before is None else ', '.join(
                     f'{k}={before.get(k)!r}' for k in settings if before.get(k) != settings[k])
@@ -129,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.launcher != 'none' and not is_distributed():
         init_dist(args.launcher)
     leave_at_exit()
-    model = build_model(cfg, args.checkpoint, args.weights)
+    model = build_model(cfg, args.checkpoint, args.weights, args.allocation)
     out = Path(args.out)
     to_folder = out.suffix not in ('.npz', '.png')
     if to_folder and is_main_process():

@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 
 from slimdiff.cli.common import (
+    add_allocation_argument,
     add_captions_argument,
     add_config_arguments,
     add_launcher_argument,
     default_work_dir,
     load_checked_config,
     runs_cleanly,
+    use_allocation,
     use_captions,
 )
 
@@ -30,6 +32,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
     parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/<...>/test)')
     parser.add_argument('--json', help='also write the figures to this file')
+    add_allocation_argument(parser)
     add_captions_argument(parser)
     add_launcher_argument(parser)
     return parser.parse_args(argv)
@@ -61,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     cfg.model = serving_config(cfg.model)  # no teacher is needed to measure a student
     runner = SlimRunner.from_cfg(cfg)
     load_weights(runner.unwrapped_model, args.checkpoint, args.weights)
+    use_allocation(runner.unwrapped_model, args.allocation)
     figures = runner.test()
     if is_main_process():
         width = max(map(len, figures))

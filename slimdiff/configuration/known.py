@@ -35,6 +35,9 @@ PLACES = {
     'visualizer': ('visualizer', ),
     'visualizer.vis_backends.*': ('vis_backend', ),
     'log_processor': ('log_processor', ),
+    'search.searcher': ('searcher', ),
+    'search.evaluators.*': ('step evaluator', ),
+    'search.sampler': ('scheduler', ),
 }
 for _phase in ('train', 'val', 'test'):
     PLACES[f'{_phase}_cfg'] = ('loop', )
@@ -50,7 +53,7 @@ for _phase in ('train', 'val', 'test'):
 # Arguments of slimdiff's own classes -> the kind of registry that they are built from.
 ARGUMENTS = {
     'autoencoder': 'model', 'dataset': 'dataset', 'datasets': 'dataset', 'downsampler': 'resampler',
-    'extractor': 'extractor', 'loss_weight': 'loss', 'losses': 'loss', 'metrics': 'metric',
+    'extractor': 'extractor', 'loss_weight': 'loss', 'losses': 'loss', 'metric': 'metric', 'metrics': 'metric',
     'noise_scheduler': 'scheduler', 'pipeline': 'transform', 'sampler': 'scheduler', 'scheduler': 'scheduler',
     'source': 'dataset', 'transforms': 'transform', 'unet': 'model', 'upsampler': 'resampler',
 }
@@ -77,7 +80,7 @@ DEFAULT_TYPES = {
 
 # Places where a dict is of no use without a `type`.
 NEED_TYPE = ('model', 'optim_wrapper.optimizer', 'default_hooks.*', 'custom_hooks.*', 'train_dataloader.dataset',
-             'val_dataloader.dataset', 'test_dataloader.dataset')
+             'val_dataloader.dataset', 'test_dataloader.dataset', 'search.searcher', 'search.evaluators.*')
 
 # Keys that the builder of a kind of registry takes out before it calls the class.
 BUILDER_KEYS = {

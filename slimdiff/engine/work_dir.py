@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slimdiff.checkpoint.files import POINTER, list_checkpoints, newest_checkpoint
+from slimdiff.registry import flatten
 
 #: what a resumed run may have otherwise: none of it changes the weights that training arrives at
 HARMLESS = (
@@ -25,20 +26,6 @@ HARMLESS = (
 
 class WorkDirError(ValueError):
     """A work dir with checkpoints that this run must not touch."""
-
-
-def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
-    """A nested config as ``{'model.unet.in_channels': 3, ...}``; empty containers are leaves."""
-    if isinstance(value, Mapping) and value:
-        items = value.items()
-    elif isinstance(value, (list, tuple)) and value:
-        items = enumerate(value)
-    else:
-        return {prefix: list(value) if isinstance(value, tuple) else value}
-    flat: dict[str, Any] = {}
-    for key, item in items:
-        flat |= flatten(item, f'{prefix}.{key}' if prefix else str(key))
-    return flat
 
 
 def _training_hooks(config: Mapping[str, Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from mmengine.model import is_model_wrapper
@@ -19,7 +20,8 @@ class EvaluationLoop(BaseLoop):
 
     ``val_cfg = dict(type='EvaluationLoop', num_images=1000)`` and ``val_evaluator = [dict(type='FrechetDistance'),
     ...]``. The EMA hook swaps its weights in at ``before_val_epoch``. The statistics of the real images are kept, so
-    that a validation every N iterations reads the data set once.
+    that a validation every N iterations reads the data set once. A model with ``evaluation_variants()`` (of several
+    widths, say), a context manager for each prefix of the figures' names, is measured in each of them.
 
     Args:
         runner, dataloader, evaluator: given by the Runner; ``evaluator`` is the list of metric configs.
@@ -61,8 +63,13 @@ class EvaluationLoop(BaseLoop):
         self.runner.call_hook(f'before_{stage}')
         self.runner.call_hook(f'before_{stage}_epoch')
         # The wrapper's own mode doesn't matter: evaluate() puts the model in evaluation mode and back.
-        figures = evaluate(model.module if is_model_wrapper(model) else model, self.dataloader, self.metrics,
-                           **self.settings)
+        model = model.module if is_model_wrapper(model) else model
+        variants = model.evaluation_variants() if hasattr(model, 'evaluation_variants') else {'': nullcontext()}
+        figures: dict[str, float] = {}
+        for prefix, variant in variants.items():
+            with variant:
+                measured = evaluate(model, self.dataloader, self.metrics, **self.settings)
+            figures |= {f'{prefix}{name}': value for name, value in measured.items()}
         figures |= self._measure_floor()
         self.runner.call_hook(f'after_{stage}_epoch', metrics=figures)
         self.runner.call_hook(f'after_{stage}')

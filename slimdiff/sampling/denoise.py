@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from diffusers import SchedulerMixin
@@ -59,6 +60,32 @@ def guided(predict: Callable[..., Tensor], conditions: Sequence[Tensor | None],
     return both
 
 
+def prepared(scheduler: SchedulerMixin, num_steps: int, device: torch.device | str = 'cpu') -> SchedulerMixin:
+    """A copy of ``scheduler`` with ``num_steps`` steps set: multi-step state never leaks from one call to the next.
+
+    Raises:
+        ValueError: ``num_steps`` out of range.
+    """
+    limit = scheduler.config.get('num_train_timesteps', num_steps)
+    if not 1 <= num_steps <= limit:
+        raise ValueError(f'num_steps must lie in 1..{limit} (the training timesteps), got {num_steps}.')
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(num_steps, device=device)
+    return scheduler
+
+
+def step_options(scheduler: SchedulerMixin, generators: Sequence[torch.Generator] | None,
+                 eta: float = 0.0) -> dict[str, Any]:
+    """Of ``generator`` and ``eta``, what the ``step`` of this scheduler takes."""
+    parameters = inspect.signature(scheduler.step).parameters
+    options: dict[str, Any] = {}
+    if 'generator' in parameters and generators is not None:
+        options['generator'] = list(generators)
+    if 'eta' in parameters:
+        options['eta'] = eta
+    return options
+
+
 @torch.no_grad()
 def denoise(predict: Predict,
             scheduler: SchedulerMixin,
@@ -71,7 +98,7 @@ def denoise(predict: Predict,
 
     Args:
         predict: ``predict(x_t, t)``, t a scalar tensor; in the scheduler's prediction type.
-        scheduler: any of diffusers'; it is copied, so multi-step state never leaks from one call to the next.
+        scheduler: any of diffusers'; it is copied.
         num_steps: at most the scheduler's training timesteps.
         generators: one for each image, for stochastic samplers.
         eta: DDIM's noise (0 deterministic, 1 like DDPM); ignored by samplers without it.
@@ -80,17 +107,8 @@ def denoise(predict: Predict,
     Raises:
         ValueError: ``num_steps`` out of range.
     """
-    limit = scheduler.config.get('num_train_timesteps', num_steps)
-    if not 1 <= num_steps <= limit:
-        raise ValueError(f'num_steps must lie in 1..{limit} (the training timesteps), got {num_steps}.')
-    scheduler = copy.deepcopy(scheduler)
-    scheduler.set_timesteps(num_steps, device=noise.device)
-    parameters = inspect.signature(scheduler.step).parameters
-    extra = {}
-    if 'generator' in parameters and generators is not None:
-        extra['generator'] = list(generators)
-    if 'eta' in parameters:
-        extra['eta'] = eta
+    scheduler = prepared(scheduler, num_steps, noise.device)
+    extra = step_options(scheduler, generators, eta)
     x = noise * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         prediction = predict(scheduler.scale_model_input(x, t), t)

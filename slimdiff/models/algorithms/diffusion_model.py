@@ -18,6 +18,7 @@ from slimdiff.models.layers import preconditioning_config
 from slimdiff.models.losses import signal_to_noise
 from slimdiff.registry import LOSSES, MODELS, plain
 from slimdiff.sampling import build_scheduler, denoise, guided, image_generators, initial_noise
+from slimdiff.sampling.denoise import Predict
 
 
 @MODELS.register_module()
@@ -266,6 +267,28 @@ class DiffusionModel(BaseModel):
         Returns:
             (N, 3, H, W) in [-1, 1].
         """
+        predict, noise, generators = self.sampling_inputs(indices, seed, labels, context, caption, guidance_scale)
+        sampler = self.sampler if scheduler is None else build_scheduler(scheduler, base=self.noise_scheduler)
+        num_steps = self.num_steps if num_steps is None else num_steps
+        training, _ = self.training, self.eval()
+        try:
+            with torch.inference_mode():
+                images = self.decode(denoise(predict, sampler, noise, num_steps, generators, on_step=on_step))
+        finally:
+            self.train(training)
+        return images.clone()  # an ordinary tensor: inference tensors can't enter autograd
+
+    def sampling_inputs(self,
+                        indices: Sequence[int],
+                        seed: int = 0,
+                        labels: Tensor | None = None,
+                        context: Tensor | None = None,
+                        caption: Sequence[str] | None = None,
+                        guidance_scale: float | None = None) -> tuple[Predict, Tensor, list[torch.Generator]]:
+        """What :meth:`sample` denoises with: the guided network as ``predict(x_t, t)``, noise (N, C, h, w), generators.
+
+        Arguments as for :meth:`sample`.
+        """
         generators = image_generators(seed, indices)
         if self.num_classes is None:
             labels = None
@@ -279,7 +302,6 @@ class DiffusionModel(BaseModel):
         given, context = context, self.context_of(caption, context)
         size = self.unet.config.sample_size
         noise = initial_noise((self.unet.config.in_channels, size, size), generators, self.device)
-        sampler = self.sampler if scheduler is None else build_scheduler(scheduler, base=self.noise_scheduler)
 
         # A context that was given is nobody's to drop: both halves of a guided batch keep it.
         null_context = self.context_of([''] * len(indices), None) if caption is not None and given is None else context
@@ -287,12 +309,4 @@ class DiffusionModel(BaseModel):
         droppable = labels is not None or null_context is not context
         predict = guided(self.predict, (labels, context), (null_labels, null_context) if droppable else None,
                          self.guidance_scale if guidance_scale is None else guidance_scale)
-        training, _ = self.training, self.eval()
-        try:
-            with torch.inference_mode():
-                images = self.decode(denoise(
-                    lambda x, t: predict(x, t).float(), sampler, noise,
-                    self.num_steps if num_steps is None else num_steps, generators, on_step=on_step))
-        finally:
-            self.train(training)
-        return images.clone()  # an ordinary tensor: inference tensors can't enter autograd
+        return lambda x, t: predict(x, t).float(), noise, generators

@@ -6,10 +6,13 @@ to (N, H*W, C) and back cost nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimdiff.models.layers.channels import Axes, Channels, affine, prefixed, whole
 from slimdiff.models.layers.checks import require_divisible
 from slimdiff.models.layers.residual import group_norm, zero_init
 
@@ -37,6 +40,16 @@ def multi_head_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
+def drops_heads(heads: int, widths: Iterable[float]) -> bool:
+    """Whether a slimmable attention loses whole heads: every width has a whole number of them. Else each head thins."""
+    return heads > 1 and all(whole(heads * width) for width in widths)
+
+
+def head_channels(channels: int, heads: int, widths: Iterable[float]) -> Channels:
+    """The channels that attention works in, as parts that a width cuts: one of all heads, or each head one."""
+    return Channels.of(channels, 1 if drops_heads(heads, widths) else heads)
+
+
 class SelfAttentionBlock(nn.Module):
     """GroupNorm, self-attention, projection, + skip: the attention block of DDPM and unconditional LDMs.
 
@@ -57,6 +70,10 @@ class SelfAttentionBlock(nn.Module):
         q, k, v = self.qkv(to_tokens(self.norm(x))).chunk(3, dim=-1)
         return x + to_map(self.out(multi_head_attention(q, k, v, self.heads)), *x.shape[2:])
 
+    def channel_axes(self, stream: Channels, inner: Channels) -> dict[str, Axes]:
+        """``inner``: what is attended with, whole heads or a share of each (:func:`head_channels`)."""
+        return affine('norm', stream) | affine('qkv', inner.times(3), stream) | affine('out', stream, inner)
+
 
 class Attention(nn.Module):
     """Multi-head attention without bias on q, k, v; keys and values come from ``context`` where one is given."""
@@ -74,6 +91,11 @@ class Attention(nn.Module):
         context = x if context is None else context
         return self.out(multi_head_attention(self.q(x), self.k(context), self.v(context), self.heads))
 
+    @staticmethod
+    def channel_axes(tokens: Channels, inner: Channels, context: Channels | None) -> dict[str, Axes]:
+        return {'q.weight': (inner, tokens), 'k.weight': (inner, context), 'v.weight': (inner, context),
+                **affine('out', tokens, inner)}
+
 
 class GatedFeedForward(nn.Module):
     """GEGLU feed-forward (Shazeer 2020): Linear to 2 x 4C, value * GELU(gate), Linear back."""
@@ -86,6 +108,10 @@ class GatedFeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.up(x).chunk(2, dim=-1)
         return self.down(value * F.gelu(gate))
+
+    def channel_axes(self, tokens: Channels) -> dict[str, Axes]:
+        hidden = Channels.of(self.down.in_features)
+        return affine('up', hidden.times(2), tokens) | affine('down', tokens, hidden)
 
 
 class CrossAttentionBlock(nn.Module):
@@ -114,3 +140,13 @@ class CrossAttentionBlock(nn.Module):
         h = h + self.cross_attention(self.norm2(h), context)
         h = h + self.feed_forward(self.norm3(h))
         return x + to_map(self.proj_out(h), *x.shape[2:])
+
+    def channel_axes(self, stream: Channels, inner: Channels) -> dict[str, Axes]:
+        """``inner``: see :meth:`SelfAttentionBlock.channel_axes`. The context is as wide at every width."""
+        tokens = Channels.of(stream.size)
+        axes = affine('norm', stream) | affine('proj_in', tokens, stream) | affine('proj_out', stream, tokens)
+        for name in ('norm1', 'norm2', 'norm3'):
+            axes |= affine(name, tokens)
+        return (axes | prefixed('self_attention', self.self_attention.channel_axes(tokens, inner, tokens))
+                | prefixed('cross_attention', self.cross_attention.channel_axes(tokens, inner, None))
+                | prefixed('feed_forward', self.feed_forward.channel_axes(tokens)))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimdiff.models.layers.channels import Axes, Channels, affine
 from slimdiff.models.layers.checks import require_divisible
 
 
@@ -98,3 +99,11 @@ class ResidualBlock(nn.Module):
             h = self.norm2(add(h, film))
         h = self.conv2(self.dropout(silu(h)))
         return add(h, self.skip(self.resample_skip(x)))
+
+    def channel_axes(self, inputs: Channels, outputs: Channels, embedding: Channels) -> dict[str, Axes]:
+        """Of its own weights, by what comes in and goes out; those of the resamplers in it are theirs to tell."""
+        hidden = Channels.of(self.conv1.out_channels)
+        axes = (affine('norm1', inputs) | affine('conv1', hidden, inputs)
+                | affine('embedding', hidden.times(2 if self.scale_shift_norm else 1), embedding)
+                | affine('norm2', hidden) | affine('conv2', outputs, hidden))
+        return axes | (affine('skip', outputs, inputs) if isinstance(self.skip, nn.Conv2d) else {})

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimdiff.functional.wavelet_gate import spatial_mean
+from slimdiff.models.layers.channels import Axes, Channels
 
 
 class BandGate(nn.Module):
@@ -36,3 +37,8 @@ class BandGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gates = torch.sigmoid(self.expand(F.silu(self.reduce(spatial_mean(x)))))
         return gates.unflatten(1, (4, -1))
+
+    @staticmethod
+    def channel_axes(stream: Channels, bands: Channels) -> dict[str, Axes]:
+        """Of x, and of the gates as (4 * ``band_channels``): :mod:`slimdiff.models.layers.channels`."""
+        return {'reduce.weight': (None, stream), 'expand.weight': (bands, None)}

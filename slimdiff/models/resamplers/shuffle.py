@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from slimdiff.functional.haar import is_channels_last
 from slimdiff.functional.wavelet import check_even
+from slimdiff.models.layers.channels import Axes, Channels, affine
 from slimdiff.registry import RESAMPLERS
 
 
@@ -30,6 +31,10 @@ class PixelUnshuffleDown(nn.Module):
         channels = x.shape[1]
         return F.conv2d(x, self.conv.weight.view(channels, channels, 2, 2), self.conv.bias, stride=2)
 
+    @staticmethod
+    def channel_axes(stream: Channels) -> dict[str, Axes]:
+        return affine('conv', stream, stream.each(4))
+
 
 @RESAMPLERS.register_module()
 class PixelShuffleUp(nn.Module):
@@ -43,3 +48,7 @@ class PixelShuffleUp(nn.Module):
         y = F.pixel_shuffle(self.conv(x), 2)
         # Where PyTorch's pixel_shuffle drops channels_last, the layers after it should not have to pay for it.
         return y.contiguous(memory_format=torch.channels_last) if is_channels_last(x) else y
+
+    @staticmethod
+    def channel_axes(stream: Channels) -> dict[str, Axes]:
+        return affine('conv', stream.each(4), stream)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from slimdiff.functional.haar import traced
 from slimdiff.functional.wavelet import check_even, check_wavelet, dwt2, idwt2, is_haar
+from slimdiff.models.layers.channels import Axes, Channels, affine
 from slimdiff.models.layers.checks import require_divisible
 from slimdiff.registry import RESAMPLERS
 
@@ -37,6 +38,10 @@ class WaveletDown(nn.Module):
             return F.conv2d(x, weight, self.project.bias, stride=2)
         return self.project(dwt2(x, self.wavelet).flatten(1, 2))
 
+    @staticmethod
+    def channel_axes(stream: Channels) -> dict[str, Axes]:
+        return affine('project', stream, stream.times(4))
+
 
 @RESAMPLERS.register_module()
 class WaveletUp(nn.Module):
@@ -50,6 +55,9 @@ class WaveletUp(nn.Module):
         ValueError: channels that four bands don't divide, or an unknown wavelet.
     """
 
+    #: what comes in is four bands, also at a smaller width
+    input_parts = 4
+
     def __init__(self, channels: int, wavelet: str = 'haar') -> None:
         super().__init__()
         require_divisible(type(self).__name__, channels, 4, 'wavelet bands')
@@ -58,3 +66,7 @@ class WaveletUp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(idwt2(x.unflatten(1, (4, -1)), self.wavelet))
+
+    @staticmethod
+    def channel_axes(stream: Channels) -> dict[str, Axes]:
+        return affine('project', stream, Channels(stream.parts[:1]))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from slimdiff.functional.wavelet import check_even, check_wavelet, idwt2, is_haar
 from slimdiff.functional.wavelet_gate import gated_bands, gated_projection, gated_sum, projection_folds
+from slimdiff.models.layers.channels import Axes, Channels, affine, prefixed
 from slimdiff.models.layers.checks import require_divisible
 from slimdiff.models.resamplers.gate import BandGate
 from slimdiff.registry import RESAMPLERS, did_you_mean
@@ -48,6 +49,12 @@ class WaveletGatedDown(nn.Module):
             return gated_projection(x, gates, self.project.weight, self.project.bias)
         return self.project(gated_bands(x, gates, self.wavelet).flatten(1, 2))
 
+    def channel_axes(self, stream: Channels) -> dict[str, Axes]:
+        """Four bands of all channels are gated, and joined if they are."""
+        bands = stream.times(4)
+        return prefixed('gate', self.gate.channel_axes(stream, bands)) | (
+            affine('project', stream, bands) if self.combine == 'concat' else {})
+
     def extra_repr(self) -> str:
         return f"wavelet='{self.wavelet}', combine='{self.combine}'"
 
@@ -65,6 +72,9 @@ class WaveletGatedUp(nn.Module):
         ValueError: channels that four bands don't divide, or an unknown wavelet.
     """
 
+    #: what comes in is four bands, also at a smaller width
+    input_parts = 4
+
     def __init__(self, channels: int, wavelet: str = 'haar', hidden: int = 4) -> None:
         super().__init__()
         require_divisible(type(self).__name__, channels, 4, 'wavelet bands')
@@ -76,6 +86,11 @@ class WaveletGatedUp(nn.Module):
         gates = self.gate(x)  # (N, 4, C/4)
         bands = x.unflatten(1, (4, -1)) * gates[..., None, None].to(x.dtype)
         return self.project(idwt2(bands, self.wavelet))
+
+    def channel_axes(self, stream: Channels) -> dict[str, Axes]:
+        """The parts of the input are the bands, and have a gate each."""
+        return prefixed('gate', self.gate.channel_axes(stream, stream)) | affine(
+            'project', stream, Channels(stream.parts[:1]))
 
     def extra_repr(self) -> str:
         return f"wavelet='{self.wavelet}'"

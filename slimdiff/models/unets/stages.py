@@ -75,6 +75,37 @@ class Stage:
         return CrossAttentionBlock(self.channels, self.heads, context_channels, norm_groups)
 
 
+@dataclasses.dataclass(frozen=True)
+class BlockPlan:
+    """Where a residual block's input ``[main | skip]`` comes from, and whose width its output has.
+
+    Stages are numbered from 0; the stem has the first one's width, and the middle comes after the last.
+    """
+    main: int
+    skip: int | None
+    out: int
+
+
+def plan_blocks(stages: list[Stage]) -> dict[str, list[BlockPlan]]:
+    """The residual blocks of a UNet by the name of their stage, in the order in which they run."""
+    plan: dict[str, list[BlockPlan]] = {}
+    skips: list[int] = []
+    current, middle = 0, len(stages)
+    for i, stage in enumerate(stages):
+        outputs = [current] + [i] * stage.blocks
+        skips += outputs[len(outputs) - stage.skips:]
+        plan[f'down{i + 1}'] = [BlockPlan(main, None, i) for main in outputs[:-1]]
+        current = i
+    plan['mid'] = [BlockPlan(current, None, middle), BlockPlan(middle, None, middle)]
+    current = middle
+    for i, stage in reversed(list(enumerate(stages))):
+        plan[f'up{i + 1}'] = []
+        for block in range(stage.up_blocks):
+            plan[f'up{i + 1}'].append(BlockPlan(current, skips.pop() if block < stage.skips else None, i))
+            current = i
+    return plan
+
+
 class BlockSequence(nn.Module):
     """Residual blocks, each with the attention block that follows it (if any)."""
 
@@ -101,12 +132,18 @@ class DownStage(BlockSequence):
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None, skips: list[Tensor], run: Run) -> Tensor:
         """Append the stage's skips to ``skips`` and return its (down-sampled) output."""
+        x = self.run_blocks(x, embedding, context, skips, run)
+        return x if self.downsampler is None else resample(self.downsampler, x, embedding, run)
+
+    def run_blocks(self, x: Tensor, embedding: Tensor, context: Tensor | None, skips: list[Tensor],
+                   run: Run) -> Tensor:
+        """The stage without its down-sampler; what a shallow pass needs, which wants the skips alone."""
         outputs = [x]
         for i in range(len(self.blocks)):
             x = self.step(i, x, embedding, context, run)
             outputs.append(x)
         skips.extend(outputs[len(outputs) - self.keep:])
-        return x if self.downsampler is None else resample(self.downsampler, x, embedding, run)
+        return x
 
 
 class MidStage(BlockSequence):

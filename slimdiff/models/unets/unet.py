@@ -12,7 +12,6 @@ Those module names are the distillation positions.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from slimdiff.models.layers import Preconditioning, ResidualBlock
 from slimdiff.models.layers.residual import group_norm, silu, zero_init
-from slimdiff.models.unets.stages import DownStage, MidStage, Stage, UpStage
+from slimdiff.models.unets.stages import DownStage, MidStage, Run, Stage, UpStage, plan_blocks
 from slimdiff.registry import MODELS, RESAMPLERS
 
 
@@ -58,6 +57,7 @@ class UNet(ModelMixin, ConfigMixin):
         downsampler, upsampler: configs of registered resamplers; ``channels`` is filled in.
         residual_resampling: the resamplers work inside a residual block (LDM's ``resblock_updown``, BigGAN).
         embedding_channels: width of the timestep embedding; four times the first stage's by default.
+        time_channels: width of the sinusoids that the embedding is made of; the first stage's by default.
         num_classes: of ``class_labels``; label ``num_classes`` is the null class of classifier-free guidance.
         class_token: the class enters by cross-attention, as one token of ``context_channels``, in place of being added
             to the timestep embedding (LDM's ImageNet model; table 6 of Yang et al. 2023).
@@ -89,6 +89,7 @@ class UNet(ModelMixin, ConfigMixin):
                  upsampler: Mapping[str, Any] = dict(type='NearestConvUp'),
                  residual_resampling: bool = False,
                  embedding_channels: int | None = None,
+                 time_channels: int | None = None,
                  num_classes: int | None = None,
                  class_token: bool = False,
                  context_channels: int | None = None,
@@ -118,8 +119,9 @@ class UNet(ModelMixin, ConfigMixin):
                 return residual(channels, channels, lambda c: RESAMPLERS.build({**cfg, 'channels': c}))
             return RESAMPLERS.build({**cfg, 'channels': channels})
 
-        self.time_proj = Timesteps(stem, flip_sin_to_cos, freq_shift)
-        self.time_embedding = TimestepEmbedding(stem, width)
+        sinusoids = time_channels or stem
+        self.time_proj = Timesteps(sinusoids, flip_sin_to_cos, freq_shift)
+        self.time_embedding = TimestepEmbedding(sinusoids, width)
         if class_token and not (num_classes and context_channels):
             raise ValueError(f'class_token=True needs num_classes and context_channels, the width of the token; got '
                              f'num_classes={num_classes}, context_channels={context_channels}.')
@@ -127,35 +129,31 @@ class UNet(ModelMixin, ConfigMixin):
         self.class_embedding = nn.Embedding(num_classes + 1, class_width) if num_classes else None
         self.stem = nn.Conv2d(in_channels, stem, 3, padding=1)
 
-        channels = stem
-        skip_channels: list[int] = []
-        for i, stage in enumerate(parsed, 1):
-            widths = [channels] + [stage.channels] * stage.blocks
-            skip_channels += widths[len(widths) - stage.skips:]
-            self.add_module(f'down{i}', DownStage(
-                stage,
-                [residual(cin, cout) for cin, cout in itertools.pairwise(widths)],
-                [stage.attention(norm_groups, norm_eps, context_channels) for _ in range(stage.blocks)],
-                make_resampler(downsampler, stage.channels) if stage.downsample else None))
-            channels = stage.channels
-
-        middle = Stage.parse('mid', dict(channels=mid_channels or channels, heads=mid_heads,
+        middle = Stage.parse('mid', dict(channels=mid_channels or parsed[-1].channels, heads=mid_heads,
                                          cross_attention=mid_cross_attention))
-        self.mid = MidStage([residual(channels, middle.channels), residual(middle.channels, middle.channels)],
-                            [middle.attention(norm_groups, norm_eps, context_channels)])
-        channels = middle.channels
+        plan, widths = plan_blocks(parsed), [stage.channels for stage in (*parsed, middle)]
 
+        def blocks_of(name: str) -> list[ResidualBlock]:
+            return [residual(widths[b.main] + (0 if b.skip is None else widths[b.skip]), widths[b.out])
+                    for b in plan[name]]
+
+        def attentions_of(stage: Stage, count: int) -> list[nn.Module | None]:
+            return [stage.attention(norm_groups, norm_eps, context_channels) for _ in range(count)]
+
+        # The order in which parts are made decides which random weights a seed gives them.
+        for i, stage in enumerate(parsed, 1):
+            self.add_module(f'down{i}', DownStage(
+                stage, blocks_of(f'down{i}'), attentions_of(stage, stage.blocks),
+                make_resampler(downsampler, stage.channels) if stage.downsample else None))
+        self.mid = MidStage(blocks_of('mid'), attentions_of(middle, 1))
         for i, stage in reversed(list(enumerate(parsed, 1))):
-            upsample = make_resampler(upsampler, channels) if stage.downsample else None
-            blocks = []
-            for block in range(stage.up_blocks):
-                blocks.append(residual(channels + (skip_channels.pop() if block < stage.skips else 0), stage.channels))
-                channels = stage.channels
-            attentions = [stage.attention(norm_groups, norm_eps, context_channels) for _ in range(stage.up_blocks)]
-            self.add_module(f'up{i}', UpStage(stage, blocks, attentions, upsample))
+            entering = widths[plan[f'up{i}'][0].main]
+            resampler = make_resampler(upsampler, entering) if stage.downsample else None
+            self.add_module(f'up{i}', UpStage(stage, blocks_of(f'up{i}'), attentions_of(stage, stage.up_blocks),
+                                              resampler))
 
-        self.norm_out = group_norm('UNet output', channels, norm_groups, norm_eps)
-        self.conv_out = zero_init(nn.Conv2d(channels, out_channels, 3, padding=1))
+        self.norm_out = group_norm('UNet output', stem, norm_groups, norm_eps)
+        self.conv_out = zero_init(nn.Conv2d(stem, out_channels, 3, padding=1))
         # Not named like the config key: diffusers looks a config key up before a submodule.
         self.precondition = self._make_precondition(preconditioning)
         # Convolutions on CPU are about 3x faster in this layout, and Tensor Cores want it too.
@@ -226,28 +224,67 @@ class UNet(ModelMixin, ConfigMixin):
         Raises:
             ValueError: an image size that the stages can't halve, a label out of range.
         """
+        output, _ = self.with_features(sample, timestep, class_labels, encoder_hidden_states)
+        return output if return_dict else (output.sample, )
+
+    def with_features(self,
+                      sample: Tensor,
+                      timestep: Tensor | float | int,
+                      class_labels: Tensor | None = None,
+                      encoder_hidden_states: Tensor | None = None) -> tuple[UNetOutput, Tensor]:
+        """:meth:`forward`, and the deep features: what enters ``up1``, before its up-sampler.
+
+        They change little from one denoising step to the next, so a later step may take them for its own (DeepCache,
+        Ma et al., CVPR 2024): see :meth:`shallow`.
+        """
+        x, embedding, context, scales, run = self._enter(sample, timestep, class_labels, encoder_hidden_states)
+        skips: list[Tensor] = []
+        for i in range(1, self.num_stages + 1):
+            x = self.get_submodule(f'down{i}')(x, embedding, context, skips, run)
+        x = self.mid(x, embedding, context, run)
+        for i in range(self.num_stages, 1, -1):
+            x = self.get_submodule(f'up{i}')(x, embedding, context, skips, run)
+        return self._leave(sample, self.up1(x, embedding, context, skips, run), scales), x
+
+    def shallow(self,
+                sample: Tensor,
+                timestep: Tensor | float | int,
+                class_labels: Tensor | None,
+                encoder_hidden_states: Tensor | None,
+                features: Tensor) -> UNetOutput:
+        """Run the first stage alone, around deep features of :meth:`with_features`.
+
+        With those of the same input this is :meth:`forward`; with an earlier step's an approximation, which sees
+        ``sample`` through the skips of the first stage. Forward hooks on ``down1`` do not fire: its output, which the
+        down-sampler makes, is not computed.
+        """
+        x, embedding, context, scales, run = self._enter(sample, timestep, class_labels, encoder_hidden_states)
+        skips: list[Tensor] = []
+        self.down1.run_blocks(x, embedding, context, skips, run)
+        return self._leave(sample, self.up1(features, embedding, context, skips, run), scales)
+
+    def _enter(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None,
+               encoder_hidden_states: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, Sequence[Tensor], Run]:
+        """The stem's output, what every stage is given beside it, and what scales the network's output."""
         self.check_size(*sample.shape[2:])
         timestep = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
         run = call
         if self.gradient_checkpointing and torch.is_grad_enabled():
             run = self._gradient_checkpointing_func
-        x = sample.contiguous(memory_format=torch.channels_last)
+        x, scales = sample.contiguous(memory_format=torch.channels_last), ()
         if self.precondition is not None:
-            c_in, c_skip, c_out = self.precondition(timestep)
+            c_in, *scales = self.precondition(timestep)
             x = (x * c_in).to(self.dtype)
         embedding = self.embed(timestep, class_labels, x.dtype)
-        context = self.context_of(timestep, class_labels, encoder_hidden_states)
-        x = self.stem(x)
-        skips: list[Tensor] = []
-        for i in range(1, self.num_stages + 1):
-            x = self.get_submodule(f'down{i}')(x, embedding, context, skips, run)
-        x = self.mid(x, embedding, context, run)
-        for i in range(self.num_stages, 0, -1):
-            x = self.get_submodule(f'up{i}')(x, embedding, context, skips, run)
+        return self.stem(x), embedding, self.context_of(timestep, class_labels, encoder_hidden_states), scales, run
+
+    def _leave(self, sample: Tensor, x: Tensor, scales: Sequence[Tensor]) -> UNetOutput:
+        """The output head on what ``up1`` gave."""
         x = self.conv_out(silu(self.norm_out(x)))
-        if self.precondition is not None:
+        if scales:
+            c_skip, c_out = scales
             x = (c_skip * sample + c_out * x).to(sample.dtype)
-        return UNetOutput(sample=x) if return_dict else (x, )
+        return UNetOutput(sample=x)
 
 
 # diffusers writes a model's module path into model_index.json; `slimdiff` is the path that will not move.

@@ -1,0 +1,15 @@
+# A step-aware model on LSUN's bedrooms at 64x64, after DDSM (Yang et al., ICLR 2024); the schedule is that of its
+# CIFAR-10.
+_base_ = [
+    '../_base_/models/ddsm_64.py',
+    '../_base_/datasets/lsun_bedroom_256.py',
+    '../_base_/schedules/ddsm.py',
+    '../_base_/search/two_stage.py',
+    '../_base_/default_runtime.py',
+]
+
+train_dataloader = dict(
+    batch_size=256,
+    dataset=dict(_delete_=True, type='LSUN', data_root='data/lsun/bedroom_train_lmdb', image_size=64))
+val_dataloader = dict(dataset=dict(image_size=64))
+test_dataloader = dict(dataset=dict(image_size=64))

@@ -1,0 +1,188 @@
+"""A search as pictures: the front while it grows, and one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from slimdiff.analysis.figures import save_figure
+from slimdiff.checkpoint import atomic_write
+from slimdiff.evaluation.cost import human
+from slimdiff.sampling import Run, StepAllocation
+from slimdiff.sampling.images import image_grid, to_uint8
+from slimdiff.search import DivergenceEvaluator, Evaluation, Outcome, Search
+
+STYLE = ('body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}'
+         'table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;'
+         'text-align:right}td:first-child,th:first-child{text-align:left}img{max-width:100%}'
+         'figure{display:inline-block;margin:0 1em 1em 0}figcaption{font-size:13px;color:#555}'
+         '.pixels{image-rendering:pixelated}h2{margin-top:2em}tr.chosen{background:#fff3d6}')
+REUSE_COLOURS = {'prediction': '#d9534f', 'features': '#f0ad4e'}
+
+
+def plot_front(candidates: Sequence[Evaluation], front: Sequence[Evaluation], path: str | Path | io.BytesIO,
+               quality: str, full_macs: float, chosen: Evaluation | None = None,
+               limit: float | None = None) -> None:
+    """Quality against MACs: all candidates, the front as steps, the budget and what was chosen within it.
+
+    Args:
+        path: a PNG file, written whole or not at all, or a buffer.
+        quality: name of the vertical axis.
+        full_macs: of the full network, for the horizontal axis.
+        limit: budget in MACs.
+    """
+    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    axes = figure.subplots()
+    judged = [e for e in candidates if not e.failed]
+    axes.scatter([e.macs / full_macs for e in judged], [e.quality for e in judged], s=12, color='#9bb8d3',
+                 label=f'{len(judged)} candidates')
+    axes.step([e.macs / full_macs for e in front], [e.quality for e in front], where='post', color='#1f4e79',
+              marker='o', markersize=3, label=f'front ({len(front)})')
+    if chosen is not None:
+        axes.plot(chosen.macs / full_macs, chosen.quality, '*', color='#e08e0b', markersize=14, label='chosen')
+    if limit is not None:
+        axes.axvline(limit / full_macs, color='#e08e0b', linestyle=':', label='budget')
+    positive = [e.quality for e in judged if e.quality > 0]
+    if len(positive) > 2 and max(positive) > 30 * min(positive):
+        axes.set_yscale('log', nonpositive='clip')
+    axes.set(xlabel='MACs of an image, full network = 1', ylabel=f'{quality} (lower is better)')
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    if isinstance(path, io.BytesIO):
+        figure.savefig(path, format='png', dpi=100)
+    else:
+        save_figure(figure, path)
+
+
+def plot_search(search: Search, path: str | Path) -> None:
+    """The front so far, of a running search."""
+    best = search.best()
+    limit = search.budget.limit if search.budget is not None and search.budget.kind == 'macs' else None
+    plot_front(list(search.judged.values()), [e for _, e in search.searcher.front], path,
+               type(search.evaluators[-1]).__name__, search.full_macs, None if best is None else best[1], limit)
+
+
+def allocation_svg(allocation: StepAllocation, timesteps: Sequence[float], width: int = 720, height: int = 56) -> str:
+    """Bars over the timesteps, noisiest left: the height is the width of the network, colours are reuses.
+
+    Ticks below are the sampler's steps.
+    """
+    total = allocation.num_train_timesteps
+    parts, last = [], 1.0
+    for segment in reversed(allocation.segments):
+        action = segment.action
+        last = action.width if isinstance(action, Run) else last
+        x, span = (total - segment.stop) / total * width, (segment.stop - segment.start) / total * width
+        tall = last * (height - 16) if isinstance(action, Run) else 6
+        colour = '#4a86b8' if isinstance(action, Run) else REUSE_COLOURS[action.what]
+        parts.append(f'<rect x="{x:.1f}" y="{height - 12 - tall:.1f}" width="{span:.1f}" height="{tall:.1f}" '
+                     f'fill="{colour}" stroke="white"><title>{segment.stop - 1}..{segment.start}: {action}</title>'
+                     '</rect>')
+        if isinstance(action, Run) and span > 30:
+            parts.append(f'<text x="{x + span / 2:.1f}" y="{height - 16}" font-size="11" fill="white" '
+                         f'text-anchor="middle">{action.width:g}</text>')
+    ticks = ' '.join(f'M{(total - t) / total * width:.1f} {height - 10}v4' for t in timesteps)
+    return (f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">{"".join(parts)}'
+            f'<path d="{ticks}" stroke="#888"/></svg>')
+
+
+def sample_grids(search: Search, allocations: Mapping[str, StepAllocation], num_images: int = 16) -> dict[str, Tensor]:
+    """Images of the same indices and seed under each allocation, as grids (3, H, W) uint8."""
+    sampler = DivergenceEvaluator(num_images=num_images).bind(search.problem)
+    names, grids = list(allocations), {}
+    with torch.inference_mode():
+        for members, x0 in sampler.samples(list(allocations.values()), range(num_images)):
+            images = to_uint8(search.model.decode(x0)).cpu()
+            grids |= {names[i]: image_grid(images, columns=8) for i in members}
+    return {name: grids[name] for name in names}
+
+
+def _data_uri(png: bytes) -> str:
+    return f'data:image/png;base64,{base64.b64encode(png).decode()}'
+
+
+def _grid_uri(grid: Tensor) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(grid.permute(1, 2, 0).numpy().squeeze()).save(buffer, format='PNG')
+    return _data_uri(buffer.getvalue())
+
+
+def _table(rows: Sequence[Sequence[Any]], chosen: int | None = None) -> str:
+    head, *body = [[html.escape(str(cell)) for cell in row] for row in rows]
+    lines = ['<table><tr>' + ''.join(f'<th>{cell}</th>' for cell in head) + '</tr>']
+    lines += [f'<tr{" class=chosen" if i == chosen else ""}>' + ''.join(f'<td>{cell}</td>' for cell in row) + '</tr>'
+              for i, row in enumerate(body)]
+    return '\n'.join(lines) + '</table>'
+
+
+def few_of(outcome: Outcome, count: int = 6) -> list[int]:
+    """Indices of about ``count`` points of the front, evenly, both ends and the chosen one among them."""
+    last = len(outcome.front) - 1
+    picked = {round(i * last / max(count - 1, 1)) for i in range(count)}
+    picked |= {i for i, (allocation, _) in enumerate(outcome.front) if allocation == outcome.chosen[0]}
+    return sorted(picked)
+
+
+def write_report(search: Search, outcome: Outcome, path: str | Path, num_images: int = 16,
+                 title: str = 'Search') -> None:
+    """Write one HTML file with the front, its allocations, samples at equal seeds and what the search cost.
+
+    Everything is in the file: it opens from the disk, without a network.
+
+    Args:
+        num_images: in each grid; 0 leaves them out.
+    """
+    buffer = io.BytesIO()
+    limit = outcome.budget.limit if outcome.budget is not None and outcome.budget.kind == 'macs' else None
+    plot_front([e for _, e in outcome.candidates], [e for _, e in outcome.front], buffer, outcome.evaluator,
+               outcome.full_macs, outcome.chosen[1], limit)
+    few = few_of(outcome)
+    rows = [('MACs of an image', 'of the full network', 'quality', 'seconds of an image', 'steps, noisiest first')]
+    for allocation, e in outcome.front:
+        rows.append((human(e.macs), f'{e.macs / outcome.full_macs:.1%}', f'{e.quality:.5g}',
+                     '' if e.latency is None else f'{e.latency:.4g}',
+                     outcome.row((allocation, e))['steps']))
+    place = next((i for i, (a, _) in enumerate(outcome.front) if a == outcome.chosen[0]), None)
+    bars = '\n'.join(f'<figure>{allocation_svg(outcome.front[i][0], outcome.timesteps)}<figcaption>'
+                     f'{outcome.front[i][1].macs / outcome.full_macs:.1%} of the MACs, quality '
+                     f'{outcome.front[i][1].quality:.5g}{" (chosen)" if i == place else ""}</figcaption></figure><br>'
+                     for i in few)
+    sections = [f'<h1>{html.escape(title)}</h1><p>{html.escape(outcome.describe().splitlines()[1])}.</p>',
+                '<h2>Front</h2>', f'<img alt="quality against MACs" src="{_data_uri(buffer.getvalue())}">',
+                '<h2>Allocations</h2><p>Timesteps from noise (left) to clean (right); the height of a bar is the '
+                f'width of the network.</p>{bars}']
+    if num_images:
+        full = StepAllocation.uniform(max(search.problem.costs.macs_of), search.space.num_train_timesteps)
+        shown = {'full network': full, 'chosen': outcome.chosen[0]}
+        shown |= {f'{outcome.front[i][1].macs / outcome.full_macs:.1%} of the MACs': outcome.front[i][0]
+                  for i in few[:-1] if i != place}
+        figures = [f'<figure><img class="pixels" width="{grid.shape[2] * max(1, 340 // grid.shape[2])}" '
+                   f'alt="{name}" src="{_grid_uri(grid)}"><figcaption>{name}</figcaption></figure>'
+                   for name, grid in sample_grids(search, shown, num_images).items()]
+        sections.append('<h2>Samples</h2><p>The same seeds everywhere.</p>' + ''.join(figures))
+    work = outcome.total_work
+    costs = [('evaluator', 'network MACs', 'network calls', 'saved calls', 'generated images', 'seconds')]
+    costs += [(name, human(w.macs), w.calls, w.calls_saved, w.images, f'{w.seconds:.1f}')
+              for name, w in [*outcome.work.items(), ('all', work)]]
+    sections.append(f'<h2>Cost of the search</h2>{_table(costs)}<p>{len(outcome.candidates)} candidates, '
+                    f'{len(outcome.failures)} failed; {outcome.seconds:.1f} s of wall-clock time.</p>')
+    if outcome.correlations:
+        pairs = [('evaluators', 'rank correlation'),
+                 *((pair, 'undefined' if v is None else f'{v:.3f}') for pair, v in outcome.correlations.items())]
+        sections.append('<h2>Can the cheap evaluator be trusted?</h2>' + _table(pairs))
+    if outcome.failures:
+        sections.append('<h2>Failed candidates</h2><ul>' + ''.join(f'<li>{html.escape(r)}</li>'
+                                                                  for r in outcome.failures) + '</ul>')
+    sections.append('<h2>The whole front</h2>' + _table(rows, place))
+    text = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+            f'<style>{STYLE}</style></head><body>' + '\n'.join(sections) + '</body></html>\n')
+    atomic_write(path, lambda file: file.write(text.encode()))

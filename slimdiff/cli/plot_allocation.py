@@ -1,0 +1,69 @@
+"""``slimdiff plot_allocation CONFIG ALLOCATION``: the width of each denoising step and the MACs saved, as a picture."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from slimdiff.cli.common import add_config_arguments, load_checked_config, runs_cleanly
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='slimdiff plot_allocation', description='Plot step allocations: steps against width, and the MACs saved '
+        '(published convention: convolutions and linear layers).')
+    add_config_arguments(parser)
+    parser.add_argument('allocations', nargs='+', metavar='ALLOCATION', help='allocation.json of search; several are '
+                        'rows of one picture')
+    parser.add_argument('--steps', type=int, help="denoising steps (default: the config's)")
+    parser.add_argument('--scheduler', help='a diffusers scheduler, such as DPMSolverMultistepScheduler')
+    parser.add_argument('--out', default='allocation.png', help='the picture')
+    args = parser.parse_args(argv)
+    if Path(args.out).suffix != '.png':
+        parser.error(f'--out must end in .png, got {args.out}')
+    return args
+
+
+@runs_cleanly
+def main(argv: list[str] | None = None) -> int:
+    """Plot; prints the allocations and what they save, and returns the exit status."""
+    args = parse(argv)
+    from slimdiff.analysis.allocation_plot import allocation_table, plot_allocations
+    from slimdiff.models.serving import serving_config
+    from slimdiff.models.unets.network_set import check_same_timesteps
+    from slimdiff.registry import MODELS
+    from slimdiff.sampling import build_scheduler
+    from slimdiff.sampling.allocation import Reuse, StepAllocation
+    from slimdiff.search.costs import count_macs
+    from slimdiff.search.widths import widths_of
+
+    # Names that tell the files apart: allocation.json of two searches are named by their folders, too.
+    paths = [Path(path) for path in args.allocations]
+    stems = [path.stem for path in paths]
+    names = stems if len(set(stems)) == len(stems) else [path.with_suffix('').as_posix() for path in paths]
+    allocations = {name: StepAllocation.load(path) for name, path in zip(names, paths)}
+    cfg = load_checked_config(args)
+    model = MODELS.build(serving_config(cfg.model)).eval()
+    available = widths_of(model)
+    for name, allocation in allocations.items():
+        try:
+            check_same_timesteps(allocation, model.num_train_timesteps)
+            allocation.check_widths(available)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from None
+    sampler = model.sampler if args.scheduler is None else build_scheduler(dict(type=args.scheduler),
+                                                                           base=model.noise_scheduler)
+    steps = model.num_steps if args.steps is None else args.steps
+    if not 1 <= steps <= model.num_train_timesteps:
+        raise ValueError(f'--steps must lie in 1..{model.num_train_timesteps} (the training timesteps), got {steps}.')
+    sampler.set_timesteps(steps)
+    timesteps = [float(t) for t in sampler.timesteps]
+    actions = {segment.action for allocation in allocations.values() for segment in allocation.segments}
+    widths = sorted({width for allocation in allocations.values() for width in allocation.widths} | {1.0})
+    costs = count_macs(model, widths, features=Reuse('features') in actions)
+    for name, allocation in allocations.items():
+        print(f'{name}, {type(sampler).__name__}, {steps} steps:\n{allocation.describe(timesteps)}\n')
+    print(allocation_table(allocations, timesteps, costs), end='')
+    plot_allocations(allocations, timesteps, costs, args.out)
+    print(f'\nwritten {args.out}')
+    return 0

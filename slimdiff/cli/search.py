@@ -1,0 +1,142 @@
+"""``slimdiff search CONFIG CHECKPOINT``: which width each denoising step gets, for a budget.
+
+The work dir holds the state: the same command goes on where an earlier one was stopped or killed, with an identical
+outcome, and another budget picks from a finished search at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from slimdiff.cli.common import (
+    add_captions_argument,
+    add_config_arguments,
+    add_launcher_argument,
+    default_work_dir,
+    load_checked_config,
+    runs_cleanly,
+    use_captions,
+)
+
+#: what a config without ``search`` gets
+DEFAULT = dict(
+    evaluators=[dict(type='LossGapEvaluator'), dict(type='DivergenceEvaluator')],
+    searcher=dict(type='TwoStageSearch'))
+#: seconds between two pictures of the front
+INTERVAL = 20
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='slimdiff search', description='Search a width for each denoising step.')
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='a .pth of train, or a folder of export or save_pretrained')
+    parser.add_argument('--work-dir', help='state and results (default: work_dirs/<...>/search)')
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument('--budget', type=float, help="of allocation.json: a fraction of the full network's MACs, as "
+                        "0.5 (default: the config's search.budget, else the best quality at any cost)")
+    budget.add_argument('--budget-macs', type=float, help='the same in MACs for one image through all steps')
+    budget.add_argument('--budget-latency', type=float, help='the same in seconds for one image, as measured here '
+                        '(needs search.latency)')
+    parser.add_argument('--weights', choices=('ema', 'online'), default='ema')
+    parser.add_argument('--samples', type=int, default=16, help='images in each grid of the report; 0 for none')
+    add_captions_argument(parser)
+    add_launcher_argument(parser)
+    args = parser.parse_args(argv)
+    if args.samples < 0:
+        parser.error(f'--samples must be 0 or more, got {args.samples}')
+    return args
+
+
+def budget_of(args: argparse.Namespace) -> dict[str, float] | None:
+    """The budget on the command line."""
+    given = dict(fraction=args.budget, macs=args.budget_macs, latency=args.budget_latency)
+    return next(({kind: value} for kind, value in given.items() if value is not None), None)
+
+
+def trained_widths(checkpoint: str | Path) -> tuple[float, ...] | None:
+    """The widths that a checkpoint was trained at; None if it doesn't say."""
+    import json
+
+    from slimdiff.checkpoint import load_checkpoint
+    path = Path(checkpoint)
+    if path.is_dir():
+        file = path / 'unet/config.json' if (path / 'unet').is_dir() else path / 'config.json'
+        unet = json.loads(file.read_text()) if file.is_file() else {}
+        slimmable = unet.get('_class_name') in ('SlimmableUNet', 'StepAwareUNet')
+    else:
+        unet = load_checkpoint(path)['meta'].get('config', {}).get('model', {}).get('unet', {})
+        slimmable = 'Slimmable' in str(unet.get('type'))
+    if not unet:
+        return None
+    return tuple(map(float, unet.get('widths', (0.25, 0.5, 0.75, 1.0)))) if slimmable else (1.0, )
+
+
+def check_trained(checkpoint: str | Path, wanted: Any) -> None:
+    """Raise ValueError if the search asks for a width that the checkpoint was not trained at.
+
+    The weights would load all the same: a slimmable network has the dense one's.
+    """
+    trained = trained_widths(checkpoint)
+    missing = [] if trained is None else sorted(set(map(float, wanted)) - set(trained))
+    if missing:
+        raise ValueError(f'The search asks for width {", ".join(f"{w:g}" for w in missing)}, but {checkpoint} was '
+                         f'trained at {", ".join(f"{w:g}" for w in trained)}. Set search.space.widths to some of '
+                         'these, or train a checkpoint with more (model.unet.widths).')
+
+
+def live_plot(path: Path) -> Callable[[Any], None]:
+    """A callback of :meth:`Search.run` that draws the front now and then."""
+    from slimdiff.analysis.search_report import plot_search
+    last = 0.0
+
+    def draw(search: Any) -> None:
+        nonlocal last
+        if time.monotonic() - last > INTERVAL:
+            plot_search(search, path)
+            last = time.monotonic()
+
+    return draw
+
+
+@runs_cleanly
+def main(argv: list[str] | None = None) -> int:
+    """Search; prints the result and what it cost, and returns the exit status."""
+    args = parse(argv)
+    cfg = load_checked_config(args)
+    use_captions(cfg, args.captions)
+    work_dir = Path(args.work_dir or default_work_dir(args.config) / 'search')
+
+    from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
+
+    from slimdiff.analysis.search_report import plot_search, write_report
+    from slimdiff.cli.sample import build_model
+    from slimdiff.datasets import build_dataloader
+    from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
+    from slimdiff.registry import plain
+    from slimdiff.search import Search
+    from slimdiff.search.widths import widths_of
+    init_cpu_process_group(args.launcher)
+    if args.launcher != 'none' and not is_distributed():
+        init_dist(args.launcher)
+    leave_at_exit()
+    config = plain(cfg.get('search') or DEFAULT)
+    model = build_model(cfg, args.checkpoint, args.weights)
+    check_trained(args.checkpoint, (config.get('space') or {}).get('widths') or widths_of(model))
+    loader = None if cfg.get('val_dataloader') is None else build_dataloader(cfg.val_dataloader)
+    search = Search(model, config, work_dir, loader, budget_of(args))
+    if is_main_process():
+        print(f'{search.space.size:.4g} allocations of {search.space.num_segments} segments at most; state and results '
+              f'in {work_dir}')
+    outcome = search.run(live_plot(work_dir / 'front.png'))
+    if is_main_process():
+        plot_search(search, work_dir / 'front.png')
+        write_report(search, outcome, work_dir / 'report.html', args.samples, f'Search: {Path(args.config).stem}')
+        print(outcome.describe())
+        print(f'wrote {", ".join(str(work_dir / n) for n in ("allocation.json", "front.json", "front.csv"))} and '
+              f'{work_dir / "report.html"}')
+    barrier()
+    return 0

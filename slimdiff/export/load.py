@@ -1,0 +1,39 @@
+"""Networks back from an exported folder, into the model of a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from slimdiff.checkpoint.files import check_weights
+from slimdiff.models.slimmable import SlimmableUNet
+from slimdiff.models.unets import StepAwareUNet, UNet, make_step_aware
+from slimdiff.models.unets.network_set import check_alike, check_same_timesteps
+from slimdiff.sampling.allocation import StepAllocation
+
+
+def load_network(model: Any, folder: str | Path) -> None:
+    """Give ``model`` the network of a folder of ``export`` or ``save_pretrained`` (a pipeline's, or the network's own).
+
+    A step-aware network comes with its allocation.
+
+    Raises:
+        ValueError: no such folder, or a network that is not the config's.
+    """
+    folder = Path(folder)
+    source = folder / 'unet' if (folder / 'unet').is_dir() else folder
+    if not (source / 'config.json').is_file():
+        raise ValueError(f'{folder} holds neither unet/config.json (a pipeline) nor config.json (a UNet): '
+                         'give a .pth of train, or a folder of export or save_pretrained.')
+    config = StepAwareUNet.load_config(source)
+    if config.get('_networks'):  # without the full width: they are not the config's network, but stand for it
+        step_aware = StepAwareUNet.from_pretrained(source)
+        check_alike({1.0: model.unet, **{w: step_aware.network(w) for w in step_aware.allocation.widths}})
+        check_same_timesteps(step_aware.allocation, model.num_train_timesteps)
+        model.unet = step_aware
+        return
+    weights = (SlimmableUNet if 'widths' in config else UNet).from_pretrained(source).state_dict()
+    check_weights(weights, model.unet.state_dict(), source)
+    model.unet.load_state_dict(weights)
+    if '_allocation' in config:
+        make_step_aware(model, StepAllocation.from_dict(config['_allocation']))

@@ -1,0 +1,254 @@
+"""Training at several widths at once: the sandwich rule."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimdiff.models.algorithms.diffusion_model import DiffusionModel, NoisedBatch
+from slimdiff.models.algorithms.distiller import Distiller, mean_over_ranks
+from slimdiff.models.distillation import OUTPUT, TapRecorder
+from slimdiff.models.distillation.loading import load_teacher
+from slimdiff.models.slimmable import SlimmableUNet
+from slimdiff.models.slimmable.importance import order_channels
+from slimdiff.registry import MODELS, did_you_mean, plain
+from slimdiff.sampling import mix_seed
+
+
+class SandwichTraining:
+    """What :class:`SlimmableDiffusion` and :class:`SlimmableDistiller` share: which widths an iteration trains.
+
+    The sandwich rule (Yu and Huang 2019, section 4.1): the widest, the narrowest, and ``num_random`` others drawn
+    anew in every iteration, the same on all ranks. The losses are averaged with ``width_weights``. (DDSM adds them
+    up, which under Adam is another epsilon, and other clipping.)
+    """
+
+    #: keys of the config that sampling doesn't need
+    training_keys = ('num_random', 'fresh_noise', 'width_weights', 'eval_widths', 'start_from', 'order')
+
+    def _set_widths(self, num_random: int, fresh_noise: bool, width_weights: Mapping[Any, float] | None,
+                    eval_widths: Sequence[float] | None) -> None:
+        if not isinstance(self.unet, SlimmableUNet):
+            raise ValueError(f"{type(self).__name__} trains a network of several widths: "
+                             f"unet=dict(type='SlimmableUNet', widths=(...)), got '{type(self.unet).__name__}'.")
+        widths = self.unet.widths
+        if not 0 <= num_random <= max(len(widths) - 2, 0):
+            raise ValueError(f'num_random: got {num_random}; besides the widest and the narrowest of '
+                             f'{len(widths)} widths there are {max(len(widths) - 2, 0)}.')
+        weights = {float(width): float(weight) for width, weight in (width_weights or {}).items()}
+        for width, weight in weights.items():
+            if width not in widths or weight <= 0:
+                raise ValueError(f'width_weights: got {width:g}: {weight:g}; give a positive weight for widths of '
+                                 f'{", ".join(f"{w:g}" for w in widths)}.')
+        self.num_random = num_random
+        self.fresh_noise = fresh_noise
+        self.width_weights = {width: weights.get(width, 1.0) for width in widths}
+        self.eval_widths = widths if eval_widths is None else tuple(self.unet.check_width(w) for w in eval_widths)
+        self._width_seed: int | None = None
+
+    def _start_from(self, checkpoint: str | None, order: bool) -> None:
+        if checkpoint is None:
+            return
+        dense = load_teacher(checkpoint).unet.state_dict()
+        own = self.unet.state_dict()
+        wrong = sorted(name for name in dense.keys() | own.keys()
+                       if name not in dense or name not in own or dense[name].shape != own[name].shape)
+        if wrong:
+            raise ValueError(f'start_from: the network in {checkpoint} is not the dense network of this config; '
+                             f'{len(wrong)} weights differ in name or shape, such as {", ".join(wrong[:3])}.')
+        self.unet.load_state_dict(dense)
+        if order:
+            order_channels(self.unet, self.unet.widths)
+
+    @classmethod
+    def serving_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A plain :class:`DiffusionModel` with the slimmable network."""
+        drop = (*cls.training_keys, 'inplace', 'teacher', 'losses')
+        return {**{k: v for k, v in plain(config).items() if k not in drop}, 'type': 'DiffusionModel'}
+
+    def seed_step(self, seed: int) -> None:
+        """As :meth:`DiffusionModel.seed_step`; the widths are drawn from it, too."""
+        super().seed_step(seed)
+        self._width_seed = seed
+
+    def draw_widths(self, seed: int | None) -> dict[str, list[float]]:
+        """The widths of an iteration by their place in the sandwich."""
+        narrowest, *between, widest = self.unet.widths if len(self.unet.widths) > 1 else (None, *self.unet.widths)
+        draw = random.Random(mix_seed(seed, 1)) if seed is not None else random
+        return {'widest': [widest], 'narrowest': [] if narrowest is None else [narrowest],
+                'between': draw.sample(between, self.num_random)}
+
+    def renoised(self, batch: NoisedBatch, seed: int | None, number: int) -> NoisedBatch:
+        """The same clean inputs at other timesteps with other noise."""
+        if seed is not None:
+            DiffusionModel.seed_step(self, mix_seed(seed, 2, number))
+        t, noise, _ = self.draw(batch.x0.shape[0], batch.x0.shape[1:])
+        return dataclasses.replace(batch, t=t, noise=noise, x_t=self.add_noise(batch.x0, noise, t))
+
+    def terms_by_width(self, batch: NoisedBatch,
+                       average: Callable[[Tensor], Tensor] | None = None) -> dict[str, dict[str, Tensor]]:
+        """The weighted terms of the loss of every width of this iteration: place in the sandwich -> term -> value."""
+        seed, self._width_seed = self._width_seed, None
+        places = [(place, width) for place, widths in self.draw_widths(seed).items() for width in widths]
+        total = sum(self.width_weights[width] for _, width in places)
+        found: dict[str, dict[str, Tensor]] = {}
+        for number, (place, width) in enumerate(places):
+            seen = self.renoised(batch, seed, number) if self.fresh_noise and number else batch
+            with self.unet.at(width):
+                terms = self.terms_of(seen) if average is None else self.terms_of(seen, average)
+            for name, term in terms.items():
+                row = found.setdefault(place, {})
+                row[name] = row.get(name, 0) + term * (self.width_weights[width] / total)
+        return found
+
+    def losses_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
+        """``loss``, and its share of each place in the sandwich: ``widest``, ``narrowest``, ``between``."""
+        parts = {place: sum(terms.values()) for place, terms in self.terms_by_width(batch, *self._averages()).items()}
+        return {'loss': sum(parts.values())} | {place: part.detach() for place, part in parts.items()}
+
+    def loss_terms(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The terms of the loss over all widths by name, with their graph."""
+        found: dict[str, Tensor] = {}
+        for terms in self.terms_by_width(self.noised_batch(*args, **kwargs)).values():
+            for name, term in terms.items():
+                found[name] = found.get(name, 0) + term
+        return found
+
+    def _averages(self) -> tuple[Callable[[Tensor], Tensor], ...]:
+        return ()
+
+    def evaluation_variants(self) -> dict[str, contextlib.AbstractContextManager]:
+        """What an evaluation measures: the full width under the metrics' own names, others as ``width0.25/<name>``."""
+        return {'' if width == 1 else f'width{width:g}/': self.unet.at(width) for width in reversed(self.eval_widths)}
+
+
+@MODELS.register_module()
+class SlimmableDiffusion(SandwichTraining, DiffusionModel):
+    """Train a :class:`~slimdiff.SlimmableUNet`: the supernet of DDSM (Yang et al., ICLR 2024, section 3.2).
+
+    Args:
+        unet: config of a SlimmableUNet.
+        num_random: widths besides the widest and the narrowest in an iteration; DDSM has 1.
+        fresh_noise: every width gets its own timesteps and noise, as in DDSM; else they share them.
+        inplace: weight of in-place distillation: narrower widths also learn the widest one's prediction
+            (mean squared error, no gradient into the widest; Yu and Huang 2019, section 4.2). It needs
+            ``fresh_noise=False``.
+        width_weights: ``{width: weight}`` of the loss of each width, 1 by default; relative to one another.
+        eval_widths: widths that a validation measures; all by default.
+        start_from: a dense checkpoint or folder with the same network, to start from.
+        order: put the important channels of ``start_from`` first (:mod:`slimdiff.models.slimmable.importance`).
+        **settings: arguments of :class:`DiffusionModel`.
+
+    Raises:
+        ValueError: a network of one width, or an argument out of range.
+    """
+
+    def __init__(self, unet: Mapping[str, Any], num_random: int = 1, fresh_noise: bool = True, inplace: float = 0.0,
+                 width_weights: Mapping[Any, float] | None = None, eval_widths: Sequence[float] | None = None,
+                 start_from: str | None = None, order: bool = True, **settings: Any) -> None:
+        super().__init__(unet=unet, **settings)
+        if inplace < 0 or (inplace and fresh_noise):
+            raise ValueError(f'inplace: got {inplace} with fresh_noise={fresh_noise}; it is a weight of at least 0, '
+                             'and above 0 all widths must see the same noise: fresh_noise=False.')
+        self._set_widths(num_random, fresh_noise, width_weights, eval_widths)
+        self._start_from(start_from, order)
+        self.inplace = inplace
+        self._widest: Tensor | None = None
+
+    def terms_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
+        """The denoising error of the network at its active width, and its distance from the widest."""
+        prediction = self.predict(batch.x_t, batch.t, batch.labels, batch.context)
+        terms = {'denoising': self.denoising_loss(prediction, self.target(batch.x0, batch.noise, batch.t), batch.t)}
+        if self.inplace:
+            if self.unet.active_width == 1:
+                self._widest = prediction.detach()
+            else:
+                terms['inplace'] = self.inplace * (prediction.float() - self._widest.float()).square().mean()
+        return terms
+
+    def losses_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
+        try:
+            return super().losses_of(batch)
+        finally:
+            self._widest = None
+
+
+@MODELS.register_module()
+class SlimmableDistiller(SandwichTraining, Distiller):
+    """Distil a large teacher into every width of a :class:`~slimdiff.SlimmableUNet`: SD and DDSM together.
+
+    The losses are those of :class:`Distiller`, for each width of the sandwich. At a narrower width a feature map lacks
+    the channels that were dropped: they are compared as zeros before a projection, which then uses its weights for
+    the channels that are there.
+
+    Args:
+        unet, teacher, losses: see :class:`Distiller`; taps are ``output`` and stages (``down1``, ``mid``, ``up1``).
+        fresh_noise: every width gets its own timesteps and noise, and the teacher is asked for each; by default they
+            share them, and it is asked once.
+        num_random, width_weights, eval_widths, start_from, order: see :class:`SlimmableDiffusion`.
+        **settings: arguments of :class:`DiffusionModel`.
+
+    Raises:
+        ValueError: see :class:`Distiller` and :class:`SlimmableDiffusion`; a tap inside a stage.
+    """
+
+    #: what the teacher said to a batch, while its widths are trained
+    _answer: tuple[NoisedBatch, Callable[[], dict[str, Tensor]]] | None = None
+
+    def __init__(self, unet: Mapping[str, Any], teacher: Mapping[str, Any], losses: Sequence[Mapping[str, Any]],
+                 num_random: int = 1, fresh_noise: bool = False, width_weights: Mapping[Any, float] | None = None,
+                 eval_widths: Sequence[float] | None = None, start_from: str | None = None, order: bool = True,
+                 **settings: Any) -> None:
+        super().__init__(unet=unet, teacher=teacher, losses=losses, **settings)
+        self._set_widths(num_random, fresh_noise, width_weights, eval_widths)
+        self._start_from(start_from, order)
+        self._answer = None
+        maps = self.unet.stage_channels()
+        inside = [path for path in self.student_paths.values() if path not in maps]
+        if inside:
+            raise ValueError(f"The tap '{inside[0]}' can't be compared at several widths."
+                             f'{did_you_mean(inside[0], maps)} Taps: {OUTPUT}, {", ".join(maps)}.')
+        self._recorders: dict[float, tuple[nn.Module, TapRecorder]] = {}
+
+    def _student(self, batch: NoisedBatch) -> dict[str, Tensor]:
+        width = self.unet.active_width
+        if width == 1:
+            return super()._student(batch)
+        network = self.unet.network_at(width)
+        if self._recorders.get(width, (None, ))[0] is not network:  # the first time, or a copy of the model
+            self._recorders[width] = network, TapRecorder(network, self.student_paths.values())
+        recorder = self._recorders[width][1]
+        with recorder:
+            prediction = self.predict(batch.x_t, batch.t, batch.labels, batch.context)
+        features = recorder.take()
+        return {OUTPUT: prediction} | {tap: self._widened(path, features[path], width)
+                                       for tap, path in self.student_paths.items()}
+
+    def _widened(self, path: str, features: Tensor, width: float) -> Tensor:
+        """Features (N, w C, H, W) at the places of their channels among (N, C, H, W), zeros elsewhere."""
+        channels = self.unet.stage_channels()[path]
+        kept = torch.cat([torch.arange(*r) for r in channels.ranges(width)]).to(features.device)
+        wide = features.new_zeros(len(features), channels.size, *features.shape[2:])
+        return wide.index_copy(1, kept, features)
+
+    def _ask_teacher(self, batch: NoisedBatch, context: Tensor | None) -> Callable[[], dict[str, Tensor]]:
+        if self._answer is None or self._answer[0] is not batch:
+            self._answer = batch, functools.cache(super()._ask_teacher(batch, context))
+        answer = self._answer[1]
+        return lambda: dict(answer())
+
+    def losses_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
+        try:
+            return super().losses_of(batch)
+        finally:
+            self._answer = None
+
+    def _averages(self) -> tuple[Callable[[Tensor], Tensor], ...]:
+        return (mean_over_ranks, )

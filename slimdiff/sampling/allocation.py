@@ -1,0 +1,373 @@
+"""Which network runs at which denoising step: segments over the training timestep, as a JSON file with a version.
+
+DDSM (Yang et al., ICLR 2024) gives every step of one sampler its own width. Here the axis is the *training timestep*,
+the noise level, so that one allocation serves any sampler at any number of steps. Timestep 0 is the clean end; a
+sampler walks from the last segment to the first.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from slimdiff.checkpoint import atomic_write
+from slimdiff.registry import did_you_mean
+
+VERSION = 1
+REUSABLE = ('prediction', 'features')
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run the network at ``width``, a fraction of its channels in (0, 1]."""
+
+    width: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.width, bool) or not isinstance(self.width, (int, float)) or not 0 < self.width <= 1:
+            raise ValueError(f'Run: width={self.width!r} must be a number in (0, 1], the fraction of channels '
+                             'that runs.')
+        object.__setattr__(self, 'width', float(self.width))
+
+    def __str__(self) -> str:
+        return f'width {self.width:g}'
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """Do not run the network: take what the last run left.
+
+    ``'prediction'`` is that run's output, at no cost. ``'features'`` are its deep features: only the shallow layers
+    run again (DeepCache, Ma et al., CVPR 2024).
+    """
+
+    what: str = 'prediction'
+
+    def __post_init__(self) -> None:
+        if self.what not in REUSABLE:
+            raise ValueError(f'Reuse: what={self.what!r} is unknown; choose one of {", ".join(REUSABLE)}.'
+                             f'{did_you_mean(self.what, REUSABLE)}')
+
+    def __str__(self) -> str:
+        return f'reuse {self.what}'
+
+
+Action = Run | Reuse
+
+
+def action_from_dict(data: Mapping[str, Any]) -> Action:
+    """``{'width': 0.5}`` or ``{'reuse': 'features'}`` as an action.
+
+    Raises:
+        ValueError: both or neither of the keys, or a value out of range.
+    """
+    if ('width' in data) == ('reuse' in data):
+        raise ValueError(f"An action is either 'width' or 'reuse' (prediction, features), got {dict(data)}.")
+    return Run(data['width']) if 'width' in data else Reuse(data['reuse'])
+
+
+def action_to_dict(action: Action) -> dict[str, Any]:
+    """The reverse of :func:`action_from_dict`."""
+    return {'width': action.width} if isinstance(action, Run) else {'reuse': action.what}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """``action`` for the training timesteps ``start <= t < stop``."""
+
+    start: int
+    stop: int
+    action: Action
+
+    def __post_init__(self) -> None:
+        for name in ('start', 'stop'):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f'Segment: {name}={value!r} must be a whole training timestep.')
+        if not isinstance(self.action, (Run, Reuse)):
+            raise ValueError(f'Segment {self.start}..{self.stop}: the action must be a Run or a Reuse, got '
+                             f'{self.action!r}.')
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f'Segment: start={self.start} must be at least 0 and below stop={self.stop}.')
+
+
+@dataclass(frozen=True)
+class StepAllocation:
+    """An action for every training timestep.
+
+    Args:
+        segments: from the clean end (timestep 0) to the noisiest, without gap or overlap. Neighbours of equal action
+            are merged, so equal allocations are equal objects.
+        num_train_timesteps: of the model; where the last segment stops.
+
+    Raises:
+        ValueError: no segment, a gap, an overlap, segments in the wrong order or beyond the timesteps, or a last
+            segment (the first one that a sampler meets) that would reuse what isn't there.
+    """
+
+    segments: tuple[Segment, ...]
+    num_train_timesteps: int = 1000
+
+    def __post_init__(self) -> None:
+        total = self.num_train_timesteps
+        if isinstance(total, bool) or not isinstance(total, int) or total < 1:
+            raise ValueError(f'StepAllocation: num_train_timesteps={total!r} must be a whole number above 0.')
+        segments = tuple(self.segments)
+        if not segments or not all(isinstance(segment, Segment) for segment in segments):
+            raise ValueError(f'StepAllocation: segments must be one or more Segment(start, stop, action), got '
+                             f'{list(self.segments)!r}.')
+        if segments[0].start != 0:
+            raise ValueError(f'StepAllocation: the first segment starts at {segments[0].start}; it must start at 0, '
+                             'the clean end.')
+        for one, two in pairwise(segments):
+            if two.start < one.start:
+                raise ValueError(f'StepAllocation: segments must rise from timestep 0, but {two.start}..{two.stop} '
+                                 f'comes after {one.start}..{one.stop}.')
+            if two.start != one.stop:
+                what = 'gap' if two.start > one.stop else 'overlap'
+                raise ValueError(f'StepAllocation: there is a{"n" if what == "overlap" else ""} {what} between '
+                                 f'{one.start}..{one.stop} and {two.start}..{two.stop}; each segment must start where '
+                                 'the one before it stops.')
+        if segments[-1].stop != total:
+            raise ValueError(f'StepAllocation: the last segment stops at {segments[-1].stop}; it must stop at '
+                             f'num_train_timesteps={total}.')
+        if isinstance(segments[-1].action, Reuse):
+            raise ValueError(f'StepAllocation: the last segment, {segments[-1].start}..{segments[-1].stop}, is where '
+                             f"sampling begins: there is nothing to reuse yet. Give it a width, not "
+                             f"'{segments[-1].action}'.")
+        merged = [segments[0]]
+        for segment in segments[1:]:
+            if segment.action == merged[-1].action:
+                merged[-1] = Segment(merged[-1].start, segment.stop, segment.action)
+            else:
+                merged.append(segment)
+        object.__setattr__(self, 'segments', tuple(merged))
+
+    # ---- baselines --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pieces(cls, boundaries: Sequence[int], actions: Sequence[Action],
+                    num_train_timesteps: int = 1000) -> StepAllocation:
+        """Actions from the clean end on, and the n - 1 timesteps between them."""
+        if len(boundaries) != len(actions) - 1:
+            raise ValueError(f'from_pieces: {len(actions)} actions have {len(actions) - 1} boundaries between them, '
+                             f'got {len(boundaries)}.')
+        edges = [0, *boundaries, num_train_timesteps]
+        return cls(tuple(Segment(int(a), int(b), action) for (a, b), action in zip(pairwise(edges), actions)),
+                   num_train_timesteps)
+
+    @classmethod
+    def uniform(cls, width: float, num_train_timesteps: int = 1000) -> StepAllocation:
+        """One width at every step."""
+        return cls.from_pieces([], [Run(width)], num_train_timesteps)
+
+    @classmethod
+    def prefix(cls, narrow: float, wide: float, fraction: float, num_train_timesteps: int = 1000) -> StepAllocation:
+        """T-Stitch (Pan et al. 2024): the first ``fraction`` of the steps, the noisiest, narrow, the others wide."""
+        if not 0 <= fraction <= 1:
+            raise ValueError(f'prefix: fraction={fraction} must lie in [0, 1].')
+        border = num_train_timesteps - round(fraction * num_train_timesteps)
+        if border in (0, num_train_timesteps):
+            return cls.uniform(narrow if border == 0 else wide, num_train_timesteps)
+        return cls.from_pieces([border], [Run(wide), Run(narrow)], num_train_timesteps)
+
+    @classmethod
+    def random(cls, widths: Sequence[float], num_segments: int, seed: int,
+               num_train_timesteps: int = 1000) -> StepAllocation:
+        """Equal segments, each of a width drawn evenly from ``widths``."""
+        draw = random.Random(seed)
+        return cls._equal([draw.choice(list(widths)) for _ in range(num_segments)], num_train_timesteps)
+
+    @classmethod
+    def linear(cls, widths: Sequence[float], reverse: bool = False, num_train_timesteps: int = 1000) -> StepAllocation:
+        """Equal segments, one for each width: widest at the clean end, or narrowest there with ``reverse``."""
+        return cls._equal(sorted(widths, reverse=not reverse), num_train_timesteps)
+
+    @classmethod
+    def _equal(cls, widths: Sequence[float], total: int) -> StepAllocation:
+        if not 1 <= len(widths) <= total:
+            raise ValueError(f'StepAllocation: {len(widths)} segments do not fit {total} timesteps; 1..{total} do.')
+        edges = [total * i // len(widths) for i in range(1, len(widths))]
+        return cls.from_pieces(edges, [Run(width) for width in widths], total)
+
+    @classmethod
+    def from_steps(cls, actions: Sequence[Action], timesteps: Sequence[float],
+                   num_train_timesteps: int = 1000) -> StepAllocation:
+        """One action for each sampling step; segments meet half-way between neighbouring timesteps.
+
+        Args:
+            timesteps: of the sampler, one for each action, in any order; floats are floored.
+
+        Raises:
+            ValueError: other numbers of actions and timesteps, a timestep out of range, or two actions at one.
+        """
+        if len(actions) != len(timesteps) or not len(actions):
+            raise ValueError(f'from_steps: {len(actions)} actions for {len(timesteps)} timesteps; give one action a '
+                             'step.')
+        found: dict[int, Action] = {}
+        for action, t in zip(actions, timesteps):
+            t = _floored(t, num_train_timesteps)
+            if found.setdefault(t, action) != action:
+                raise ValueError(f"from_steps: the steps at timestep {t} have two actions, '{found[t]}' and "
+                                 f"'{action}'.")
+        times = sorted(found)
+        return cls.from_pieces([(a + b + 1) // 2 for a, b in pairwise(times)], [found[t] for t in times],
+                               num_train_timesteps)
+
+    # ---- what it says -----------------------------------------------------------------------------------------
+
+    def action_at(self, t: float) -> Action:
+        """The action at training timestep ``t``; a float is floored.
+
+        Raises:
+            ValueError: a timestep beyond the model's.
+        """
+        t = _floored(t, self.num_train_timesteps)
+        return next(segment.action for segment in self.segments if segment.start <= t < segment.stop)
+
+    def actions(self, timesteps: Iterable[float]) -> list[Action]:
+        """One action for each of a sampler's timesteps, in their order."""
+        return [self.action_at(t) for t in timesteps]
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """The widths that run, rising."""
+        return tuple(sorted({s.action.width for s in self.segments if isinstance(s.action, Run)}))
+
+    @property
+    def uses_reuse(self) -> bool:
+        return any(isinstance(segment.action, Reuse) for segment in self.segments)
+
+    def check_widths(self, available: Iterable[float]) -> None:
+        """Raise ValueError if a width is not among those of a network."""
+        available = sorted(available)
+        missing = [width for width in self.widths if width not in available]
+        if missing:
+            raise ValueError(f'The allocation runs at width {_listed(missing)}, but the network has '
+                             f'{_listed(available)}. Search with the widths that it was trained '
+                             'at, or train it at these.')
+
+    def macs(self, timesteps: Sequence[float], macs_of: Mapping[float, float],
+             shallow_of: Mapping[float, float] | None = None) -> float:
+        """MACs for one image through all sampling steps, guidance not counted.
+
+        Where there is nothing to reuse (at the first step, and where the timestep does not fall), what counts is the
+        next noisier segment's width, which runs there.
+
+        Args:
+            timesteps: in the sampler's order, the noisiest first.
+            macs_of: width -> MACs of one network call.
+            shallow_of: width -> MACs of the shallow part, which ``Reuse('features')`` runs at the width last run.
+
+        Raises:
+            ValueError: a width without a cost.
+        """
+        total, last, before = 0.0, None, math.inf
+        for t, action in zip(timesteps, self.actions(timesteps)):
+            if isinstance(action, Reuse) and (last is None or t >= before):
+                action = next(s.action for s in self.segments if t < s.stop and isinstance(s.action, Run))
+            before = t
+            if isinstance(action, Run):
+                last = action.width
+                total += _cost(macs_of, last, 'macs_of')
+            elif action.what == 'features':
+                total += _cost({} if shallow_of is None else shallow_of, last, 'shallow_of')
+        return total
+
+    def describe(self, timesteps: Sequence[float] | None = None) -> str:
+        """Text table, the noisiest segment first: timesteps, action and, of ``timesteps``, how many steps take it."""
+        rows = [('timesteps', 'action', *(() if timesteps is None else ('steps', )))]
+        for segment in reversed(self.segments):
+            row = (f'{segment.stop - 1}..{segment.start}', str(segment.action))
+            if timesteps is not None:
+                row += (str(sum(segment.start <= math.floor(t) < segment.stop for t in timesteps)), )
+            rows.append(row)
+        columns = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ['  '.join(cell.rjust(w) if i == 2 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, columns)))
+                 for row in rows]
+        return '\n'.join(line.rstrip() for line in lines)
+
+    # ---- files ------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        segments = [dict(start=s.start, stop=s.stop, **action_to_dict(s.action)) for s in self.segments]
+        return dict(version=VERSION, num_train_timesteps=self.num_train_timesteps, segments=segments)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> StepAllocation:
+        """The reverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: another version, a key that is missing or unknown, or what the constructor refuses.
+        """
+        _check_keys(data, ('version', 'num_train_timesteps', 'segments'), (), 'allocation')
+        if data['version'] != VERSION:
+            raise ValueError(f'allocation: version {data["version"]!r} is unknown; this slimdiff reads {VERSION}.')
+        if not isinstance(data['segments'], (list, tuple)):
+            raise ValueError(f'allocation: segments must be a list, got {data["segments"]!r}.')
+        segments = []
+        for i, item in enumerate(data['segments']):
+            _check_keys(item, ('start', 'stop'), ('width', 'reuse'), f'allocation, segment {i}')
+            segments.append(Segment(item['start'], item['stop'], action_from_dict(item)))
+        return cls(tuple(segments), data['num_train_timesteps'])
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON; the file appears whole or not at all, and folders are made."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = self.to_dict()
+        lines = ',\n'.join(f'  {json.dumps(segment)}' for segment in data['segments'])
+        text = (f'{{"version": {data["version"]}, "num_train_timesteps": {data["num_train_timesteps"]}, "segments": [\n'
+                f'{lines}\n]}}\n')
+        atomic_write(path, lambda file: file.write(text.encode()))
+
+    @classmethod
+    def load(cls, path: str | Path) -> StepAllocation:
+        """Read and validate a file of :meth:`save`.
+
+        Raises:
+            ValueError: no JSON, or no valid allocation; the message names the file.
+            OSError: no such file.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding='utf-8')))
+        except ValueError as error:  # json's decode error is one
+            raise ValueError(f'{path}: {error}') from None
+
+
+def _listed(widths: Iterable[float]) -> str:
+    return ', '.join(f'{width:g}' for width in widths)
+
+
+def _floored(t: float, total: int) -> int:
+    floored = math.floor(t)
+    if not 0 <= floored < total:
+        raise ValueError(f'timestep {float(t):g} is out of range: the allocation is for 0..{total - 1} '
+                         f'(num_train_timesteps={total}).')
+    return floored
+
+
+def _cost(costs: Mapping[float, float], width: float, name: str) -> float:
+    if width not in costs:
+        raise ValueError(f'{name} has no cost for width {width:g}; it has {_listed(costs) or "none"}.')
+    return costs[width]
+
+
+def _check_keys(data: Any, needed: Sequence[str], optional: Sequence[str], what: str) -> None:
+    if not isinstance(data, Mapping):
+        raise ValueError(f'{what}: expected an object with {", ".join(needed)}, got {data!r}.')
+    allowed = (*needed, *optional)
+    for key in data:
+        if key not in allowed:
+            raise ValueError(f"{what}: unknown key '{key}'.{did_you_mean(key, allowed)} "
+                             f'Allowed: {", ".join(allowed)}.')
+    missing = [key for key in needed if key not in data]
+    if missing:
+        raise ValueError(f'{what}: lacks {", ".join(missing)}.')

@@ -1,0 +1,32 @@
+"""Which width for which step: the space of allocations, evaluators that judge them, searchers that propose them."""
+
+from slimdiff.search.budget import Budget
+from slimdiff.search.costs import NetworkCosts, count_macs
+from slimdiff.search.evaluation import Evaluation, Work, hypervolume, pareto, rank_correlation
+from slimdiff.search.evaluators import (
+    DivergenceEvaluator,
+    Evaluator,
+    FrechetEvaluator,
+    LossGapEvaluator,
+    SamplingEvaluator,
+)
+from slimdiff.search.outcome import Outcome
+from slimdiff.search.prefix import sample_tree
+from slimdiff.search.problem import Problem
+from slimdiff.search.run import Search, SearchInterrupted
+from slimdiff.search.searchers import (
+    DynamicProgramming,
+    NSGA2Search,
+    RandomSearch,
+    Searcher,
+    TwoStageSearch,
+    additive_front,
+)
+from slimdiff.search.space import Genome, SearchSpace
+from slimdiff.search.state import SearchDirError
+
+__all__ = ['Budget', 'DivergenceEvaluator', 'DynamicProgramming', 'Evaluation', 'Evaluator', 'FrechetEvaluator',
+           'Genome', 'LossGapEvaluator', 'NSGA2Search', 'NetworkCosts', 'Outcome', 'Problem', 'RandomSearch',
+           'SamplingEvaluator', 'Search', 'SearchDirError', 'SearchInterrupted', 'SearchSpace', 'Searcher',
+           'TwoStageSearch', 'Work', 'additive_front', 'count_macs', 'hypervolume', 'pareto', 'rank_correlation',
+           'sample_tree']

@@ -1,0 +1,126 @@
+"""What an allocation costs: MACs and, if measured, seconds, for one image through the whole sampling."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimdiff.evaluation.cost import count_cost
+from slimdiff.evaluation.throughput import Timing, denoising_step, seconds_of, take_turns
+from slimdiff.evaluation.unet_cost import context_length_of, unet_inputs
+from slimdiff.sampling import StepAllocation
+
+
+@dataclass(frozen=True)
+class NetworkCosts:
+    """Of one call of the network for one image, by width.
+
+    Args:
+        macs_of: width -> MACs, published convention (convolutions and linear layers).
+        shallow_of: width -> MACs of the shallow part, which ``Reuse('features')`` runs; None without such.
+        seconds_of, shallow_seconds_of: the same in seconds; None if not measured.
+        calls_per_step: 2 with classifier-free guidance.
+    """
+
+    macs_of: Mapping[float, float]
+    shallow_of: Mapping[float, float] | None = None
+    seconds_of: Mapping[float, float] | None = None
+    shallow_seconds_of: Mapping[float, float] | None = None
+    calls_per_step: int = 1
+
+    def macs(self, allocation: StepAllocation, timesteps: Sequence[float]) -> float:
+        """MACs for one image."""
+        return self.calls_per_step * allocation.macs(timesteps, self.macs_of, self.shallow_of)
+
+    def latency(self, allocation: StepAllocation, timesteps: Sequence[float]) -> float | None:
+        """Seconds for one image: of its network calls, in batches as they were measured."""
+        if self.seconds_of is None:
+            return None
+        return self.calls_per_step * allocation.macs(timesteps, self.seconds_of, self.shallow_seconds_of)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: sorted(value.items()) if isinstance(value, Mapping) else value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> NetworkCosts:
+        return cls(**{name: dict(map(tuple, value)) if isinstance(value, list) else value
+                      for name, value in data.items()})
+
+    def with_latency(self, model: Any, batch_size: int = 8, rounds: int = 5) -> NetworkCosts:
+        """A copy with seconds per image, measured here: the median of ``rounds`` in which the networks take turns."""
+        inputs, kwargs = unet_inputs(model.unet, context_length_of(model), batch_size)
+        device = next(model.unet.parameters()).device
+        networks = {('run', width): _at(model.unet, width) for width in self.macs_of}
+        networks |= {('shallow', width): _Shallow(model.unet.extract(width), inputs, kwargs)
+                     for width in self.shallow_of or ()}
+        steps = {name: denoising_step(network, inputs, kwargs, device=device) for name, network in networks.items()}
+        clocks = {name: lambda step=step: seconds_of(step, device) for name, step in steps.items()}
+        take_turns(clocks, {name: Timing() for name in clocks}, 1)  # the first calls are slower
+        timings = {name: Timing() for name in clocks}
+        take_turns(clocks, timings, rounds)
+        seconds = {name: timing.latency()['p50'] / batch_size for name, timing in timings.items()}
+        shallow = None if self.shallow_of is None else {width: seconds['shallow', width] for width in self.shallow_of}
+        return dataclasses.replace(self, seconds_of={width: seconds['run', width] for width in self.macs_of},
+                                   shallow_seconds_of=shallow)
+
+
+class _AtWidth(nn.Module):
+    """A supernet without ``extract``, at one width."""
+
+    def __init__(self, supernet: nn.Module, width: float) -> None:
+        super().__init__()
+        self.supernet, self.width = supernet, width
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with self.supernet.at(self.width):
+            return self.supernet(*args, **kwargs)
+
+
+class _Shallow(nn.Module):
+    """The shallow part of a network, around features of these inputs."""
+
+    def __init__(self, network: nn.Module, inputs: Sequence[Tensor], kwargs: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.network = network.eval()
+        with torch.no_grad():
+            device = next(network.parameters()).device
+            _, features = network.with_features(*(x.to(device) for x in inputs),
+                                                **{k: x.to(device) for k, x in kwargs.items()})
+        self.register_buffer('features', features)
+
+    def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None,
+                encoder_hidden_states: Tensor | None = None, **kwargs: Any) -> Any:
+        return self.network.shallow(sample, timestep, class_labels, encoder_hidden_states, self.features)
+
+
+def _at(unet: nn.Module, width: float) -> nn.Module:
+    return unet.extract(width).eval() if hasattr(unet, 'extract') else _AtWidth(unet, width)
+
+
+def count_macs(model: Any, widths: Sequence[float], features: bool = False) -> NetworkCosts:
+    """Count the network of ``model`` at each width, and its shallow part if ``features`` are reused."""
+    inputs, kwargs = unet_inputs(model.unet, context_length_of(model))
+    device = next(model.unet.parameters()).device
+    inputs = [value.to(device) for value in inputs]
+    kwargs = {name: value.to(device) for name, value in kwargs.items()}
+
+    def count(network: nn.Module) -> float:
+        with torch.no_grad():
+            return float(count_cost(network, *inputs, **kwargs).published)
+
+    shallow = {w: count(_Shallow(model.unet.extract(w), inputs, kwargs)) for w in widths} if features else None
+    return NetworkCosts({width: count(_at(model.unet, width)) for width in widths}, shallow,
+                        calls_per_step=calls_per_step(model))
+
+
+def calls_per_step(model: Any) -> int:
+    """2 if the model samples with classifier-free guidance, else 1."""
+    conditional = getattr(model, 'num_classes', None) is not None or getattr(model, 'conditioner', None) is not None
+    return 2 if conditional and getattr(model, 'guidance_scale', 1) != 1 else 1

@@ -1,0 +1,52 @@
+"""The middle rung: how far an allocation's samples are from the full network's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from slimdiff.registry import EVALUATORS
+from slimdiff.sampling import StepAllocation
+from slimdiff.search.evaluators.sampling import SamplingEvaluator
+
+
+@EVALUATORS.register_module()
+class DivergenceEvaluator(SamplingEvaluator):
+    """Quality = mean squared distance of the clean samples x0 to those of the widest width at every step.
+
+    Both start from the same noise and, with a stochastic sampler, draw the same noise on the way, so few images are
+    enough: there is no sampling noise between two allocations. It sees how errors of early steps are corrected or
+    carried on, which the loss gap can't. It takes the full network for the truth: a sampler that needs every step of
+    it to be exact diverges without being worse, so check it against a Frechet distance (the rank correlation that a
+    search prints).
+
+    Distances are in the space that the network works in: [-1, 1] pixels, or scaled latents.
+
+    Args:
+        num_images, batch_size, seed, amp: see
+            :class:`~slimdiff.search.evaluators.sampling.SamplingEvaluator`.
+    """
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._reference: list[Tensor] = []
+        problem = self.problem
+        full = StepAllocation.uniform(max(problem.costs.macs_of), problem.model.num_train_timesteps)
+        for batch in self.batches():
+            key = self.key(f'reference {batch.start}..{batch.stop}')
+            found = None if problem.cache is None else problem.cache.get(key, ['x0'])
+            if found is None:
+                found = {'x0': next(x0 for _, x0 in list(self.samples([full], batch))).float().cpu()}
+                if problem.cache is not None:
+                    problem.cache.put(key, found)
+            self._reference.append(found['x0'])
+
+    def measure(self, allocations: Sequence[StepAllocation]) -> list[float]:
+        sums = torch.zeros(len(allocations), dtype=torch.float64)
+        for batch, reference in zip(self.batches(), self._reference):
+            for members, x0 in self.samples(allocations, batch):
+                distance = (x0.double().cpu() - reference.double()).square().mean((1, 2, 3)).sum()
+                sums[members] += distance
+        return (sums / self.num_images).tolist()

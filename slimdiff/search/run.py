@@ -1,0 +1,288 @@
+"""The loop of a search: ask, evaluate on all ranks, tell, save; and what is written at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, is_main_process
+from mmengine.logging import print_log
+from torch.utils.data import DataLoader
+
+from slimdiff.checkpoint.tensor_store import TensorStore
+from slimdiff.evaluation.common import on_main
+from slimdiff.evaluation.cost import human
+from slimdiff.evaluation.interrupt import Interrupts
+from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, did_you_mean, plain
+from slimdiff.sampling import StepAllocation, build_scheduler
+from slimdiff.search.budget import Budget
+from slimdiff.search.costs import NetworkCosts, count_macs
+from slimdiff.search.evaluation import Evaluation, Work, rank_correlation
+from slimdiff.search.evaluators.base import Evaluator
+from slimdiff.search.outcome import Outcome, write_outcome
+from slimdiff.search.problem import Problem
+from slimdiff.search.progress import SearchProgress
+from slimdiff.search.searchers.base import Searcher
+from slimdiff.search.searchers.dynamic_programming import evenly
+from slimdiff.search.space import Genome, SearchSpace
+from slimdiff.search.state import load_state, save_state
+from slimdiff.search.widths import check_widths, widths_of
+
+#: keys of the config's ``search``
+KEYS = ('space', 'evaluators', 'searcher', 'sampler', 'num_steps', 'latency', 'budget', 'compare', 'chunk', 'cache')
+
+
+class SearchInterrupted(SystemExit):
+    """A signal ended the search after its state was saved. ``code`` is 130 (Ctrl-C) or 143 (SIGTERM)."""
+
+
+class Search:
+    """One search: a model, its config, a work dir.
+
+    All ranks make it and call :meth:`run`; each judges a part of every batch of candidates, and the outcome is that of
+    one process.
+
+    Args:
+        model: an algorithm with a slimmable ``unet``.
+        config: the config's ``search``: ``space`` (arguments of :class:`SearchSpace` but for the timesteps),
+            ``evaluators`` (cheapest first), ``searcher``, ``sampler`` and ``num_steps`` (the model's by default),
+            ``latency`` (``dict(batch_size=..., rounds=...)`` to measure seconds), ``budget`` (of ``allocation.json``),
+            ``compare`` (candidates that all evaluators judge in the end, for the rank correlation), ``chunk``
+            (candidates of a rank between two saves), ``cache`` (a folder for qualities; in the work dir by default).
+        work_dir: of the state and all results.
+        dataloader: of real images.
+        budget: in place of the config's.
+        costs: of the network; counted by default.
+
+    Raises:
+        ValueError: an unknown key, widths that the network lacks, a budget out of range.
+        SearchDirError: the work dir holds another search.
+    """
+
+    def __init__(self,
+                 model: Any,
+                 config: Mapping[str, Any],
+                 work_dir: str | Path,
+                 dataloader: DataLoader | None = None,
+                 budget: Budget | Mapping[str, float] | None = None,
+                 costs: NetworkCosts | None = None) -> None:
+        config = plain(config)
+        for key in config:
+            if key not in KEYS:
+                raise ValueError(f"search has no key '{key}'.{did_you_mean(key, KEYS)} It takes: {', '.join(KEYS)}.")
+        if not config.get('evaluators') or 'searcher' not in config:
+            raise ValueError("search needs 'evaluators', a list of one or more, and a 'searcher'.")
+        self.model, self.config, self.work_dir = model, config, Path(work_dir)
+        self.chunk, self.compare = config.get('chunk', 8), config.get('compare', 24)
+        space = {'widths': widths_of(model), **config.get('space', {})}
+        check_arguments(SearchSpace, space)
+        check_widths(model, space['widths'])
+        scheduler = build_scheduler(config.get('sampler') or model.sampler, base=model.noise_scheduler)
+        features = 'features' in space.get('reuse', ())
+        if features and not hasattr(model.unet, 'shallow'):
+            raise ValueError(f"{type(model.unet).__name__} has no shallow(), so its features can't be reused: leave "
+                             "'features' out of search.space.reuse.")
+        costs = costs or count_macs(model, sorted({max(widths_of(model)), *map(float, space['widths'])}), features)
+        self.problem = Problem(model, scheduler, config.get('num_steps') or model.num_steps, costs, dataloader)
+        self.space = SearchSpace(num_train_timesteps=model.num_train_timesteps, timesteps=self.problem.timesteps,
+                                 **{'num_segments': 8, **space})
+        self.evaluators: list[Evaluator] = [EVALUATORS.build(cfg) for cfg in config['evaluators']]
+        self.searcher: Searcher = SEARCHERS.build(config['searcher'])
+        self.identity = self._identity()
+        self.partial: dict[Genome, Evaluation] = {}
+        self.work = [Work() for _ in self.evaluators]
+        self.seconds = 0.0
+        self.failures: list[str] = []
+        self.correlations: dict[str, float | None] = {}
+        state = on_main(lambda: load_state(self.work_dir, self.identity))
+        self._bind(state, Budget.parse(budget if budget is not None else config.get('budget')))
+
+    def _identity(self) -> dict[str, Any]:
+        """What the outcome depends on. The budget only picks from it, the others change nothing at all."""
+        settings = {key: value for key, value in self.config.items()
+                    if key not in ('budget', 'chunk', 'cache', 'compare')}
+        return dict(search=settings, weights_and_sampler=self.problem.fingerprint, data=self.problem.data_fingerprint,
+                    timesteps=list(self.problem.timesteps))
+
+    def _bind(self, state: dict[str, Any] | None, budget: Budget | None) -> None:
+        """Costs, budget, evaluators and searcher in their order; the state of before, if there is one."""
+        problem = self.problem
+        if state is not None:
+            problem.costs = NetworkCosts.from_dict(state['costs'])
+        elif self.config.get('latency'):
+            settings = {} if self.config['latency'] is True else self.config['latency']
+            problem.costs = NetworkCosts.from_dict(
+                on_main(lambda: problem.costs.with_latency(self.model, **settings).to_dict()))
+        self.budget = budget
+        if budget is not None:
+            self.budget = budget.bound(problem.costs, problem.timesteps, self.space.num_train_timesteps)
+            self.budget.check(self.space, problem.costs)
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        problem.cache = TensorStore(Path(self.config.get('cache') or self.work_dir / 'cache') / 'qualities.sqlite')
+        start = time.perf_counter()
+        self._seen = [Work() for _ in self.evaluators]
+        for evaluator in self.evaluators:
+            evaluator.bind(problem)
+        self.searcher.bind(self.space, self.evaluators, problem.costs)
+        if state is not None:
+            self.searcher.load_state_dict(state['searcher'])
+            self.partial = {Genome.from_plain(item[:2]): Evaluation.from_dict(item[2]) for item in state['partial']}
+            self.work = [Work(**work) for work in state['work']]
+            self.seconds = state['seconds']
+            self.failures = state['failures']
+            self.correlations = state['correlations']
+        self.seconds += time.perf_counter() - start
+
+    # ---- the loop ---------------------------------------------------------------------------------------------
+
+    def run(self, on_batch: Callable[[Search], None] | None = None, progress: bool = True) -> Outcome:
+        """Search to the end, from where the state is; write ``front.json``, ``front.csv``, ``allocation.json``.
+
+        Args:
+            on_batch: called on the main process when candidates have been judged (a plot).
+            progress: show it.
+
+        Raises:
+            SearchInterrupted: by Ctrl-C or SIGTERM, after saving.
+            ValueError: all candidates failed.
+        """
+        done = len(self.searcher.archive) + len(self.partial)
+        self._save()
+        with Interrupts(debounce=5.0 * (get_world_size() > 1)) as interrupts, \
+                SearchProgress(self.searcher.total, done, enabled=progress) as bar:
+            while not self.searcher.done:
+                genomes = self.searcher.ask()
+                self._judge(genomes, interrupts, bar, on_batch)
+                self.searcher.tell(genomes, [self.partial[genome] for genome in genomes])
+                self.partial = {}
+                self._save()
+            if not self.correlations:
+                self._compare(interrupts)
+        outcome = self.outcome()
+        if is_main_process():
+            write_outcome(outcome, self.work_dir)
+        barrier()
+        return outcome
+
+    def _judge(self, genomes: Sequence[Genome], interrupts: Interrupts, bar: SearchProgress,
+               on_batch: Callable[[Search], None] | None) -> None:
+        """Evaluate what of a batch is not in :attr:`partial` yet, a chunk at a time, saving after each."""
+        # Neighbours in this order agree on most of their first steps, which a sampling evaluator then shares.
+        todo = sorted((g for g in genomes if g not in self.partial), key=self.space.per_cell)
+        size = self.chunk * get_world_size()
+        for start in range(0, len(todo), size):
+            part = todo[start:start + size]
+            found = self._evaluate(-1, [self.space.decode(genome) for genome in part], interrupts)
+            self.partial.update(zip(part, found))
+            for evaluation in found:
+                if evaluation.failed:
+                    self.failures.append(evaluation.reason)
+                    print_log(f'failed: {evaluation.reason}', logger='current')
+            self._save()
+            if is_main_process():
+                bar.note = self.best_so_far()
+                bar.update(len(part))
+                if on_batch is not None:
+                    on_batch(self)
+            self._leave_if_asked(interrupts)
+
+    def _evaluate(self, rung: int, allocations: Sequence[StepAllocation], interrupts: Interrupts) -> list[Evaluation]:
+        """Evaluations of all, each made on one rank; the signals and the work of all ranks are gathered with them."""
+        start = time.perf_counter()
+        world, rank, count = get_world_size(), get_rank(), len(allocations)
+        mine = allocations[count * rank // world:count * (rank + 1) // world]
+        found = self.evaluators[rung].evaluate(mine) if mine else []
+        spent = [evaluator.work - seen for evaluator, seen in zip(self.evaluators, self._seen)]
+        self._seen = [dataclasses.replace(evaluator.work) for evaluator in self.evaluators]
+        gathered = all_gather_object((found, spent, interrupts.signum)) if world > 1 else [
+            (found, spent, interrupts.signum)]
+        for _, parts, _ in gathered:
+            self.work = [total + part for total, part in zip(self.work, parts)]
+        self._signum = max(signum for _, _, signum in gathered)
+        self.seconds += time.perf_counter() - start
+        return [evaluation for part, _, _ in gathered for evaluation in part]
+
+    def _leave_if_asked(self, interrupts: Interrupts) -> None:
+        if self._signum:
+            print_log(f'The search is saved in {self.work_dir}; the same command goes on from there.', logger='current')
+            raise SearchInterrupted(128 + self._signum)
+
+    def _compare(self, interrupts: Interrupts) -> None:
+        """Rank correlations of each cheaper evaluator with the last, on some of the candidates."""
+        if len(self.evaluators) == 1 or self.compare < 3:
+            return
+        judged = sorted(((e.macs, g) for g, e in self.searcher.archive.items() if not e.failed))
+        genomes = evenly(judged, self.compare)
+        last = [self.searcher.archive[genome].quality for genome in genomes]
+        allocations = [self.space.decode(genome) for genome in genomes]
+        for rung, evaluator in enumerate(self.evaluators[:-1]):
+            qualities = [e.quality for e in self._evaluate(rung, allocations, interrupts)]
+            name = f'{type(evaluator).__name__} and {type(self.evaluators[-1]).__name__}'
+            value = rank_correlation(qualities, last)
+            self.correlations[name] = None if math.isnan(value) else value
+        self._save()
+
+    def _save(self) -> None:
+        if is_main_process():
+            partial = [[list(g.boundaries), list(g.actions), e.to_dict()] for g, e in self.partial.items()]
+            save_state(self.work_dir, self.identity, costs=self.problem.costs.to_dict(),
+                       searcher=self.searcher.state_dict(), partial=partial,
+                       work=[dataclasses.asdict(work) for work in self.work], seconds=self.seconds,
+                       failures=self.failures, correlations=self.correlations)
+
+    # ---- results ----------------------------------------------------------------------------------------------
+
+    @property
+    def judged(self) -> dict[Genome, Evaluation]:
+        """All candidates so far."""
+        return {**self.searcher.archive, **self.partial}
+
+    @property
+    def full_macs(self) -> float:
+        """Of the widest width at every step, for one image."""
+        widest = StepAllocation.uniform(max(self.problem.costs.macs_of), self.space.num_train_timesteps)
+        return self.problem.costs.macs(widest, self.problem.timesteps)
+
+    def best(self) -> tuple[Genome, Evaluation] | None:
+        """The candidate of best quality within the budget; None if there is none yet."""
+        within = [(e.quality, e.macs, g) for g, e in self.judged.items()
+                  if not e.failed and (self.budget is None or self.budget.excess(e) == 0)]
+        return (min(within)[2], self.judged[min(within)[2]]) if within else None
+
+    def best_so_far(self) -> str:
+        """In words, for the progress bar."""
+        best = self.best()
+        if best is None:
+            return 'none within the budget yet'
+        return f'best {best[1].quality:.4g} at {human(best[1].macs)} MACs ({best[1].macs / self.full_macs:.0%})'
+
+    def outcome(self) -> Outcome:
+        """What was found.
+
+        Raises:
+            ValueError: all candidates failed, or none is within the budget.
+        """
+        front = self.searcher.front
+        if not front:
+            first = self.failures[0] if self.failures else 'none was asked for'
+            raise ValueError(f'All {len(self.failures)} candidates failed; the first: {first}.')
+        best = self.best()
+        if best is None:
+            raise ValueError('No candidate within the budget was found: search longer, or give the searcher the budget '
+                             '(search.searcher.budget), too.')
+        return Outcome(
+            front=[(self.space.decode(g), e) for g, e in front],
+            candidates=[(self.space.decode(g), e) for g, e in self.searcher.archive.items()],
+            chosen=(self.space.decode(best[0]), best[1]),
+            budget=self.budget,
+            timesteps=self.problem.timesteps,
+            full_macs=self.full_macs,
+            evaluator=type(self.evaluators[-1]).__name__,
+            work={f'{i + 1} {type(e).__name__}': work for i, (e, work) in enumerate(zip(self.evaluators, self.work))},
+            seconds=self.seconds,
+            failures=list(self.failures),
+            correlations=dict(self.correlations))

@@ -1,0 +1,222 @@
+"""What is searched: a few segments of sampling steps, each with a typed action.
+
+DDSM (Yang et al., ICLR 2024) gives each of 1000 steps a gene of its own. Here a genome is the boundaries between
+segments, on a grid over the sampler's steps, and the action of each segment: a hundred times fewer genes, and every
+genome that the operators make is a valid allocation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from slimdiff.sampling import Action, Reuse, Run, StepAllocation
+
+
+class Genome(NamedTuple):
+    """Segments in the order of sampling, the noisiest first.
+
+    ``boundaries`` are the first grid cells of the second, third, ... segment; ``actions`` index
+    :attr:`SearchSpace.actions`. A genome in canonical form has rising boundaries and no two equal neighbours.
+    """
+
+    boundaries: tuple[int, ...]
+    actions: tuple[int, ...]
+
+    @classmethod
+    def from_plain(cls, data: Sequence[Sequence[int]]) -> Genome:
+        """The reverse of ``[list(boundaries), list(actions)]``, as JSON keeps it."""
+        boundaries, actions = data
+        return cls(tuple(map(int, boundaries)), tuple(map(int, actions)))
+
+
+class SearchSpace:
+    """All allocations of at most ``num_segments`` segments.
+
+    Args:
+        widths: of the supernet that may be used.
+        num_segments: at most so many.
+        num_train_timesteps: of the model.
+        timesteps: the sampler's, in its order, falling.
+        reuse: further actions, of ``'prediction'`` and ``'features'``. A sampling begins with a width all the same.
+        cells: boundaries lie on a grid of so many cells, equal parts of the steps; one for each step by default.
+
+    Raises:
+        ValueError: no width, timesteps that rise, more cells than steps, or a number that is not at least 1.
+    """
+
+    def __init__(self,
+                 widths: Sequence[float],
+                 num_segments: int,
+                 num_train_timesteps: int,
+                 timesteps: Sequence[float],
+                 reuse: Sequence[str] = (),
+                 cells: int | None = None) -> None:
+        if not widths or num_segments < 1:
+            raise ValueError(f'SearchSpace: widths={list(widths)} and num_segments={num_segments} must both be one or '
+                             'more.')
+        self.widths = tuple(sorted({float(width) for width in widths}))
+        self.actions: tuple[Action, ...] = (*map(Run, self.widths), *map(Reuse, dict.fromkeys(reuse)))
+        self.num_train_timesteps = num_train_timesteps
+        self.timesteps = tuple(float(t) for t in timesteps)
+        floored = [math.floor(t) for t in self.timesteps]
+        if not floored or floored != sorted(floored, reverse=True):
+            raise ValueError(f'SearchSpace: timesteps must fall from noise to clean, got {list(timesteps)[:8]} ...')
+        # Steps at one training timestep (second-order samplers have such) can't differ: the grid is over distinct ones.
+        distinct = list(dict.fromkeys(floored))
+        if cells is not None and not 1 <= cells <= len(distinct):
+            raise ValueError(f'SearchSpace: cells={cells} must lie in 1..{len(distinct)}, the number of different '
+                             'timesteps of the sampler; leave it out for one cell a step.')
+        self.num_cells = cells or len(distinct)
+        self.num_segments = min(num_segments, self.num_cells)
+        place = {t: i * self.num_cells // len(distinct) for i, t in enumerate(distinct)}
+        self.cell_of_step = tuple(place[t] for t in floored)
+
+    # ---- genomes and allocations ------------------------------------------------------------------------------
+
+    def uniform(self, action: int) -> Genome:
+        """One action (an index of :attr:`actions`) throughout."""
+        return Genome((), (action, ))
+
+    def uniforms(self) -> list[Genome]:
+        """One width throughout, for every width."""
+        return [self.uniform(i) for i in range(len(self.widths))]
+
+    def per_cell(self, genome: Genome) -> list[int]:
+        """The action of each cell."""
+        edges = [0, *genome.boundaries, self.num_cells]
+        return [action for action, (a, b) in zip(genome.actions, itertools.pairwise(edges)) for _ in range(b - a)]
+
+    def from_cells(self, actions: Sequence[int]) -> Genome:
+        """The canonical genome with these actions in the cells; repaired if there are too many segments."""
+        groups = [(action, len(list(cells))) for action, cells in itertools.groupby(actions)]
+        ends = list(itertools.accumulate(length for _, length in groups))
+        return self.repair(ends[:-1], [action for action, _ in groups])
+
+    def decode(self, genome: Genome) -> StepAllocation:
+        """The allocation that a genome stands for."""
+        cells = self.per_cell(genome)
+        return StepAllocation.from_steps([self.actions[cells[cell]] for cell in self.cell_of_step], self.timesteps,
+                                         self.num_train_timesteps)
+
+    def encode(self, allocation: StepAllocation) -> Genome:
+        """The genome of an allocation, each cell with the action that most of its steps have.
+
+        Raises:
+            ValueError: an action that the space does not have.
+        """
+        votes: list[Counter[int]] = [Counter() for _ in range(self.num_cells)]
+        for cell, action in zip(self.cell_of_step, allocation.actions(self.timesteps)):
+            if action not in self.actions:
+                raise ValueError(f"The allocation has '{action}', the search space "
+                                 f'{", ".join(map(str, self.actions))}.')
+            votes[cell][self.actions.index(action)] += 1
+        return self.from_cells([vote.most_common(1)[0][0] for vote in votes])
+
+    # ---- the whole space --------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Number of distinct allocations: sum over k segments of C(cells - 1, k - 1) W (A - 1)^(k - 1)."""
+        first, others = len(self.widths), len(self.actions) - 1
+        return sum(math.comb(self.num_cells - 1, k - 1) * first * others**(k - 1)
+                   for k in range(1, self.num_segments + 1))
+
+    def enumerate(self) -> Iterator[Genome]:
+        """Every canonical genome once; for small spaces (see :attr:`size`)."""
+        for k in range(1, self.num_segments + 1):
+            for boundaries in itertools.combinations(range(1, self.num_cells), k - 1):
+                for actions in itertools.product(range(len(self.actions)), repeat=k):
+                    if actions[0] < len(self.widths) and all(a != b for a, b in itertools.pairwise(actions)):
+                        yield Genome(boundaries, actions)
+
+    # ---- operators --------------------------------------------------------------------------------------------
+
+    def repair(self, boundaries: Sequence[int], actions: Sequence[int]) -> Genome:
+        """The canonical genome nearest to any integers: ``actions`` one longer than ``boundaries``.
+
+        Boundaries are clipped and sorted, empty segments dropped, equal neighbours merged, a first segment with nothing
+        to reuse gets the next width; while there are too many segments, the shortest goes to its longer neighbour.
+        """
+        edges = [0, *sorted(min(max(int(b), 0), self.num_cells) for b in boundaries), self.num_cells]
+        segments = [[b - a, int(action)] for action, (a, b) in zip(actions, itertools.pairwise(edges)) if b > a]
+        while True:
+            if segments[0][1] >= len(self.widths):
+                segments[0][1] = next((a for _, a in segments if a < len(self.widths)), len(self.widths) - 1)
+            merged = segments[:1]
+            for length, action in segments[1:]:
+                if action == merged[-1][1]:
+                    merged[-1][0] += length
+                else:
+                    merged.append([length, action])
+            segments = merged
+            if len(segments) <= self.num_segments:
+                break
+            i = min(range(len(segments)), key=lambda k: segments[k][0])
+            neighbours = [k for k in (i - 1, i + 1) if 0 <= k < len(segments)]
+            segments[max(neighbours, key=lambda k: segments[k][0])][0] += segments[i][0]
+            del segments[i]
+        ends = list(itertools.accumulate(length for length, _ in segments))
+        return Genome(tuple(ends[:-1]), tuple(action for _, action in segments))
+
+    def random(self, rng: np.random.Generator) -> Genome:
+        """A number of segments, boundaries and actions, each drawn evenly.
+
+        Not even over the allocations: nearly all of these have the largest number of segments.
+        """
+        k = int(rng.integers(1, self.num_segments + 1))
+        boundaries = rng.choice(self.num_cells - 1, k - 1, replace=False) + 1 if k > 1 else []
+        first = rng.integers(len(self.widths))
+        return self.repair(list(boundaries), [first, *rng.integers(len(self.actions), size=k - 1)])
+
+    def crossover(self, one: Genome, two: Genome, rng: np.random.Generator) -> Genome:
+        """One parent, with an interval of the grid drawn evenly from the other."""
+        start, stop = sorted(rng.choice(self.num_cells + 1, 2, replace=False).tolist())
+        first, second = self.per_cell(one), self.per_cell(two)
+        return self.from_cells(first[:start] + second[start:stop] + first[stop:])
+
+    def mutate(self, genome: Genome, rng: np.random.Generator, probability: float | None = None) -> Genome:
+        """Change each gene with ``probability``, independently; by default one change, its kind drawn evenly.
+
+        This is a probability *per gene*: DDSM gave pymoo a ``prob`` of 0.1 that is per individual and left
+        ``prob_var``, which is per gene, at a thousandth. The genes are
+
+        * each boundary: it moves by 1, 2, 3, ... cells, half as likely each time, either way;
+        * each action: a width becomes the next narrower or wider half of the time, else any other action is drawn;
+        * an interval of the grid, drawn evenly, gets another action: segments are cut, joined or made.
+        """
+        boundaries, actions = list(genome.boundaries), list(genome.actions)
+        if probability is None:
+            kind = int(rng.integers(3))
+            moved = [int(rng.integers(len(boundaries)))] if kind == 0 and boundaries else []
+            changed = [int(rng.integers(len(actions)))] if kind == 1 else []
+            interval = not moved and not changed
+        else:
+            moved = [i for i in range(len(boundaries)) if rng.random() < probability]
+            changed = [i for i in range(len(actions)) if rng.random() < probability]
+            interval = rng.random() < probability
+        for i in moved:
+            boundaries[i] += int(rng.geometric(0.5)) * (1 if rng.random() < 0.5 else -1)
+        for i in changed:
+            actions[i] = self._other(actions[i], rng)
+        genome = self.repair(boundaries, actions)
+        if not interval:
+            return genome
+        cells = self.per_cell(genome)
+        start, stop = sorted(rng.choice(self.num_cells + 1, 2, replace=False).tolist())
+        cells[start:stop] = [self._other(cells[start], rng)] * (stop - start)
+        return self.from_cells(cells)
+
+    def _other(self, action: int, rng: np.random.Generator) -> int:
+        if len(self.actions) == 1:
+            return action
+        if action < len(self.widths) and rng.random() < 0.5:
+            near = [a for a in (action - 1, action + 1) if 0 <= a < len(self.widths)]
+            if near:
+                return near[int(rng.integers(len(near)))]
+        return int((action + 1 + rng.integers(len(self.actions) - 1)) % len(self.actions))

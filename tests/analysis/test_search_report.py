@@ -1,0 +1,50 @@
+"""Pictures of a search: bars where the allocation says, points where the candidates are."""
+
+import io
+import re
+
+import pytest
+from PIL import Image
+
+from slimdiff.analysis.search_report import allocation_svg, few_of, plot_front
+from slimdiff.sampling import Reuse, Run, Segment, StepAllocation
+from slimdiff.search import Evaluation, Outcome
+
+
+def test_bars_by_hand():
+    """1000 timesteps on 500 pixels: 700..999 first, at half the height; the reuse is a low red bar."""
+    allocation = StepAllocation((Segment(0, 600, Run(1.)), Segment(600, 700, Reuse()), Segment(700, 1000, Run(.5))))
+    svg = allocation_svg(allocation, [900, 100], width=500, height=56)
+    bars = [tuple(map(float, bar)) for bar in re.findall(
+        r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', svg)]
+    assert bars == [(0, 24, 150, 20), (150, 38, 50, 6), (200, 4, 300, 40)]
+    assert 'M50.0 ' in svg and 'M450.0 ' in svg and svg.count('#d9534f') == 1
+    assert '699..600: reuse prediction' in svg
+
+
+@pytest.fixture
+def outcome():
+    front = [(StepAllocation.prefix(.5, 1, 1 - k / 10), Evaluation(1 - k / 10, 50. + 5 * k)) for k in range(11)]
+    failed = (StepAllocation.uniform(.25), Evaluation(float('nan'), 25., failed=True, reason='NaN'))
+    return Outcome(front, [*front, failed], front[3], None, (900., 500., 100.), 100., 'DivergenceEvaluator', {}, 1.,
+                   ['NaN'], {'a and b': None})
+
+
+def test_few_of_the_front_with_both_ends_and_the_chosen(outcome):
+    assert few_of(outcome, 3) == [0, 3, 5, 10] and few_of(outcome, 1) == [0, 3]
+
+
+def test_plot(outcome):
+    buffer = io.BytesIO()
+    plot_front([e for _, e in outcome.candidates], [e for _, e in outcome.front], buffer, 'x', 100., outcome.chosen[1],
+               60.)
+    image = Image.open(buffer).convert('RGB')
+    colours = {colour for _, colour in image.getcolors(10**6)}
+    assert image.size == (700, 450) and (0xe0, 0x8e, 0x0b) in colours and (0x1f, 0x4e, 0x79) in colours
+
+
+def test_description(outcome):
+    text = outcome.describe()
+    assert text.startswith('12 candidates, 1 failed, 11 on the front from 50 to 100 MACs an image')
+    assert 'DivergenceEvaluator 0.7 at 65 MACs an image, 65.0% of the full network' in text
+    assert 'rank correlation of a and b: undefined' in text

@@ -1,0 +1,77 @@
+"""Several widths through the runner: resume bit for bit, an EMA for every width, metrics of each, two processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+from test_distillation_run import teacher, unet  # noqa: F401 (a fixture)
+
+from slimdiff.checkpoint import load_checkpoint, load_weights
+from slimdiff.models.serving import serving_config
+from slimdiff.registry import MODELS
+
+
+def run(folder, teacher_folder, **more):
+    torch.manual_seed(0)
+    network = {**unet(8), 'type': 'SlimmableUNet', 'widths': [0.5, 0.75, 1.0]}
+    model = dict(_delete_=True, type='SlimmableDistiller', unet=network, num_classes=2, num_steps=2, num_random=1,
+                 fresh_noise=True, teacher=dict(checkpoint=teacher_folder),
+                 losses=[dict(type='SpatialLoss', tap=['output', 'up1'], relative=True)])
+    options = {'model': model, 'train_dataloader.dataset': dict(_delete_=True, type='TinyPictures'),
+               'default_hooks.checkpoint.interval': 1, 'default_hooks.log.interval': 1, 'max_iters': 3, **more}
+    runner = tiny_run.build(folder, **{key.replace('.', '__'): value for key, value in options.items()})
+    runner.train()
+    return runner
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory, teacher):  # noqa: F811
+    folder = tmp_path_factory.mktemp('slimmable')
+    run(folder, teacher)
+    return folder
+
+
+def test_log_and_checkpoint(whole):
+    [file] = whole.glob('*/vis_data/*_*.json')
+    for line in file.read_text().splitlines():
+        logged = json.loads(line)
+        parts = sum(logged[f'train/{place}'] for place in ('widest', 'narrowest', 'between'))
+        assert logged['train/loss'] == pytest.approx(parts, rel=1e-5)
+    data = load_checkpoint(whole / 'iter_3.pth')
+    served = MODELS.build(serving_config(data['meta']['config']['model'])).eval()
+    load_weights(served, whole / 'iter_3.pth')
+    average = {name.removeprefix('unet.'): value for name, value in data['ema']['state_dict'].items()
+               if name.startswith('unet.')}
+    torch.testing.assert_close(served.unet.extract(0.5).stem.weight, average['stem.weight'][:4])
+    assert served.sample([0, 1]).shape == (2, 3, 8, 8)
+
+
+def test_resume_bit_for_bit(tmp_path, teacher, whole):  # noqa: F811
+    (tmp_path / 'iter_1.pth').write_bytes((whole / 'iter_1.pth').read_bytes())
+    run(tmp_path, teacher, resume=True)
+    a, b = (load_checkpoint(folder / 'iter_3.pth') for folder in (whole, tmp_path))
+    for key in ('state_dict', 'optimizer', 'ema', 'log'):
+        tiny_run.same(a[key], b[key], key)
+
+
+def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, teacher):  # noqa: F811
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', __file__,
+               str(tmp_path / 'two'), teacher]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run(tmp_path / 'one', teacher, **{'train_dataloader.batch_size': 6})
+    a, b = (load_checkpoint(tmp_path / name / 'iter_3.pth')['state_dict'] for name in ('one', 'two'))
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        # Adam divides by the gradient's own size: where that is rounding, so is the step.
+        assert (b[name] - value).norm() <= 2e-3 * value.norm() + 1e-4, name
+
+
+if __name__ == '__main__':  # a rank of the test above
+    sys.path.insert(0, str(Path(__file__).parent))
+    torch.set_num_threads(1)
+    run(sys.argv[1], sys.argv[2], launcher='pytorch', **{'train_dataloader.batch_size': 3})

@@ -1,0 +1,195 @@
+"""The loop: one outcome, however often it is killed and on however many ranks; refusals; costs."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from closed_form import COSTS, make_model
+from tiny_search import make_search
+
+from slimdiff.sampling import StepAllocation
+from slimdiff.search import SearchDirError, SearchInterrupted
+
+SCRIPT = Path(__file__).parent / 'tiny_search.py'
+FILES = ('allocation.json', 'front.json', 'front.csv')
+
+
+def files(work_dir):
+    return {name: (work_dir / name).read_text() for name in FILES}
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """The work dir and the outcome of a search that nothing interrupts."""
+    torch.manual_seed(0)
+    work_dir = tmp_path_factory.mktemp('whole')
+    return work_dir, make_search(work_dir, dict(fraction=.5)).run(progress=False)
+
+
+def test_files_and_figures(whole):
+    work_dir, outcome = whole
+    front = json.loads((work_dir / 'front.json').read_text())
+    assert front['full_macs'] == 800 and front['timesteps'] == [875, 750, 625, 500, 375, 250, 125, 0]
+    costs, qualities = zip(*((row['macs'], row['quality']) for row in front['front']))
+    assert list(costs) == sorted(costs) and list(qualities) == sorted(qualities, reverse=True)
+    for row in front['front']:
+        allocation = StepAllocation.from_dict(row['allocation'])
+        assert COSTS.macs(allocation, front['timesteps']) == row['macs'] == pytest.approx(800 * row['fraction'])
+    with open(work_dir / 'front.csv') as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row['quality']) for row in rows] == list(qualities) and rows[-1]['steps'] == '8 x width 1'
+    # The best within half of the MACs.
+    chosen = StepAllocation.load(work_dir / 'allocation.json')
+    best = min((e.quality, e.macs) for _, e in outcome.candidates if e.macs <= 400)
+    assert COSTS.macs(chosen, front['timesteps']) == best[1] and outcome.chosen[1].quality == best[0]
+    assert qualities[-1] == 0  # the full network's distance to itself
+
+
+def test_cost_is_counted_and_printed(whole):
+    work_dir, outcome = whole
+    cost = json.loads((work_dir / 'search_cost.json').read_text())
+    assert cost['candidates'] == len(outcome.candidates) == 12 + 4 * 12
+    divergence = cost['by_evaluator']['2 DivergenceEvaluator']
+    # Four images for each candidate and for the reference; shared prefixes leave fewer calls than steps.
+    assert divergence['images'] == 4 * (60 + 1) and cost['by_evaluator']['1 LossGapEvaluator']['images'] == 0
+    assert divergence['calls'] + divergence['calls_saved'] == 4 * 8 * (60 + 1) and divergence['calls_saved'] > 400
+    assert cost['by_evaluator']['1 LossGapEvaluator']['macs'] == 12 * 5 * 140
+    assert -1 <= cost['rank_correlation']['LossGapEvaluator and DivergenceEvaluator'] <= 1
+    text = outcome.describe()
+    assert '60 candidates, 0 failed' in text and 'rank correlation of LossGapEvaluator and Div' in text
+    assert f'{divergence["images"]} generated images' in text
+
+
+class Killed(Exception):
+    pass
+
+
+def test_killed_after_every_chunk(whole, tmp_path):
+    """Each process judges one chunk and dies; the outcome is that of the search that nothing interrupts."""
+    count = 0
+    while True:
+        def die(search, count=count):
+            raise Killed
+        try:
+            make_search(tmp_path, dict(fraction=.5)).run(die, progress=False)
+            break
+        except Killed:
+            count += 1
+    assert count >= 20 and files(tmp_path) == files(whole[0])
+
+
+def test_sigkill(whole, tmp_path, tiny_process):
+    process = tiny_process(tmp_path, '--pause', '.2', command=[sys.executable, str(SCRIPT)])
+    assert any(int(line) >= 20 for line in process.stdout if line.strip().isdigit())
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / 'front.json').exists()
+    make_search(tmp_path, dict(fraction=.5)).run(progress=False)
+    assert files(tmp_path) == files(whole[0])
+
+
+def test_ctrl_c_saves_and_says_so(whole, tmp_path, capsys):
+    def press(search):
+        if len(search.judged) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SearchInterrupted) as stopped:
+        make_search(tmp_path, dict(fraction=.5)).run(press, progress=False)
+    assert stopped.value.code == 130 and not (tmp_path / 'front.json').exists()
+    search = make_search(tmp_path, dict(fraction=.5))
+    # The signal comes after a chunk, so it is seen when the next one is done.
+    assert len(search.partial) in (3, 6)
+    search.run(progress=False)
+    assert files(tmp_path) == files(whole[0])
+
+
+def test_two_ranks(whole, tmp_path):
+    """Candidates are sharded; the outcome is that of one process."""
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(SCRIPT)]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert files(tmp_path) == files(whole[0])
+    cost = [json.loads((d / 'search_cost.json').read_text())['by_evaluator'] for d in (tmp_path, whole[0])]
+    assert cost[0]['1 LossGapEvaluator']['macs'] == cost[1]['1 LossGapEvaluator']['macs']
+
+
+def test_a_rank_that_dies_ends_all_and_the_search_goes_on(whole, tmp_path):
+    """Also on another number of ranks."""
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(SCRIPT)]
+    done = subprocess.run([*command, str(tmp_path), '--rank-1-dies'], capture_output=True, text=True, timeout=600)
+    assert done.returncode != 0 and not (tmp_path / 'front.json').exists()
+    search = make_search(tmp_path, dict(fraction=.5))
+    assert len(search.judged) >= 18
+    search.run(progress=False)
+    assert files(tmp_path) == files(whole[0])
+
+
+def test_another_budget_needs_no_search(whole):
+    work_dir, _ = whole
+    before = json.loads((work_dir / 'search_cost.json').read_text())['total']['macs']
+    outcome = make_search(work_dir, dict(macs=300.)).run(progress=False)
+    assert outcome.chosen[1].macs <= 300 and outcome.total_work.macs == before
+    make_search(work_dir, dict(fraction=.5)).run(progress=False)
+
+
+def test_a_work_dir_of_another_search_is_refused(whole):
+    work_dir, _ = whole
+    kept = files(work_dir)
+    with pytest.raises(SearchDirError, match=r'(?s)another search.*search\.searcher\.seed: 1 -> 2.*Nothing was'):
+        make_search(work_dir, searcher=dict(type='TwoStageSearch', population=12, generations=4, seed=2))
+    other = make_model()
+    with torch.no_grad():
+        other.unet.scale += .1
+    with pytest.raises(SearchDirError, match='weights_and_sampler'):
+        make_search(work_dir, model=other)
+    assert files(work_dir) == kept
+
+
+def test_a_broken_state_is_no_search(tmp_path):
+    (tmp_path / 'search_state.json').write_text('{"version":')
+    with pytest.raises(SearchDirError, match='is no state of a search'):
+        make_search(tmp_path)
+
+
+def test_failed_candidates_are_named_and_the_search_goes_on(tmp_path):
+    outcome = make_search(tmp_path, model=make_model(broken=(.5, ))).run(progress=False)
+    assert outcome.failures and all('gave nan for' in reason and 'width 0.5' in reason for reason in outcome.failures)
+    assert len(outcome.candidates) == 60 and .5 not in {w for a, _ in outcome.front for w in a.widths}
+    assert json.loads((tmp_path / 'search_cost.json').read_text())['failed'] == outcome.failures
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(budget=dict(fraction=.05)), r'out of range: the cheapest allocation takes 80, the dearest 800 \(0.100 to 1'),
+    (dict(budget=dict(macs=801.)), 'out of range'),
+    (dict(budget=dict(latency=1.)), r'set search.latency'),
+    (dict(space=dict(widths=(.25, .75, 1.))), r'asks for width 0\.75, but the network was trained at 0\.25, 0\.5, 1'),
+    (dict(space=dict(num_segment=3)), "no argument 'num_segment'. Did you mean 'num_segments'"),
+    (dict(sercher=1), "no key 'sercher'. Did you mean 'searcher'"),
+    (dict(evaluators=[]), "needs 'evaluators'"),
+    (dict(searcher=dict(type='NSGA3Search')), "Did you mean 'NSGA2Search'"),
+    (dict(evaluators=[dict(type='DivergenceEvaluator', num_image=3)]), "Did you mean 'num_images'"),
+    (dict(space=dict(reuse=('features', ))), 'features'),
+])
+def test_refusals(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_search(tmp_path, **changes)
+
+
+def test_a_dense_network_has_nothing_to_search(tmp_path):
+    model = make_model()
+    del model.unet.widths
+    with pytest.raises(ValueError, match='ScaledNoise runs at one width only'):
+        make_search(tmp_path, model=model)
+
+
+def test_random_search_with_reuse(tmp_path):
+    """What the additive rung can't judge is left out of the correlation."""
+    outcome = make_search(tmp_path, space=dict(num_segments=3, reuse=('prediction', )),
+                          searcher=dict(type='RandomSearch', num_candidates=30)).run(progress=False)
+    assert any(a.uses_reuse for a, _ in outcome.candidates) and len(outcome.candidates) == 30
+    assert outcome.correlations['LossGapEvaluator and DivergenceEvaluator'] is not None
