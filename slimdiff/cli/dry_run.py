@@ -66,7 +66,7 @@ def short_run(cfg: Config, work_dir: str) -> Config:
         cfg.pop(key, None)
     cfg.train_cfg = dict(type='IterTrainLoop', max_iters=ITERATIONS * cfg.optim_wrapper.get('accumulative_counts', 1))
     kept = cfg.get('default_hooks', {}).get('ema')
-    cfg.default_hooks = dict(ema=kept, progress=None) if kept else dict(progress=None)
+    cfg.default_hooks = dict(progress=None, checkpoint=None) | (dict(ema=kept) if kept else {})
     cfg.custom_hooks = []
     cfg.work_dir, cfg.load_from, cfg.resume = work_dir, None, False
     return cfg
