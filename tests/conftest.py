@@ -16,6 +16,10 @@ WORKERS = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
 THREADS = int(os.environ.get('OMP_NUM_THREADS') or max(min(2, os.cpu_count() or 1) // WORKERS, 1))
 if WORKERS > 1:
     os.environ['OMP_NUM_THREADS'] = str(THREADS)
+else:
+    # mmengine imports yapf, which keeps a grammar in the user's cache. Workers that find none all write it, and read
+    # each other's half of it: the process that starts them comes first.
+    import yapf  # noqa: F401
 
 import torch  # noqa: E402
 
