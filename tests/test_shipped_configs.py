@@ -55,6 +55,7 @@ def shrink(model):
     unet.norm_groups = 4
     if unet.get('widths'):  # a quarter of so few channels is not always whole
         unet.widths = (0.5, 1.0)
+        model.num_random = 0
     unet.sample_size = 32  # which five stages of the paper's tables bring down to one pixel
     if unet.get('context_channels'):
         unet.context_channels = 8
