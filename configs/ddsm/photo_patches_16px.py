@@ -1,23 +1,11 @@
 # A step-aware model small enough for two CPU cores: 16x16 patches, 23 M MACs at full width.
 #   python tools/train.py configs/ddsm/photo_patches_16px.py
 _base_ = [
-    '../_base_/models/photo_patches_16px.py',
+    '../_base_/models/ddsm_photo_patches.py',
     '../_base_/datasets/photo_patches_16px.py',
     '../_base_/schedules/photo_patches_16px.py',
     '../_base_/search/two_stage.py',
     '../_base_/runtime_16px.py',
 ]
 
-model = dict(
-    type='SlimmableDiffusion',
-    num_random=1,  # besides the widest and the narrowest, as DDSM
-    unet=dict(
-        type='SlimmableUNet',
-        widths=(0.25, 0.5, 0.75, 1.0),
-        stages=[
-            dict(channels=16, blocks=1, up_blocks=2),
-            dict(channels=32, blocks=1, up_blocks=2),
-            dict(channels=64, blocks=1, up_blocks=2, downsample=False, heads=4),
-        ],
-        downsampler=dict(type='ConvDown'),
-        upsampler=dict(type='NearestConvUp')))
+model = dict(unet=dict(sample_size=16))

@@ -33,6 +33,9 @@ class SandwichTraining:
     #: keys of the config that sampling doesn't need
     training_keys = ('num_random', 'fresh_noise', 'width_weights', 'eval_widths', 'start_from', 'order')
 
+    #: what later widths of an iteration need of earlier ones: the widest's prediction, or the teacher's answer
+    _shared: Any = None
+
     def _set_widths(self, num_random: int, fresh_noise: bool, width_weights: Mapping[Any, float] | None,
                     eval_widths: Sequence[float] | None) -> None:
         if not isinstance(self.unet, SlimmableUNet):
@@ -99,13 +102,16 @@ class SandwichTraining:
         places = [(place, width) for place, widths in self.draw_widths(seed).items() for width in widths]
         total = sum(self.width_weights[width] for _, width in places)
         found: dict[str, dict[str, Tensor]] = {}
-        for number, (place, width) in enumerate(places):
-            seen = self.renoised(batch, seed, number) if self.fresh_noise and number else batch
-            with self.unet.at(width):
-                terms = self.terms_of(seen) if average is None else self.terms_of(seen, average)
-            for name, term in terms.items():
+        try:
+            for number, (place, width) in enumerate(places):
+                seen = self.renoised(batch, seed, number) if self.fresh_noise and number else batch
+                with self.unet.at(width):
+                    terms = self.terms_of(seen) if average is None else self.terms_of(seen, average)
                 row = found.setdefault(place, {})
-                row[name] = row.get(name, 0) + term * (self.width_weights[width] / total)
+                for name, term in terms.items():
+                    row[name] = row.get(name, 0) + term * (self.width_weights[width] / total)
+        finally:
+            self._shared = None
         return found
 
     def losses_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
@@ -160,7 +166,6 @@ class SlimmableDiffusion(SandwichTraining, DiffusionModel):
         self._set_widths(num_random, fresh_noise, width_weights, eval_widths)
         self._start_from(start_from, order)
         self.inplace = inplace
-        self._widest: Tensor | None = None
 
     def terms_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
         """The denoising error of the network at its active width, and its distance from the widest."""
@@ -168,16 +173,10 @@ class SlimmableDiffusion(SandwichTraining, DiffusionModel):
         terms = {'denoising': self.denoising_loss(prediction, self.target(batch.x0, batch.noise, batch.t), batch.t)}
         if self.inplace:
             if self.unet.active_width == 1:
-                self._widest = prediction.detach()
+                self._shared = prediction.detach()
             else:
-                terms['inplace'] = self.inplace * (prediction.float() - self._widest.float()).square().mean()
+                terms['inplace'] = self.inplace * (prediction.float() - self._shared.float()).square().mean()
         return terms
-
-    def losses_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
-        try:
-            return super().losses_of(batch)
-        finally:
-            self._widest = None
 
 
 @MODELS.register_module()
@@ -199,9 +198,6 @@ class SlimmableDistiller(SandwichTraining, Distiller):
         ValueError: see :class:`Distiller` and :class:`SlimmableDiffusion`; a tap inside a stage.
     """
 
-    #: what the teacher said to a batch, while its widths are trained
-    _answer: tuple[NoisedBatch, Callable[[], dict[str, Tensor]]] | None = None
-
     def __init__(self, unet: Mapping[str, Any], teacher: Mapping[str, Any], losses: Sequence[Mapping[str, Any]],
                  num_random: int = 1, fresh_noise: bool = False, width_weights: Mapping[Any, float] | None = None,
                  eval_widths: Sequence[float] | None = None, start_from: str | None = None, order: bool = True,
@@ -209,13 +205,16 @@ class SlimmableDistiller(SandwichTraining, Distiller):
         super().__init__(unet=unet, teacher=teacher, losses=losses, **settings)
         self._set_widths(num_random, fresh_noise, width_weights, eval_widths)
         self._start_from(start_from, order)
-        self._answer = None
+        self._shared = None  # the answer to the batch that measured the taps
         maps = self.unet.stage_channels()
         inside = [path for path in self.student_paths.values() if path not in maps]
         if inside:
             raise ValueError(f"The tap '{inside[0]}' can't be compared at several widths."
                              f'{did_you_mean(inside[0], maps)} Taps: {OUTPUT}, {", ".join(maps)}.')
         self._recorders: dict[float, tuple[nn.Module, TapRecorder]] = {}
+        #: (tap's path, width) -> where the channels of that width stand among all
+        self._kept = {(path, width): torch.cat([torch.arange(*r) for r in maps[path].ranges(width)])
+                      for path in self.student_paths.values() for width in self.unet.widths}
 
     def _student(self, batch: NoisedBatch) -> dict[str, Tensor]:
         width = self.unet.active_width
@@ -233,22 +232,14 @@ class SlimmableDistiller(SandwichTraining, Distiller):
 
     def _widened(self, path: str, features: Tensor, width: float) -> Tensor:
         """Features (N, w C, H, W) at the places of their channels among (N, C, H, W), zeros elsewhere."""
-        channels = self.unet.stage_channels()[path]
-        kept = torch.cat([torch.arange(*r) for r in channels.ranges(width)]).to(features.device)
-        wide = features.new_zeros(len(features), channels.size, *features.shape[2:])
-        return wide.index_copy(1, kept, features)
+        wide = features.new_zeros(len(features), len(self._kept[path, 1.0]), *features.shape[2:])
+        return wide.index_copy(1, self._kept[path, width].to(features.device), features)
 
     def _ask_teacher(self, batch: NoisedBatch, context: Tensor | None) -> Callable[[], dict[str, Tensor]]:
-        if self._answer is None or self._answer[0] is not batch:
-            self._answer = batch, functools.cache(super()._ask_teacher(batch, context))
-        answer = self._answer[1]
+        if self._shared is None or self._shared[0] is not batch:
+            self._shared = batch, functools.cache(super()._ask_teacher(batch, context))
+        answer = self._shared[1]
         return lambda: dict(answer())
-
-    def losses_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
-        try:
-            return super().losses_of(batch)
-        finally:
-            self._answer = None
 
     def _averages(self) -> tuple[Callable[[Tensor], Tensor], ...]:
         return (mean_over_ranks, )

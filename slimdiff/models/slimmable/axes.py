@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from slimdiff.models.layers import ResidualBlock
-from slimdiff.models.layers.attention import CrossAttentionBlock, SelfAttentionBlock, head_channels
+from slimdiff.models.layers.attention import SelfAttentionBlock, head_channels
 from slimdiff.models.layers.channels import Axes, Channels, affine, prefixed
 from slimdiff.models.slimmable.slicing import Slicer
 from slimdiff.models.unets import UNet
@@ -79,8 +79,7 @@ def _residual(name: str, block: ResidualBlock, inputs: Channels, outputs: Channe
 def _attentions(name: str, stage: BlockSequence, stream: Channels, widths: Sequence[float]) -> dict[str, Axes]:
     axes: dict[str, Axes] = {}
     for i, block in enumerate(stage.attentions):
-        heads = block.heads if isinstance(block, SelfAttentionBlock) else block.self_attention.heads
-        assert isinstance(block, (SelfAttentionBlock, CrossAttentionBlock))
+        heads = (block if isinstance(block, SelfAttentionBlock) else block.self_attention).heads
         inner = head_channels(stream.size, heads, widths)
         axes |= prefixed(f'{name}.attentions.{i}', block.channel_axes(stream, inner))
     return axes
