@@ -156,15 +156,32 @@ def train_missing(experiment: Experiment, planned: Sequence[Planned], args: argp
     return not queue.failed and not left, False
 
 
+def compare_missing(experiment: Experiment, planned: Sequence[Planned], args: argparse.Namespace) -> tuple[bool, bool]:
+    """Follow up what is trained; returns whether all went well, and whether it was stopped."""
+    from slimdiff.analysis.reproduce.follow_up import Comparison, to_compare
+    from slimdiff.analysis.reproduce.queue import Queue, available_cores
+    lacking = to_compare(experiment, planned)
+    if not lacking:
+        return True, False
+    queue = Queue(lacking, args.jobs or available_cores(), lambda run, seconds: run.collect(experiment.name),
+                  command=Comparison.command, title=f'{experiment.name}, allocations')
+    try:
+        queue.work()
+    except KeyboardInterrupt:
+        return False, True
+    return not queue.failed, False
+
+
 def report_on(experiment: Experiment, planned: Sequence[Planned], args: argparse.Namespace) -> None:
     """Write the report of the results that there are."""
+    from slimdiff.analysis.reproduce.follow_up import comparisons_of
     from slimdiff.analysis.reproduce.report import write_report
     found: dict[str, dict[int, dict[str, Any]]] = {arm.name: {} for arm in experiment.arms}
     for p in planned:
         if p.result is not None:
             found[p.run.arm.name][p.run.seed] = p.result
     stale = {p.run.name: p.why for p in planned if p.state == 'stale'}
-    paths = write_report(experiment, found, stale, args.results, args.docs)
+    paths = write_report(experiment, found, stale, args.results, args.docs, comparisons_of(experiment, planned))
     done = sum(map(len, found.values()))
     print(f'{done} of {len(planned)} runs have results' + (f', {len(stale)} of them stale' if stale else '')
           + f'. Written: {", ".join(str(path) for path in paths if path)}')
@@ -202,7 +219,10 @@ def main(argv: list[str] | None = None) -> int:
             measure_floor(experiment, floor)
         well, stopped = train_missing(experiment, planned, args)
     # Of all arms and seeds, whatever was asked for now.
-    report_on(experiment, plan(experiment, experiment.runs(), results, work_dir, resolve, relevant), args)
+    planned = plan(experiment, experiment.runs(), results, work_dir, resolve, relevant)
+    if well and not stopped and not args.report_only:
+        well, stopped = compare_missing(experiment, [p for p in planned if (p.run.arm, p.run.seed) in runs], args)
+    report_on(experiment, planned, args)
     if stopped:
         print(f'\nStopped; every run has saved its state. Go on with the same command:\n    '
               f'{shlex.join(["python", "tools/analysis_tools/reproduce.py", *(argv or sys.argv[1:])])}',

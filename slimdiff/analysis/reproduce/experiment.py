@@ -93,6 +93,8 @@ class Experiment:
             level and band (``layout['edges']``: timestep edges of each arm, where they are not the metric's own).
         layout: what the report needs to know further.
         floor: also measure real images against real ones, with the baseline's data and metrics.
+        follow_up: arm -> arguments of ``slimdiff compare_allocations``, with which the runs of that arm are followed
+            up; ``{arm}`` in them is the checkpoint of another arm with the same seed.
     """
     name: str
     title: str
@@ -102,6 +104,7 @@ class Experiment:
     report: str = 'table'
     layout: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     floor: bool = True
+    follow_up: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]
@@ -114,6 +117,8 @@ class Experiment:
         if self.baseline not in names:
             raise ValueError(f"Experiment {self.name}: the baseline '{self.baseline}' is none of its arms: "
                              f'{", ".join(names)}.')
+        for name in self.follow_up:
+            self.arm(name)
         if self.report not in REPORTS:
             raise ValueError(f"Experiment {self.name}: report '{self.report}' must be one of {', '.join(REPORTS)}.")
 

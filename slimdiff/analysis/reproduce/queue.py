@@ -21,6 +21,9 @@ TRAINING = re.compile(r'\[\s*(\d+)/(\d+)\].*? ([\d.]+(?:e[+-]?\d+)?) it/s')
 #: `sampling 128/1000 img, ...` of an evaluation
 EVALUATING = re.compile(r' ((?:sampling|real images) \d+/\d+) img')
 
+#: `DDIMScheduler:50 128/1000 img, 12.3 img/s, 71 s left` of any Progress
+PROGRESS = re.compile(r'INFO - (\S.* left)\b')
+
 
 def train_command(run: Run) -> list[str]:
     """What trains a run: ``slimdiff train``, with this very Python."""
@@ -53,7 +56,7 @@ class Child:
         """What it does, in words."""
         progress, text = self.progress(), self.text()
         if progress is None:
-            return 'starting'
+            return (PROGRESS.findall(text) or ['starting'])[-1]
         done, total, rate = progress
         evaluating = EVALUATING.findall(text[text.rfind('it/s'):])
         if evaluating:

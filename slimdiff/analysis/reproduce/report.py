@@ -11,15 +11,19 @@ from slimdiff.analysis.reproduce import tables
 from slimdiff.analysis.reproduce.experiment import Experiment
 from slimdiff.analysis.reproduce.figures import draw
 from slimdiff.analysis.reproduce.results import FLOOR
+from slimdiff.analysis.step_aware.figures import plot_comparisons
+from slimdiff.analysis.step_aware.tables import section
 
 
 def write_report(experiment: Experiment, results: tables.Results, stale: Mapping[str, str], folder: str | Path,
-                 docs: str | Path) -> tuple[Path, Path | None]:
+                 docs: str | Path,
+                 comparisons: Mapping[str, Sequence[Mapping[str, Any]]] | None = None) -> tuple[Path, Path | None]:
     """Write ``DOCS/experiments/_generated/<name>.md`` and ``DOCS/_static/<name>.png``.
 
     Args:
         results: arm -> seed -> result.
         stale: run name -> how the config that made its result differs from the present one.
+        comparisons: arm -> what followed its training, by seed.
         folder: of the results; the real-against-real floor is read from there.
 
     Returns:
@@ -33,7 +37,14 @@ def write_report(experiment: Experiment, results: tables.Results, stale: Mapping
     any_result = any(results.values())
     if any_result:
         draw(experiment, results, floor, figure)
-    page.write_text(markdown(experiment, results, floor, stale))
+    text = markdown(experiment, results, floor, stale)
+    for arm, found in (comparisons or {}).items():
+        text += f'\n## Allocations: {experiment.arm(arm).title}\n\n{section(found)}'
+        if found:
+            picture = Path(docs, '_static', f'{experiment.name}_{arm}.png')
+            plot_comparisons(found, picture)
+            text += f'\n![Fréchet distance against MACs](../../_static/{picture.name})\n'
+    page.write_text(text)
     return page, figure if any_result else None
 
 

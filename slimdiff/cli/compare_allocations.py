@@ -1,0 +1,220 @@
+"""``slimdiff compare_allocations CONFIG CHECKPOINT``: searched and plain step allocations against the full network.
+
+Under each sampler every allocation draws the same images from the same noise; a table gives their quality, MACs and
+seconds. Searches run first. Stop it with Ctrl-C and go on with the same command: searches and finished samplers are
+kept in the work dir.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimdiff.cli.common import (
+    add_config_arguments,
+    default_work_dir,
+    load_checked_config,
+    runs_cleanly,
+)
+
+if TYPE_CHECKING:
+    from slimdiff.search import Outcome, Search
+
+#: where the figures go, in the work dir
+FILE = 'comparison.json'
+#: MACs of searched, prefix and random allocations, unless the command line says otherwise
+BUDGET = 0.5
+
+
+def named(text: str) -> tuple[str, str]:
+    """``NAME=FILE``, or a file that gives its own name."""
+    name, equals, file = text.rpartition('=')
+    return (name, file) if equals else (Path(text).stem, text)
+
+
+def sampler_of(text: str) -> tuple[str, int]:
+    """``DDIMScheduler:50`` as a type and a number of steps."""
+    name, _, steps = text.partition(':')
+    if not steps.isdigit() or int(steps) < 1:
+        raise argparse.ArgumentTypeError(f"expected SCHEDULER:STEPS such as DDIMScheduler:50, got '{text}'")
+    return name, int(steps)
+
+
+def other_model(text: str) -> tuple[str, str, str]:
+    """``NAME=CONFIG,CHECKPOINT``."""
+    name, equals, rest = text.partition('=')
+    config, comma, checkpoint = rest.partition(',')
+    if not (name and equals and config and comma and checkpoint):
+        raise argparse.ArgumentTypeError(f"expected NAME=CONFIG,CHECKPOINT, got '{text}'")
+    return name, config, checkpoint
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='slimdiff compare_allocations', description='Compare step allocations of a slimmable model with its full '
+        'network: quality, MACs and seconds, at equal noise. Uniform widths, a prefix of narrow steps (T-Stitch) and '
+        'a random allocation are always among them.')
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='a .pth of train, or a folder of export or save_pretrained')
+    parser.add_argument('--allocations', nargs='+', default=[], type=named, metavar='[NAME=]FILE',
+                        help='allocation.json of searches')
+    parser.add_argument('--searches', nargs='+', default=[], type=named, metavar='[NAME=]CONFIG',
+                        help="configs whose 'search' is run first; its allocation for the budget is compared, and the "
+                        'fronts with one another')
+    parser.add_argument('--against', nargs='+', default=[], type=other_model, metavar='NAME=CONFIG,CHECKPOINT',
+                        help='other models of the same images, such as the teacher')
+    parser.add_argument('--samplers', nargs='+', type=sampler_of, metavar='SCHEDULER:STEPS',
+                        help="diffusers schedulers and steps (default: the config's own)")
+    parser.add_argument('--budget', type=float, default=BUDGET, help='MACs of searched, prefix and random allocations, '
+                        "as a fraction of the full network's (default: %(default)s)")
+    parser.add_argument('--num-images', type=int, default=1000, help='generated under each allocation and sampler '
+                        '(default: %(default)s)')
+    parser.add_argument('--batch-size', type=int, default=100)
+    parser.add_argument('--seed', type=int, default=0, help='of the noise, and of the random allocation')
+    parser.add_argument('--weights', choices=('ema', 'online'), default='ema')
+    parser.add_argument('--work-dir', help='searches and results (default: work_dirs/<...>/allocations)')
+    args = parser.parse_args(argv)
+    for name in ('num_images', 'batch_size'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}')
+    if not 0 < args.budget < 1:
+        parser.error(f'--budget must lie between 0 and 1, got {args.budget}')
+    return args
+
+
+def set_metrics(cfg: Any) -> list[Any]:
+    """The config's metrics of image sets, built.
+
+    Raises:
+        ValueError: it has none.
+    """
+    from slimdiff.evaluation.evaluate import build_metrics
+    from slimdiff.evaluation.metrics.base import SetMetric
+    found = [metric for metric in build_metrics(cfg.get('val_evaluator') or []) if isinstance(metric, SetMetric)]
+    if not found or cfg.get('val_dataloader') is None:
+        raise ValueError('compare_allocations needs real images to compare with: a config with a val_dataloader and a '
+                         'val_evaluator that compares sets of images, such as FrechetDistance.')
+    return found
+
+
+def run_search(args: argparse.Namespace, model: Any, loader: Any, name: str, file: str,
+               work_dir: Path) -> tuple[Search, Outcome]:
+    """Run (or finish, or read) one search, and write its report."""
+    from slimdiff.analysis.search_report import plot_search, write_report
+    from slimdiff.configuration import load_config
+    from slimdiff.registry import plain
+    from slimdiff.search import Search
+    config = plain(load_config(file).get('search'))
+    if not config:
+        raise ValueError(f"--searches {name}={file}: that config has no 'search'.")
+    print(f'search {name}:', flush=True)
+    search = Search(model, config, work_dir / 'searches' / name, loader, {'fraction': args.budget})
+    finished = search.searcher.done
+    outcome = search.run()
+    if not finished or not (search.work_dir / 'report.html').is_file():
+        plot_search(search, search.work_dir / 'front.png')
+        write_report(search, outcome, search.work_dir / 'report.html', title=f'Search: {name}')
+    print(outcome.describe(), flush=True)
+    return search, outcome
+
+
+class Results:
+    """``comparison.json``: what is there already, and what comes.
+
+    Args:
+        path: of the file.
+        identity: what the figures depend on; a file of another identity is refused.
+
+    Raises:
+        ValueError: the file holds another comparison.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        self.path = path
+        self.content: dict[str, Any] = dict(version=1, identity=json.loads(json.dumps(identity)), samplers={})
+        if not path.is_file():
+            return
+        before = json.loads(path.read_text())
+        differing = [key for key in self.content['identity']
+                     if before.get('identity', {}).get(key) != self.content['identity'][key]]
+        if differing:
+            raise ValueError(f'{path} holds another comparison: {", ".join(differing)} differ. Choose another '
+                             '--work-dir, or remove that file.')
+        self.content = before
+
+    def add(self, **content: Any) -> None:
+        """Merge and write."""
+        from slimdiff.analysis.record import write_json
+        samplers = {**self.content['samplers'], **content.pop('samplers', {})}
+        self.content |= {**content, 'samplers': samplers}
+        write_json(self.path, self.content)
+
+
+@runs_cleanly
+def main(argv: list[str] | None = None) -> int:
+    """Compare; prints a table for each sampler and returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = parse(argv)
+    cfg = load_checked_config(args)
+
+    from slimdiff.analysis.record import provenance, rounded
+    from slimdiff.analysis.step_aware import Rival, baselines, compare, judge_fronts
+    from slimdiff.analysis.step_aware.comparison import FULL
+    from slimdiff.analysis.step_aware.rivals import merged, timesteps_of
+    from slimdiff.analysis.step_aware.tables import comparison_table
+    from slimdiff.checkpoint.tensor_store import network_fingerprint
+    from slimdiff.cli.sample import build_model
+    from slimdiff.configuration import load_config
+    from slimdiff.datasets import build_dataloader
+    from slimdiff.sampling import StepAllocation, build_scheduler
+    from slimdiff.search import count_macs
+    from slimdiff.search.widths import widths_of
+
+    metrics = set_metrics(cfg)
+    model = build_model(cfg, args.checkpoint, args.weights)
+    widths = widths_of(model)
+    loader = build_dataloader(cfg.val_dataloader)
+    samplers = args.samplers or [(type(model.sampler).__name__, model.num_steps)]
+    given = {name: StepAllocation.load(file) for name, file in args.allocations}
+    others = {name: build_model(load_config(config), checkpoint, args.weights)
+              for name, config, checkpoint in args.against}
+    work_dir = Path(args.work_dir or default_work_dir(args.config) / 'allocations')
+
+    searches, outcomes = [], {}
+    for name, file in args.searches:
+        search, outcome = run_search(args, model, loader, name, file, work_dir)
+        searches.append(search)
+        outcomes[name] = outcome
+    # The budget is meant for the sampler of the searches; without any, for the first one.
+    timesteps = searches[0].problem.timesteps if searches else timesteps_of(
+        build_scheduler(dict(type=samplers[0][0]), base=model.noise_scheduler), samplers[0][1])
+    costs = count_macs(model, widths)
+    total = model.num_train_timesteps
+    allocations = merged({FULL: StepAllocation.uniform(widths[-1], total)},
+                         baselines(costs, timesteps, total, args.budget, args.seed), given,
+                         {name: outcome.chosen[0] for name, outcome in outcomes.items()})
+    num_real = (cfg.get('val_cfg') or {}).get('num_real')
+    results = Results(work_dir / FILE, dict(
+        weights=network_fingerprint(model.unet), against={n: network_fingerprint(m.unet) for n, m in others.items()},
+        allocations={name: allocation.to_dict() for name, allocation in allocations.items()},
+        metrics=[type(metric).__name__ for metric in metrics], num_images=args.num_images, num_real=num_real,
+        seed=args.seed, budget=args.budget))
+    results.add(**provenance('compare_allocations.py', argv), config=args.config, num_images=args.num_images,
+                budget=args.budget)
+    if outcomes and 'searches' not in results.content:
+        results.add(searches=rounded(judge_fronts(outcomes, searches[0].problem)))
+
+    rivals = {name: Rival.under(model, costs, allocation) for name, allocation in allocations.items()}
+    rivals = merged(rivals, {name: Rival.dense(other) for name, other in others.items()})
+    for name, steps in samplers:
+        key = f'{name}:{steps}'
+        if key not in results.content['samplers']:
+            found = compare(rivals, dict(type=name), steps, metrics, loader, args.num_images, num_real,
+                            args.batch_size, args.seed, name=key)
+            results.add(samplers={key: rounded(found)})
+        print(f'\n{key}, {args.num_images} images\n\n{comparison_table([results.content], key)}', flush=True)
+    print(f'wrote {results.path}')
+    return 0
