@@ -82,6 +82,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}')
     if not 0 < args.budget < 1:
         parser.error(f'--budget must lie between 0 and 1, got {args.budget}')
+    names = [name for name, *_ in (*args.allocations, *args.searches, *args.against)]
+    for name in names:
+        if names.count(name) > 1:
+            parser.error(f"two of --allocations, --searches and --against are called '{name}'; give one of them "
+                         'another name, as NAME=FILE')
     return args
 
 

@@ -97,8 +97,8 @@ def to_compare(experiment: Experiment, planned: Sequence[Planned],
                    if path is None and (name == p.run.arm.name or any(f'{{{name}}}' in word for word in words))]
         if lacking:
             say(f'{p.run.name}: not compared: that takes the checkpoint of {", ".join(lacking)} with seed '
-                f'{p.run.seed}, which is not in {p.run.work_dir.parent}. One that was trained elsewhere is trained here '
-                f'once its result in {p.run.result.parent} is removed.')
+                f'{p.run.seed}, which is not in {p.run.work_dir.parent}. One that was trained elsewhere is trained '
+                f'here once its result in {p.run.result.parent} is removed.')
             continue
         fields = {field.name: getattr(p.run, field.name) for field in dataclasses.fields(Run)}
         fields |= dict(work_dir=p.run.work_dir / 'comparison', result=result_file(p.run), overwrite=False)

@@ -1,4 +1,4 @@
-"""The picture of a comparison: quality against MACs, a panel for each sampler."""
+"""The picture of a comparison: the first figure of the tables against MACs, a panel for each sampler."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from matplotlib.figure import Figure
 
 from slimdiff.analysis.figures import save_figure
 from slimdiff.analysis.reproduce.statistics import summarise
-from slimdiff.analysis.step_aware.tables import rivals_of
+from slimdiff.analysis.step_aware.tables import columns_of, rivals_of
 
-#: figure on the vertical axis: its name, title and factor
-QUALITY = ('fd', 'Fréchet distance x 1000', 1000.0)
 MARKERS = 'osD^vP*Xph<>'
 
 
@@ -23,13 +21,16 @@ def plot_comparisons(comparisons: Sequence[Mapping[str, Any]], path: str | Path)
     Args:
         comparisons: contents of ``comparison.json``, one or more, of the same rivals.
         path: a PNG file, written whole or not at all.
+
+    Raises:
+        ValueError: they measured none of the figures that are shown.
     """
     samplers = list(dict.fromkeys(key for content in comparisons for key in content['samplers']))
-    columns = min(3, len(samplers))
-    rows = -(-len(samplers) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.4 * rows + 0.6), layout='constrained')
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    name, title, factor = QUALITY
+    across = min(3, len(samplers))
+    down = -(-len(samplers) // across)
+    figure = Figure(figsize=(4.2 * across, 3.4 * down + 0.6), layout='constrained')
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    title, name, factor = columns_of(comparisons)[0]
     for axis, key in zip(axes, samplers):
         found = [content['samplers'][key] for content in comparisons if key in content['samplers']]
         for i, rival in enumerate(rivals_of(comparisons, key)):

@@ -19,8 +19,8 @@ from slimdiff.search.widths import in_place
 
 #: equal segments of a random allocation
 SEGMENTS = 8
-#: how far below the budget a random allocation may stay, as a fraction of the full network
-SLACK = 0.05
+#: draws of which a random allocation is the dearest within the budget
+DRAWS = 200
 
 
 @dataclass
@@ -99,18 +99,18 @@ def baselines(costs: NetworkCosts, timesteps: Sequence[float], total: int, budge
 
 def random_within(costs: NetworkCosts, timesteps: Sequence[float], total: int, budget: float,
                   seed: int) -> StepAllocation:
-    """The first random allocation of equal segments that takes at most the budget, and nearly all of it.
+    """Of some random allocations of equal segments the dearest within the budget, so that it nearly uses it up.
 
     Raises:
-        ValueError: none was found.
+        ValueError: none is within it.
     """
-    full = costs.macs(StepAllocation.uniform(max(costs.macs_of), total), timesteps)
-    for attempt in range(1000):
-        allocation = StepAllocation.random(sorted(costs.macs_of), SEGMENTS, seed * 1000 + attempt, total)
-        if budget - SLACK <= costs.macs(allocation, timesteps) / full <= budget:
-            return allocation
-    raise ValueError(f'No random allocation of {SEGMENTS} segments takes {budget - SLACK:.2f}..{budget:.2f} of the '
-                     'full network: choose another budget.')
+    limit = budget * costs.macs(StepAllocation.uniform(max(costs.macs_of), total), timesteps)
+    drawn = [StepAllocation.random(sorted(costs.macs_of), SEGMENTS, seed * DRAWS + i, total) for i in range(DRAWS)]
+    within = [allocation for allocation in drawn if costs.macs(allocation, timesteps) <= limit]
+    if not within:
+        raise ValueError(f'None of {DRAWS} random allocations of {SEGMENTS} segments is within {budget:.3g} of the '
+                         'full network: choose a larger budget.')
+    return max(within, key=lambda allocation: costs.macs(allocation, timesteps))
 
 
 def merged(first: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:

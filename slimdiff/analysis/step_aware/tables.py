@@ -9,7 +9,7 @@ from slimdiff.analysis.reproduce.statistics import paired, summarise
 from slimdiff.analysis.reproduce.tables import table
 from slimdiff.evaluation.cost import human
 
-#: figures shown: title, name in the figures, factor
+#: figures shown, where they were measured (others only without any of these): title, name, factor
 FIGURES = (('Fréchet distance x 1000', 'fd', 1000.0), ('Laplacian SWD', 'swd/mean', 1.0))
 FULL = 'full'
 
@@ -20,6 +20,20 @@ Comparisons = Sequence[Mapping[str, Any]]
 def rivals_of(comparisons: Comparisons, sampler: str) -> list[str]:
     """Names of the rows, in the order of the first comparison that has them."""
     return list(dict.fromkeys(name for content in comparisons for name in content['samplers'].get(sampler, {})))
+
+
+def columns_of(comparisons: Comparisons) -> list[tuple[str, str, float]]:
+    """The figures that are shown: title, name, factor.
+
+    Raises:
+        ValueError: none of them was measured.
+    """
+    names = {name for content in comparisons for found in content['samplers'].values() for row in found.values()
+             for name in row['figures']}
+    columns = [column for column in FIGURES if column[1] in names] or [(name, name, 1.0) for name in sorted(names)]
+    if not columns:
+        raise ValueError('The comparisons hold no figure of any sampler yet.')
+    return columns
 
 
 def shown(values: Sequence[float], digits: int = 4) -> str:
@@ -44,8 +58,7 @@ def difference(rows: Sequence[Mapping[str, Any]], full: Sequence[Mapping[str, An
 def comparison_table(comparisons: Comparisons, sampler: str) -> str:
     """Rivals by cost and figures under one sampler; with several comparisons, means over them with their spread."""
     having = [content['samplers'][sampler] for content in comparisons if sampler in content['samplers']]
-    names = {name for found in having for row in found.values() for name in row['figures']}
-    columns = [column for column in FIGURES if column[1] in names]
+    columns = columns_of(comparisons)
     rows = []
     for rival in rivals_of(comparisons, sampler):
         found = [(content[rival], content[FULL]) for content in having if rival in content]

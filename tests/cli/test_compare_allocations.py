@@ -1,0 +1,127 @@
+"""The command, in this process, on a network of two widths with random weights; and a study that uses it."""
+
+import json
+
+import pytest
+import torch
+
+from slimdiff.analysis.reproduce.experiment import Arm, Column, Experiment
+from slimdiff.analysis.reproduce.follow_up import comparisons_of, to_compare
+from slimdiff.analysis.reproduce.plan import Planned
+from slimdiff.analysis.reproduce.work_dirs import Run
+from slimdiff.cli.compare_allocations import main
+from slimdiff.configuration import load_config
+from slimdiff.registry import MODELS
+from slimdiff.sampling import StepAllocation
+
+CONFIG = """
+model = dict(
+    type='DiffusionModel',
+    sigma_data=None,
+    num_steps=3,
+    unet=dict(type='SlimmableUNet', sample_size=8, widths=(0.5, 1.0), norm_groups=4,
+              stages=[dict(channels=16, blocks=1, downsample=False)]))
+default_scope = 'slimdiff'
+val_dataloader = dict(batch_size=8, sampler=dict(type='DefaultSampler', shuffle=False),
+                      collate_fn=dict(type='default_collate'),
+                      dataset=dict(type='PhotoPatches', split='val', image_size=8, length=16))
+val_evaluator = [dict(type='LaplacianSWD', min_size=8), dict(type='BandwiseDenoisingError')]
+search = dict(
+    space=dict(num_segments=2),
+    evaluators=[dict(type='DivergenceEvaluator', num_images=2)],
+    searcher=dict(type='RandomSearch', num_candidates=6),
+    num_steps=4)
+"""
+RUN = ['config.py', 'unet', '--work-dir', 'out', '--num-images', '6', '--batch-size', '3', '--budget', '0.6']
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'config.py').write_text(CONFIG)
+    model = MODELS.build(load_config('config.py').model)
+    torch.nn.init.normal_(model.unet.conv_out.weight, std=.1)
+    model.unet.save_pretrained('unet')
+    StepAllocation.prefix(.5, 1., .3).save('mine.json')
+    return tmp_path
+
+
+def test_searches_and_samplers_are_kept(folder, capsys):
+    words = [*RUN, '--searches', 'by chance=config.py', '--allocations', 'mine.json']
+    assert main([*words, '--samplers', 'DDIMScheduler:2']) == 0
+    printed = capsys.readouterr().out
+    assert '| by chance |' in printed and '| mine |' in printed and '| prefix |' in printed
+    path = folder / 'out/comparison.json'
+    first = json.loads(path.read_text())
+    assert list(first['samplers']) == ['DDIMScheduler:2'] and first['num_images'] == 6
+    assert list(first['samplers']['DDIMScheduler:2']) == ['full', 'prefix', 'random', 'mine', 'by chance']
+    assert first['searches']['by chance']['candidates'] == 6
+    # The search's allocation, which is for the budget.
+    chosen = first['identity']['allocations']['by chance']
+    assert chosen == json.loads((folder / 'out/searches/by chance/allocation.json').read_text())
+    assert (folder / 'out/searches/by chance/report.html').is_file()
+
+    assert main([*words, '--samplers', 'DDIMScheduler:2', 'DDPMScheduler:3']) == 0
+    second = json.loads(path.read_text())
+    assert second['samplers'].pop('DDPMScheduler:3')['full']['macs'] > 0
+    assert second['samplers'] == first['samplers']  # seconds included: not measured again
+
+    assert main([*words, '--seed', '1']) == 2
+    assert 'holds another comparison: allocations, seed differ' in capsys.readouterr().err
+    assert json.loads(path.read_text())['samplers'].keys() == {'DDIMScheduler:2', 'DDPMScheduler:3'}
+
+
+@pytest.mark.parametrize('words, message', [
+    (['--budget', '.1'], 'The budget must lie between'),
+    (['--allocations', 'full=mine.json'], "Two rivals are called 'full'"),
+    (['--searches', 'x=empty.py'], "has no 'search'"),
+    (['--cfg-options', 'val_evaluator=[]'], 'needs real images to compare with'),
+    (['--allocations', 'nowhere.json'], 'nowhere.json'),
+])
+def test_mistakes(folder, capsys, words, message):
+    (folder / 'empty.py').write_text('model = dict()')
+    assert main([*RUN, *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('words, message', [
+    (['--samplers', 'DDIMScheduler'], 'expected SCHEDULER:STEPS'), (['--budget', '1.5'], 'between 0 and 1'),
+    (['--searches', 'config.py', '--allocations', 'config=mine.json'], "are called 'config'"),
+    (['--against', 'teacher'], 'expected NAME=CONFIG,CHECKPOINT'), (['--num-images', '0'], 'at least 1, got 0'),
+])
+def test_wrong_words(capsys, words, message):
+    with pytest.raises(SystemExit):
+        main([*RUN, *words])
+    assert message in capsys.readouterr().err
+
+
+def test_a_study_follows_up_what_it_has_trained(tmp_path):
+    """Seed 0 has both networks, seed 1 lacks the other one, seed 2 is compared, seed 3 was compared before it was
+    trained anew."""
+    arms = [Arm('slim', 'slim.py', {'model.num_steps': 5}, seeds=range(4)), Arm('teacher', 'teacher.py', seeds=[0])]
+    study = Experiment('s', 'S', arms, [Column('e', {'e': 1.})], 'slim',
+                       follow_up={'slim': ['--against', 't=teacher.py,{teacher}']})
+    planned = []
+    for arm, seed in study.runs():
+        work_dir = tmp_path / 'work' / arm.run_name(seed)
+        work_dir.mkdir(parents=True)
+        (work_dir / 'iter_7.pth').touch()
+        run = Run(arm, seed, work_dir, tmp_path / 'results' / f'{arm.run_name(seed)}.json', {})
+        planned.append(Planned(run, 'done', result=dict(date='today')))
+    (tmp_path / 'results').mkdir()
+    for seed, date in ((2, 'today'), (3, 'yesterday')):
+        (tmp_path / f'results/slim-seed{seed}.comparison.json').write_text(json.dumps(dict(trained=date)))
+    said = []
+    [zero] = to_compare(study, planned, said.append)
+    assert [text.split(':')[0] for text in said] == ['slim-seed1', 'slim-seed3'] and 'teacher with seed 1' in said[0]
+    command = zero.command()[3:]
+    assert command == ['compare_allocations', 'slim.py', str(tmp_path / 'work/slim-seed0/iter_7.pth'), '--work-dir',
+                       str(tmp_path / 'work/slim-seed0/comparison'), '--seed', '0', '--against',
+                       f't=teacher.py,{tmp_path}/work/teacher-seed0/iter_7.pth', '--cfg-options', 'model.num_steps=5']
+    zero.work_dir.mkdir()
+    (zero.work_dir / 'comparison.json').write_text(json.dumps(dict(command='here', samplers={})))
+    zero.collect('s')
+    assert [found.get('seed', 2) for found in comparisons_of(study, planned)['slim']] == [0, 2]
+    assert json.loads(zero.result.read_text())['command'] == 'python tools/analysis_tools/reproduce.py s'
+    with pytest.raises(ValueError, match="has no arm 'slin'"):
+        Experiment('s', 'S', arms, [Column('e', {'e': 1.})], 'slim', follow_up={'slin': []})
