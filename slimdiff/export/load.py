@@ -32,7 +32,8 @@ def load_network(model: Any, folder: str | Path) -> None:
         check_same_timesteps(step_aware.allocation, model.num_train_timesteps)
         model.unet = step_aware
         return
-    weights = (SlimmableUNet if 'widths' in config else UNet).from_pretrained(source, low_cpu_mem_usage=False).state_dict()
+    network = SlimmableUNet if 'widths' in config else UNet
+    weights = network.from_pretrained(source, low_cpu_mem_usage=False).state_dict()
     check_weights(weights, model.unet.state_dict(), source)
     model.unet.load_state_dict(weights)
     if '_allocation' in config:

@@ -76,7 +76,8 @@ def test_figures_are_those_of_evaluate(model, loader):
     with pytest.raises(ValueError, match="must be called 'full'"):
         compare({'a': rivals['full']}, DDIM, 3, [metric()], loader)
     with pytest.raises(ValueError, match='at least 2 images, got 1'):
-        frechet = METRICS.build(dict(type='FrechetDistance', extractor=dict(type='RandomConvExtractor', channels=(4, ))))
+        extractor = dict(type='RandomConvExtractor', channels=(4, ))
+        frechet = METRICS.build(dict(type='FrechetDistance', extractor=extractor))
         compare(rivals, DDIM, 3, [frechet], loader, num_images=1)
 
 
