@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from slimdiff.cli.common import runs_cleanly
 
 if TYPE_CHECKING:
-    from slimdiff.analysis.reproduce.experiment import Experiment
+    from slimdiff.analysis.reproduce.experiment import Arm, Experiment
     from slimdiff.analysis.reproduce.plan import Planned
     from slimdiff.analysis.reproduce.work_dirs import Run
 
@@ -156,11 +156,12 @@ def train_missing(experiment: Experiment, planned: Sequence[Planned], args: argp
     return not queue.failed and not left, False
 
 
-def compare_missing(experiment: Experiment, planned: Sequence[Planned], args: argparse.Namespace) -> tuple[bool, bool]:
-    """Follow up what is trained; returns whether all went well, and whether it was stopped."""
+def compare_missing(experiment: Experiment, planned: Sequence[Planned], runs: Sequence[tuple[Arm, int]],
+                    args: argparse.Namespace) -> tuple[bool, bool]:
+    """Follow up those of ``runs`` that are trained; returns whether all went well, and whether it was stopped."""
     from slimdiff.analysis.reproduce.follow_up import Comparison, to_compare
     from slimdiff.analysis.reproduce.queue import Queue, available_cores
-    lacking = to_compare(experiment, planned)
+    lacking = to_compare(experiment, planned, runs)
     if not lacking:
         return True, False
     queue = Queue(lacking, args.jobs or available_cores(), lambda run, seconds: run.collect(experiment.name),
@@ -221,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
     # Of all arms and seeds, whatever was asked for now.
     planned = plan(experiment, experiment.runs(), results, work_dir, resolve, relevant)
     if well and not stopped and not args.report_only:
-        well, stopped = compare_missing(experiment, [p for p in planned if (p.run.arm, p.run.seed) in runs], args)
+        well, stopped = compare_missing(experiment, planned, runs, args)
     report_on(experiment, planned, args)
     if stopped:
         print(f'\nStopped; every run has saved its state. Go on with the same command:\n    '

@@ -112,8 +112,9 @@ def test_a_study_follows_up_what_it_has_trained(tmp_path):
     for seed, date in ((2, 'today'), (3, 'yesterday')):
         (tmp_path / f'results/slim-seed{seed}.comparison.json').write_text(json.dumps(dict(trained=date)))
     said = []
-    [zero] = to_compare(study, planned, said.append)
+    [zero] = to_compare(study, planned, say=said.append)
     assert [text.split(':')[0] for text in said] == ['slim-seed1', 'slim-seed3'] and 'teacher with seed 1' in said[0]
+    assert not to_compare(study, planned, [(arms[0], 2)])
     command = zero.command()[3:]
     assert command == ['compare_allocations', 'slim.py', str(tmp_path / 'work/slim-seed0/iter_7.pth'), '--work-dir',
                        str(tmp_path / 'work/slim-seed0/comparison'), '--seed', '0', '--against',

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimdiff.analysis.reproduce.experiment import Experiment, option_text
+from slimdiff.analysis.reproduce.experiment import Arm, Experiment, option_text
 from slimdiff.analysis.reproduce.plan import Planned
 from slimdiff.analysis.reproduce.work_dirs import Run
 from slimdiff.checkpoint.files import list_checkpoints
@@ -78,19 +78,21 @@ def comparisons_of(experiment: Experiment, planned: Iterable[Planned]) -> dict[s
     return found
 
 
-def to_compare(experiment: Experiment, planned: Sequence[Planned],
+def to_compare(experiment: Experiment, planned: Sequence[Planned], runs: Sequence[tuple[Arm, int]] | None = None,
                say: Callable[[str], None] = print) -> list[Comparison]:
     """Comparisons that are lacking and can be made: the network, and those it is compared with, are on this machine.
 
     Args:
         planned: of all arms, after the training.
+        runs: leave the others out.
         say: told what can't be made, and why.
     """
     checkpoints = {(p.run.arm.name, p.run.seed): newest(p) for p in planned}
     found = []
     for p in planned:
         words = experiment.follow_up.get(p.run.arm.name)
-        if words is None or p.result is None or read_comparison(p) is not None:
+        left_out = runs is not None and (p.run.arm, p.run.seed) not in runs
+        if words is None or left_out or p.result is None or read_comparison(p) is not None:
             continue
         names = {arm.name: checkpoints.get((arm.name, p.run.seed)) for arm in experiment.arms}
         lacking = [name for name, path in names.items()

@@ -4,6 +4,8 @@ from slimdiff.analysis.reproduce.experiment import Arm, Column, Experiment
 from slimdiff.analysis.reproduce.studies import shared
 
 SHORT = {**shared.short_schedule(6000), **shared.few_images(1000)}
+#: of the composition, compared among themselves: an iteration with a teacher takes twice as long
+SHORTER = {**shared.short_schedule(4000), **shared.few_images(1000)}
 NARROWER = (0.75, 0.5, 0.25)
 #: half of the full network's MACs; 1,000 steps of DDPM take too long on two cores, so it has 100
 ALLOCATIONS = [
@@ -21,12 +23,12 @@ COMPOSITION = [
 
 EXPERIMENT = Experiment(
     name='step_aware',
-    title='Networks of four widths (PhotoPatches 16x16, 6,000 iterations)',
+    title='Networks of four widths (PhotoPatches 16x16)',
     arms=[
         Arm('ddsm', 'configs/ddsm/photo_patches_16px.py', SHORT, seeds=range(3), label='slimmable (DDSM)'),
-        Arm('sd_ddsm', 'configs/sd_ddsm/photo_patches_16px.py', SHORT, seeds=range(1),
+        Arm('sd_ddsm', 'configs/sd_ddsm/photo_patches_16px.py', SHORTER, seeds=range(1),
             label='slimmable, wavelet-gated, distilled (SD + DDSM)'),
-        Arm('sd', 'configs/sd/photo_patches_16px.py', SHORT, seeds=range(1),
+        Arm('sd', 'configs/sd/photo_patches_16px.py', SHORTER, seeds=range(1),
             label='one width, wavelet-gated, distilled (SD)'),
     ],
     columns=[
