@@ -15,16 +15,5 @@ CONFIG=$1
 CHECKPOINT=$2
 GPUS=$3
 shift 3
-
-# Several processes with all the cores each would slow each other down.
-if [[ $GPUS != 1 ]]; then
-    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-fi
-
-exec python -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$GPUS" \
-    "$(dirname "$(readlink -f "$0")")/search.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "$@"
+source "$(dirname "$(readlink -f "$0")")/misc/launch.sh"
+with_torchrun search.py "$GPUS" "$CONFIG" "$CHECKPOINT" "$@"

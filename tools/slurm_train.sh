@@ -15,19 +15,5 @@ JOB_NAME=$2
 CONFIG=$3
 WORK_DIR=$4
 shift 4
-
-GPUS=${GPUS:-8}
-GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
-# SRUN_ARGS is several words: split it as the shell would.
-read -r -a EXTRA <<< "${SRUN_ARGS:-}"
-
-exec srun \
-    --partition="$PARTITION" \
-    --job-name="$JOB_NAME" \
-    --gres="gpu:$GPUS_PER_NODE" \
-    --ntasks="$GPUS" \
-    --ntasks-per-node="$GPUS_PER_NODE" \
-    --cpus-per-task="${CPUS_PER_TASK:-5}" \
-    --kill-on-bad-exit=1 \
-    ${EXTRA[@]+"${EXTRA[@]}"} \
-    python -u "$(dirname "$(readlink -f "$0")")/train.py" "$CONFIG" --work-dir "$WORK_DIR" --launcher slurm "$@"
+source "$(dirname "$(readlink -f "$0")")/misc/launch.sh"
+with_srun train.py "$PARTITION" "$JOB_NAME" "$CONFIG" --work-dir "$WORK_DIR" "$@"

@@ -1,13 +1,8 @@
-"""What a command writes beside its numbers: the command, the machine, the versions.
-
-Its files are whole or absent.
-"""
+"""What a command writes beside its numbers: the command, the machine, the versions."""
 
 from __future__ import annotations
 
-import json
 import platform
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +10,7 @@ from typing import Any
 
 import torch
 
-from slimdiff.checkpoint import atomic_write
+from slimdiff.checkpoint import write_json
 from slimdiff.version import __version__
 
 
@@ -38,18 +33,6 @@ def provenance(tool: str, argv: Sequence[str]) -> dict[str, Any]:
     return dict(command=shlex.join(['python', f'tools/analysis_tools/{tool}', *argv]),
                 machine=f'{cpu_name()}, {torch.get_num_threads()} threads',
                 versions=versions())
-
-
-def write_json(path: str | Path, content: Any) -> None:
-    """Write ``content`` to ``path``: an interrupt leaves the old file or the new one. Folders are made.
-
-    Lists of numbers are on one line each.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = re.sub(r'\[[\d\s.,eE+-]+\]', lambda m: ' '.join(m[0].split()).replace('[ ', '[').replace(' ]', ']'),
-                  json.dumps(content, indent=1))
-    atomic_write(path, lambda file: file.write(f'{text}\n'.encode()))
 
 
 def publish(name: str, folders: Mapping[str, Path], result: Any, draw: Callable[[Path], None], section: str,

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from slimdiff.analysis.figures import save_figure
-from slimdiff.analysis.record import rounded, write_json
+from slimdiff.analysis.record import rounded
 from slimdiff.analysis.toy import TIMESTEP_EDGES, ToyData, bayes_predictor, measure_toy, train_toy
+from slimdiff.checkpoint import write_json
 from slimdiff.evaluation.progress import Progress
 
 #: The samplers of :func:`~slimdiff.analysis.toy.measure_toy`, in words.

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from slimdiff.analysis import wiener
 from slimdiff.analysis.figures import save_figure
-from slimdiff.analysis.record import rounded, write_json
+from slimdiff.analysis.record import rounded
 from slimdiff.analysis.wiener import CircularFilter
+from slimdiff.checkpoint import write_json
 from slimdiff.evaluation.progress import Progress
 from slimdiff.functional.spectrum import num_rings, radial_bins, radial_frequency
 from slimdiff.sampling import build_scheduler

@@ -8,7 +8,8 @@ from slimdiff.checkpoint.files import (
     load_weights,
     save_checkpoint,
 )
+from slimdiff.checkpoint.json_file import write_json
 from slimdiff.checkpoint.locate import find_path, installation_roots
 
 __all__ = ['CheckpointError', 'CheckpointWriteError', 'atomic_write', 'find_path', 'installation_roots',
-           'load_checkpoint', 'load_weights', 'save_checkpoint']
+           'load_checkpoint', 'load_weights', 'save_checkpoint', 'write_json']

@@ -214,7 +214,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import torch
 
-    from slimdiff.analysis.record import provenance, write_json
+    from slimdiff.analysis.record import provenance
+    from slimdiff.checkpoint import write_json
     from slimdiff.evaluation.cost import human
     from slimdiff.evaluation.progress import Progress
     from slimdiff.evaluation.throughput import seconds_of, take_turns

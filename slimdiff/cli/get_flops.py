@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = parse_args(argv)
     # Here, not above: `--help` answers at once.
-    from slimdiff.analysis.record import write_json
+    from slimdiff.checkpoint import write_json
     from slimdiff.evaluation.cost import human
     from slimdiff.evaluation.unet_cost import class_parameters, context_length_of, unet_cost, unet_inputs
     from slimdiff.models.serving import serving_config

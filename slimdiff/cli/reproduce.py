@@ -83,8 +83,8 @@ class Collector:
         Raises:
             ValueError: it is not there, or that of another run.
         """
-        from slimdiff.analysis.record import write_json
         from slimdiff.analysis.reproduce.results import provenance, run_result
+        from slimdiff.checkpoint import write_json
         found = run_result(run.work_dir, run.resolved, run.seed, run.max_iters)
         if found is None:
             raise ValueError(f'{run.name} ended, but {run.work_dir}/metrics.json does not hold its '
@@ -106,9 +106,9 @@ class Collector:
 
 def measure_floor(experiment: Experiment, path: Path, splits: int = 4) -> None:
     """Write what real images give in place of generated ones, with the baseline's data and metrics."""
-    from slimdiff.analysis.record import write_json
     from slimdiff.analysis.reproduce.fingerprint import relevant
     from slimdiff.analysis.reproduce.results import provenance
+    from slimdiff.checkpoint import write_json
     from slimdiff.datasets import build_dataloader
     from slimdiff.evaluation import noise_floor
     config = resolve(experiment.arm(experiment.baseline).arguments(0, 'unused'))

@@ -57,6 +57,12 @@ def build_model(cfg: Any, checkpoint: str | Path, weights: str, allocation: str 
 
     ``allocation`` is a file: its network then runs at a width of its own at each step.
     """
+    return load_model(cfg, checkpoint, weights, allocation)[0]
+
+
+def load_model(cfg: Any, checkpoint: str | Path, weights: str,
+               allocation: str | None = None) -> tuple[Any, dict[str, Any]]:
+    """As :func:`build_model`, and the config of the network as the checkpoint has it; empty if it doesn't say."""
     import torch
     from mmengine.device import get_device
 
@@ -66,11 +72,11 @@ def build_model(cfg: Any, checkpoint: str | Path, weights: str, allocation: str 
     from slimdiff.registry import MODELS
     model = MODELS.build(serving_config(cfg.model))
     if Path(checkpoint).is_dir():
-        load_network(model, checkpoint)
+        trained = load_network(model, checkpoint)
     else:
-        load_weights(model, checkpoint, weights)
+        trained = load_weights(model, checkpoint, weights).get('config', {}).get('model', {}).get('unet', {})
     use_allocation(model, allocation)
-    return model.to(torch.device(get_device())).eval()
+    return model.to(torch.device(get_device())).eval(), trained
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:

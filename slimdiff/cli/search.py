@@ -7,8 +7,9 @@ outcome, and another budget picks from a finished search at once.
 from __future__ import annotations
 
 import argparse
+import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,30 +58,23 @@ def budget_of(args: argparse.Namespace) -> dict[str, float] | None:
     return next(({kind: value} for kind, value in given.items() if value is not None), None)
 
 
-def trained_widths(checkpoint: str | Path) -> tuple[float, ...] | None:
-    """The widths that a checkpoint was trained at; None if it doesn't say."""
-    import json
-
-    from slimdiff.checkpoint import load_checkpoint
-    path = Path(checkpoint)
-    if path.is_dir():
-        file = path / 'unet/config.json' if (path / 'unet').is_dir() else path / 'config.json'
-        unet = json.loads(file.read_text()) if file.is_file() else {}
-        slimmable = unet.get('_class_name') in ('SlimmableUNet', 'StepAwareUNet')
-    else:
-        unet = load_checkpoint(path)['meta'].get('config', {}).get('model', {}).get('unet', {})
-        slimmable = 'Slimmable' in str(unet.get('type'))
+def trained_widths(unet: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """The widths that a network was trained at, by its config in a checkpoint; None if that is empty."""
     if not unet:
         return None
-    return tuple(map(float, unet.get('widths', (0.25, 0.5, 0.75, 1.0)))) if slimmable else (1.0, )
+    widths = unet.get('widths') or unet.get('_networks')  # these are by width: a step-aware folder's
+    if not widths and 'Slimmable' in str(unet.get('type')):
+        from slimdiff.models.slimmable import SlimmableUNet
+        widths = inspect.signature(SlimmableUNet).parameters['widths'].default
+    return tuple(map(float, widths or (1.0, )))
 
 
-def check_trained(checkpoint: str | Path, wanted: Any) -> None:
-    """Raise ValueError if the search asks for a width that the checkpoint was not trained at.
+def check_trained(checkpoint: str | Path, unet: Mapping[str, Any], wanted: Iterable[float]) -> None:
+    """Raise ValueError if the search asks for a width that the checkpoint's network was not trained at.
 
     The weights would load all the same: a slimmable network has the dense one's.
     """
-    trained = trained_widths(checkpoint)
+    trained = trained_widths(unet)
     missing = [] if trained is None else sorted(set(map(float, wanted)) - set(trained))
     if missing:
         raise ValueError(f'The search asks for width {", ".join(f"{w:g}" for w in missing)}, but {checkpoint} was '
@@ -113,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 
     from slimdiff.analysis.search_report import plot_search, write_report
-    from slimdiff.cli.sample import build_model
+    from slimdiff.cli.sample import load_model
     from slimdiff.datasets import build_dataloader
     from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
     from slimdiff.registry import plain
@@ -124,8 +118,8 @@ def main(argv: list[str] | None = None) -> int:
         init_dist(args.launcher)
     leave_at_exit()
     config = plain(cfg.get('search') or DEFAULT)
-    model = build_model(cfg, args.checkpoint, args.weights)
-    check_trained(args.checkpoint, (config.get('space') or {}).get('widths') or widths_of(model))
+    model, trained = load_model(cfg, args.checkpoint, args.weights)
+    check_trained(args.checkpoint, trained, (config.get('space') or {}).get('widths') or widths_of(model))
     loader = None if cfg.get('val_dataloader') is None else build_dataloader(cfg.val_dataloader)
     search = Search(model, config, work_dir, loader, budget_of(args))
     if is_main_process():

@@ -14,8 +14,7 @@ from slimdiff.engine.hooks import (
     TrainLogHook,
     ema_weights,
 )
-from slimdiff.engine.interrupt import TrainingInterrupted
-from slimdiff.engine.loops import IterTrainLoop
+from slimdiff.engine.loops import IterTrainLoop, TrainingInterrupted
 from slimdiff.engine.optim_wrappers import Bf16OptimWrapper, SlimOptimWrapper
 from slimdiff.engine.runner import SlimRunner
 from slimdiff.engine.work_dir import WorkDirError

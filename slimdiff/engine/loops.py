@@ -17,8 +17,12 @@ from torch.utils.data import DataLoader
 
 from slimdiff.datasets.seeding import seed32
 from slimdiff.engine.distributed import any_rank
-from slimdiff.engine.interrupt import Interrupts, TrainingInterrupted
+from slimdiff.interrupts import Interrupts
 from slimdiff.registry import LOOPS
+
+
+class TrainingInterrupted(SystemExit):
+    """Training was stopped by a signal after its state was saved. ``code`` is 130 (Ctrl-C) or 143 (SIGTERM)."""
 
 
 def seed_iteration(seed: int, iteration: int, rank: int = 0, part: int = 0) -> None:

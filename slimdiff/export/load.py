@@ -12,10 +12,13 @@ from slimdiff.models.unets.network_set import check_alike, check_same_timesteps
 from slimdiff.sampling.allocation import StepAllocation
 
 
-def load_network(model: Any, folder: str | Path) -> None:
+def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
     """Give ``model`` the network of a folder of ``export`` or ``save_pretrained`` (a pipeline's, or the network's own).
 
     A step-aware network comes with its allocation.
+
+    Returns:
+        The config of the folder's network.
 
     Raises:
         ValueError: no such folder, or a network that is not the config's.
@@ -31,10 +34,11 @@ def load_network(model: Any, folder: str | Path) -> None:
         check_alike({1.0: model.unet, **{w: step_aware.network(w) for w in step_aware.allocation.widths}})
         check_same_timesteps(step_aware.allocation, model.num_train_timesteps)
         model.unet = step_aware
-        return
+        return config
     network = SlimmableUNet if 'widths' in config else UNet
     weights = network.from_pretrained(source, low_cpu_mem_usage=False).state_dict()
     check_weights(weights, model.unet.state_dict(), source)
     model.unet.load_state_dict(weights)
     if '_allocation' in config:
         make_step_aware(model, StepAllocation.from_dict(config['_allocation']))
+    return config

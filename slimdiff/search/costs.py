@@ -57,7 +57,7 @@ class NetworkCosts:
         """A copy with seconds per image, measured here: the median of ``rounds`` in which the networks take turns."""
         inputs, kwargs = unet_inputs(model.unet, context_length_of(model), batch_size)
         device = next(model.unet.parameters()).device
-        networks = {('run', width): _at(model.unet, width) for width in self.macs_of}
+        networks = {('run', width): model.unet.extract(width).eval() for width in self.macs_of}
         networks |= {('shallow', width): _Shallow(model.unet.extract(width), inputs, kwargs)
                      for width in self.shallow_of or ()}
         steps = {name: denoising_step(network, inputs, kwargs, device=device) for name, network in networks.items()}
@@ -69,18 +69,6 @@ class NetworkCosts:
         shallow = None if self.shallow_of is None else {width: seconds['shallow', width] for width in self.shallow_of}
         return dataclasses.replace(self, seconds_of={width: seconds['run', width] for width in self.macs_of},
                                    shallow_seconds_of=shallow)
-
-
-class _AtWidth(nn.Module):
-    """A supernet without ``extract``, at one width."""
-
-    def __init__(self, supernet: nn.Module, width: float) -> None:
-        super().__init__()
-        self.supernet, self.width = supernet, width
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with self.supernet.at(self.width):
-            return self.supernet(*args, **kwargs)
 
 
 class _Shallow(nn.Module):
@@ -100,10 +88,6 @@ class _Shallow(nn.Module):
         return self.network.shallow(sample, timestep, class_labels, encoder_hidden_states, self.features)
 
 
-def _at(unet: nn.Module, width: float) -> nn.Module:
-    return unet.extract(width).eval() if hasattr(unet, 'extract') else _AtWidth(unet, width)
-
-
 def count_macs(model: Any, widths: Sequence[float], features: bool = False) -> NetworkCosts:
     """Count the network of ``model`` at each width, and its shallow part if ``features`` are reused."""
     inputs, kwargs = unet_inputs(model.unet, context_length_of(model))
@@ -116,7 +100,7 @@ def count_macs(model: Any, widths: Sequence[float], features: bool = False) -> N
             return float(count_cost(network, *inputs, **kwargs).published)
 
     shallow = {w: count(_Shallow(model.unet.extract(w), inputs, kwargs)) for w in widths} if features else None
-    return NetworkCosts({width: count(_at(model.unet, width)) for width in widths}, shallow,
+    return NetworkCosts({width: count(model.unet.extract(width).eval()) for width in widths}, shallow,
                         calls_per_step=calls_per_step(model))
 
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimdiff.checkpoint import atomic_write
+from slimdiff.checkpoint import atomic_write, write_json
 from slimdiff.evaluation.cost import human
 from slimdiff.sampling import StepAllocation
 from slimdiff.search.budget import Budget
 from slimdiff.search.evaluation import Evaluation, Work
 from slimdiff.search.problem import in_words
-from slimdiff.search.state import write_json
 
 Judged = tuple[StepAllocation, Evaluation]
 
@@ -85,7 +84,8 @@ def write_outcome(outcome: Outcome, work_dir: Path) -> None:
     rows = [outcome.row(judged) for judged in outcome.front]
     write_json(work_dir / 'front.json', dict(
         version=1, evaluator=outcome.evaluator, full_macs=outcome.full_macs, timesteps=list(outcome.timesteps),
-        front=[{**row, 'allocation': allocation.to_dict()} for row, (allocation, _) in zip(rows, outcome.front)]))
+        front=[{**row, 'allocation': allocation.to_dict()} for row, (allocation, _) in zip(rows, outcome.front)]),
+        indent=None, allow_nan=False)
     text = io.StringIO()
     table = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
     table.writeheader()
@@ -94,4 +94,5 @@ def write_outcome(outcome: Outcome, work_dir: Path) -> None:
     work = {name: dataclasses.asdict(work) for name, work in outcome.work.items()}
     write_json(work_dir / 'search_cost.json', dict(
         candidates=len(outcome.candidates), failed=outcome.failures, rank_correlation=outcome.correlations,
-        seconds=outcome.seconds, total=dataclasses.asdict(outcome.total_work), by_evaluator=work))
+        seconds=outcome.seconds, total=dataclasses.asdict(outcome.total_work), by_evaluator=work),
+        indent=None, allow_nan=False)

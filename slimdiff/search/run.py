@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from slimdiff.checkpoint.tensor_store import TensorStore
 from slimdiff.evaluation.common import on_main
 from slimdiff.evaluation.cost import human
-from slimdiff.evaluation.interrupt import Interrupts
+from slimdiff.interrupts import Interrupts
 from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, did_you_mean, plain
 from slimdiff.sampling import StepAllocation, build_scheduler
 from slimdiff.search.budget import Budget

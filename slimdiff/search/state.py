@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slimdiff.checkpoint import atomic_write
+from slimdiff.checkpoint import write_json
 from slimdiff.registry import flatten, plain
 
 VERSION = 1
@@ -16,11 +16,6 @@ STATE_FILE = 'search_state.json'
 
 class SearchDirError(ValueError):
     """A work dir that holds another search, or a state that can't be read."""
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write plain data; the file appears whole or not at all."""
-    atomic_write(path, lambda file: file.write((json.dumps(data, allow_nan=False) + '\n').encode()))
 
 
 def load_state(work_dir: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -56,4 +51,5 @@ def load_state(work_dir: Path, identity: Mapping[str, Any]) -> dict[str, Any] | 
 
 def save_state(work_dir: Path, identity: Mapping[str, Any], **content: Any) -> None:
     """Replace the state of the search in ``work_dir``."""
-    write_json(work_dir / STATE_FILE, dict(version=VERSION, identity=plain(identity), **content))
+    write_json(work_dir / STATE_FILE, dict(version=VERSION, identity=plain(identity), **content), indent=None,
+               allow_nan=False)

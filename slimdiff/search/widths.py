@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
+from slimdiff.models.unets.steps import State, conditions_of, take_step
 from slimdiff.models.unets.unet import UNetOutput
-from slimdiff.sampling import Action, Reuse, Run
+from slimdiff.sampling import Action
 
 
 def widths_of(model: Any) -> tuple[float, ...]:
@@ -18,11 +19,10 @@ def widths_of(model: Any) -> tuple[float, ...]:
     Raises:
         ValueError: a network that is not slimmable.
     """
-    widths = getattr(model.unet, 'widths', None)
-    if not widths:
-        raise ValueError(f'{type(model.unet).__name__} runs at one width only: there is nothing to search. Train a '
-                         'SlimmableUNet (model.unet.type), and search with its config.')
-    return tuple(sorted(float(width) for width in widths))
+    if not hasattr(model.unet, 'extract'):
+        raise ValueError(f'{type(model.unet).__name__} is no slimmable network: there is nothing to search. Train a '
+                         'SlimmableUNet (model.unet.type), and search with its config and its checkpoint.')
+    return tuple(sorted(float(width) for width in model.unet.widths))
 
 
 def check_widths(model: Any, wanted: Iterable[float]) -> None:
@@ -40,23 +40,15 @@ def at_width(model: Any, width: float) -> AbstractContextManager:
     return model.unet.at(width)
 
 
-class Memory(NamedTuple):
-    """What a call leaves to a reuse: the width last run, the network's output and its deep features."""
-
-    width: float
-    prediction: Tensor
-    features: Tensor | None
-
-
 class ActionNetwork(nn.Module):
     """A supernet that does what :attr:`action` says; called as a UNet.
 
-    The state of a sampling, :attr:`memory`, is put in and taken out by the caller, so that many samplings can take
+    The state of a sampling, :attr:`state`, is put in and taken out by the caller, so that many samplings can take
     turns. Networks are the dense ones of ``extract``, made once a width, as in
-    :class:`~slimdiff.models.unets.step_aware.StepAwareUNet`; a network without ``extract`` runs inside ``at``.
+    :class:`~slimdiff.models.unets.step_aware.StepAwareUNet`, which takes its steps by the same function.
 
     Args:
-        supernet: has ``at(width)``, and better ``extract(width)``.
+        supernet: has ``extract(width)``.
         keeps_features: also keep deep features, for ``Reuse('features')``.
     """
 
@@ -65,7 +57,7 @@ class ActionNetwork(nn.Module):
         self.supernet = supernet
         self.keeps_features = keeps_features
         self.action: Action | None = None
-        self.memory: Memory | None = None
+        self.state: State | None = None
         self._dense: dict[float, nn.Module] = {}
 
     def dense(self, width: float) -> nn.Module:
@@ -76,27 +68,10 @@ class ActionNetwork(nn.Module):
 
     def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None,
                 encoder_hidden_states: Tensor | None = None, return_dict: bool = True) -> UNetOutput | tuple[Tensor]:
-        args = (sample, timestep, class_labels, encoder_hidden_states)
-        if isinstance(self.action, Run):
-            self.memory = self._run(self.action.width, args)
-        elif self.memory is None:
-            raise ValueError(f"The first step is to '{self.action}', but there is nothing to reuse yet.")
-        elif self.action == Reuse('features'):
-            prediction = self.dense(self.memory.width).shallow(*args, self.memory.features).sample
-            self.memory = self.memory._replace(prediction=prediction)
-        prediction = self.memory.prediction
+        self.state = take_step(lambda width, name: getattr(self.dense(width), name), self.action, self.state, sample,
+                               timestep, conditions_of(class_labels, encoder_hidden_states), self.keeps_features)
+        prediction = self.state.prediction
         return UNetOutput(sample=prediction) if return_dict else (prediction, )
-
-    def _run(self, width: float, args: tuple) -> Memory:
-        if self.keeps_features:
-            output, features = self.dense(width).with_features(*args)
-            return Memory(width, output.sample, features)
-        conditions = {name: value for name, value in zip(('class_labels', 'encoder_hidden_states'), args[2:])
-                      if value is not None}
-        if hasattr(self.supernet, 'extract'):
-            return Memory(width, self.dense(width)(*args[:2], **conditions).sample, None)
-        with self.supernet.at(width):
-            return Memory(width, self.supernet(*args[:2], **conditions).sample, None)
 
 
 @contextmanager

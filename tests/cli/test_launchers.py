@@ -13,12 +13,17 @@ SCRIPTS = sorted(TOOLS.glob('*.sh'))
 
 @pytest.fixture
 def call(tmp_path):
-    """Run a launcher from a folder with a space in its name; returns (exit status, program and its arguments)."""
+    """Run a launcher from a folder with a space in its name; returns (exit status, program and its arguments).
+
+    ``call.started`` names what it started before that.
+    """
     fake = tmp_path / 'bin'
     fake.mkdir()
     for name in ('python', 'srun'):
         (fake / name).write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" {name} "$@"\n'
-                                 'echo "threads=${OMP_NUM_THREADS:-}"\n')
+                                 f'echo "{name} $*" >> "{tmp_path}/started"\n'
+                                 'echo "threads=${OMP_NUM_THREADS:-}"\n'
+                                 '[[ $* != "-c import yapf" ]]\n')
         (fake / name).chmod(0o755)
     tools = tmp_path / 'with space' / 'tools'
     shutil.copytree(TOOLS, tools)
@@ -28,9 +33,11 @@ def call(tmp_path):
                 if k not in ('OMP_NUM_THREADS', 'NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT', 'GPUS', 'SRUN_ARGS')}
         done = subprocess.run(['bash', str(tools / script), *args], capture_output=True, text=True, cwd=tmp_path,
                               env={**base, 'PATH': f'{fake}:{os.environ["PATH"]}', **env})
+        if (tmp_path / 'started').exists():
+            run.started = (tmp_path / 'started').read_text().splitlines()
         return done.returncode, done.stdout.splitlines() or done.stderr.splitlines()
 
-    run.tools = tools
+    run.tools, run.started = tools, []
     return run
 
 
@@ -47,8 +54,8 @@ def test_dist_train(call):
     assert status == 0
     assert lines == [
         'python', '-m', 'torch.distributed.run', '--nnodes=1', '--node_rank=0', '--master_addr=127.0.0.1',
-        '--master_port=29500', '--nproc_per_node=2', f'{call.tools}/train.py', 'a config.py', '--launcher', 'pytorch',
-        '--cfg-options', 'x="[1, 2]"', '--work-dir', 'a b', 'threads=1'
+        '--master_port=29500', '--nproc_per_node=2', f'{call.tools}/train.py', '--launcher', 'pytorch',
+        'a config.py', '--cfg-options', 'x="[1, 2]"', '--work-dir', 'a b', 'threads=1'
     ]
 
 
@@ -66,8 +73,22 @@ def test_one_process_keeps_all_threads(call):
 
 def test_dist_test(call):
     _, lines = call('dist_test.sh', 'c.py', 'last.pth', '4', '--num-images', '8')
-    assert lines[7:-1] == ['--nproc_per_node=4', f'{call.tools}/test.py', 'c.py', 'last.pth', '--launcher', 'pytorch',
+    assert lines[7:-1] == ['--nproc_per_node=4', f'{call.tools}/test.py', '--launcher', 'pytorch', 'c.py', 'last.pth',
                            '--num-images', '8']
+
+
+def test_dist_search(call):
+    _, lines = call('dist_search.sh', 'c.py', 'last.pth', '2', '--budget', '0.5')
+    assert lines[7:-1] == ['--nproc_per_node=2', f'{call.tools}/search.py', '--launcher', 'pytorch', 'c.py', 'last.pth',
+                           '--budget', '0.5']
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda p: p.name)
+def test_one_process_writes_the_cache_of_yapf_before_many_read_it(script, call):
+    """The stand-in for python fails at it, which is no reason not to start."""
+    status, lines = call(script.name, '1', '2', '3', '4')
+    assert status == 0 and lines[0] in ('python', 'srun') and 'import yapf' not in lines
+    assert call.started[0] == 'python -c import yapf' and len(call.started) == 2
 
 
 def test_slurm_train(call):
@@ -76,11 +97,11 @@ def test_slurm_train(call):
     assert lines[:-1] == [
         'srun', '--partition=gpu', '--job-name=a job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8',
         '--cpus-per-task=5', '--kill-on-bad-exit=1', '--time=1:00', '--qos=x', 'python', '-u',
-        f'{call.tools}/train.py', 'c.py', '--work-dir', 'work dir', '--launcher', 'slurm', '--amp'
+        f'{call.tools}/train.py', '--launcher', 'slurm', 'c.py', '--work-dir', 'work dir', '--amp'
     ]
 
 
 def test_slurm_test_with_few_gpus(call):
     _, lines = call('slurm_test.sh', 'gpu', 'job', 'c.py', 'last.pth', GPUS='2')
     assert lines[3:6] == ['--gres=gpu:2', '--ntasks=2', '--ntasks-per-node=2']
-    assert lines[10:-1] == [f'{call.tools}/test.py', 'c.py', 'last.pth', '--launcher', 'slurm']
+    assert lines[10:-1] == [f'{call.tools}/test.py', '--launcher', 'slurm', 'c.py', 'last.pth']

@@ -93,9 +93,21 @@ def test_a_checkpoint_of_fewer_widths_is_refused(folder, capsys):
 
 @pytest.mark.parametrize('unet, widths', [
     (dict(type='SlimmableUNet', widths=[.5, 1]), (.5, 1)), (dict(type='SlimmableUNet'), (.25, .5, .75, 1)),
-    (dict(type='UNet'), (1, )), ({}, None)
+    (dict(_class_name='SlimmableUNet', widths=[.5, 1]), (.5, 1)), (dict(type='UNet'), (1, )),
+    (dict(_class_name='StepAwareUNet', _networks={'0.25': {}, '0.5': {}}), (.25, .5)), ({}, None)
 ])
-def test_widths_of_a_training_checkpoint(tmp_path, unet, widths):
+def test_widths_that_a_checkpoint_names(unet, widths):
+    assert trained_widths(unet) == widths
+
+
+def test_a_training_checkpoint_is_read_once(folder, capsys, monkeypatch):
+    """For the weights and for the widths that it was trained at."""
+    model = MODELS.build(load_config('config.py').model)
+    unet = {**load_config('config.py').model.unet, 'widths': [1.0]}
     meta = dict(format=FORMAT, format_version=1, config=dict(model=dict(unet=unet)))
-    save_checkpoint(dict(meta=meta, state_dict={}), tmp_path / 'last.pth')
-    assert trained_widths(tmp_path / 'last.pth') == widths
+    save_checkpoint(dict(meta=meta, state_dict=model.state_dict()), 'last.pth')
+    reads, load = [], torch.load
+    monkeypatch.setattr(torch, 'load', lambda path, **kwargs: reads.append(str(path)) or load(path, **kwargs))
+    assert main(['config.py', 'last.pth', '--weights', 'online', '--work-dir', 'out']) == 2
+    assert 'asks for width 0.5, but last.pth was trained at 1.' in capsys.readouterr().err
+    assert reads == ['last.pth']

@@ -24,7 +24,10 @@ def error(width, t):
 
 
 class ScaledNoise(nn.Module):
-    """``.widths``, ``.at(width)`` and a forward that takes ``width=``, as a slimmable UNet has them."""
+    """``.widths``, ``.at(width)``, ``.extract(width)`` and a forward that takes ``width=``, as SlimmableUNet has them.
+
+    It stands in for one, because the errors of no real network are known.
+    """
 
     def __init__(self, alphas, widths=(.25, .5, 1.), broken=()):
         super().__init__()
@@ -39,6 +42,9 @@ class ScaledNoise(nn.Module):
         yield self
         self.active_width = before
 
+    def extract(self, width):
+        return OneWidth(self, width)
+
     def forward(self, sample, timestep, class_labels=None, encoder_hidden_states=None, return_dict=True, width=None):
         width = self.active_width if width is None else width
         t = torch.as_tensor(timestep).long().expand(len(sample))
@@ -47,6 +53,17 @@ class ScaledNoise(nn.Module):
             factor = factor * torch.nan
         self.calls += len(sample)
         return UNetOutput(sample=(self.scale * factor).to(sample)[:, None, None, None] * sample)
+
+
+class OneWidth(nn.Module):
+    """What it runs counts as the supernet's calls."""
+
+    def __init__(self, supernet, width):
+        super().__init__()
+        self.supernet, self.width = supernet, width
+
+    def forward(self, *args, **kwargs):
+        return self.supernet(*args, **kwargs, width=self.width)
 
 
 class Zeros(Dataset):

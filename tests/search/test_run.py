@@ -12,6 +12,7 @@ import torch
 from closed_form import COSTS, make_model
 from tiny_search import make_search
 
+from slimdiff import UNet
 from slimdiff.sampling import StepAllocation
 from slimdiff.search import SearchDirError, SearchInterrupted
 
@@ -182,8 +183,8 @@ def test_refusals(tmp_path, changes, message):
 
 def test_a_dense_network_has_nothing_to_search(tmp_path):
     model = make_model()
-    del model.unet.widths
-    with pytest.raises(ValueError, match='ScaledNoise runs at one width only'):
+    model.unet = UNet(sample_size=4, stages=[dict(channels=8, downsample=False)], norm_groups=4)
+    with pytest.raises(ValueError, match='UNet is no slimmable network: there is nothing to search'):
         make_search(tmp_path, model=model)
 
 

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from slimdiff.analysis.blur import blur_sensitivity, blur_table, plot_blur_sensitivity
-from slimdiff.analysis.record import provenance, write_json
+from slimdiff.analysis.record import provenance
+from slimdiff.checkpoint import write_json
 from slimdiff.datasets.photo_patches import PhotoPatches
 from slimdiff.evaluation import BandwiseDenoisingError
 

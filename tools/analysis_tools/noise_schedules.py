@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from slimdiff.analysis.record import provenance, write_json
+from slimdiff.analysis.record import provenance
 from slimdiff.analysis.schedules import (
     BAND_EDGES,
     SCHEDULES,
@@ -19,6 +19,7 @@ from slimdiff.analysis.schedules import (
     plot_schedules,
     schedule_table,
 )
+from slimdiff.checkpoint import write_json
 from slimdiff.cli.common import runs_cleanly
 from slimdiff.datasets.photo_patches import PhotoPatches
 from slimdiff.evaluation.progress import Progress

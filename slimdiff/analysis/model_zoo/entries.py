@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slimdiff.analysis.model_zoo.published import FAMILIES, PUBLISHED, Published, training_data
-from slimdiff.analysis.record import write_json
+from slimdiff.checkpoint import write_json
 from slimdiff.configuration import check_config, load_config
 from slimdiff.models.serving import network_digest, serving_config
 

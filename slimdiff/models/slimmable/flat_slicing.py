@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,17 +15,34 @@ from slimdiff.models.slimmable.slicing import Slicer
 FLAT_LIMIT = 4_000_000
 
 
-def fits(weights: Sequence[Tensor]) -> bool:
-    """Whether these weights are few enough, and of one dtype and place."""
-    return (sum(weight.numel() for weight in weights) <= FLAT_LIMIT
-            and len({(weight.dtype, weight.device) for weight in weights}) == 1)
+def are_few(weights: Iterable[Tensor]) -> bool:
+    """Whether a network of these weights is small enough for :class:`FlatSlicer`."""
+    return sum(weight.numel() for weight in weights) <= FLAT_LIMIT
+
+
+class Kinds(NamedTuple):
+    """Of all weights of a network, what decides whether they can be joined, and where their elements then lie."""
+
+    dtypes: list[torch.dtype]
+    devices: list[torch.device]
+    strides: list[tuple[int, ...]]
+
+    @classmethod
+    def of(cls, weights: Collection[Tensor]) -> Kinds:
+        return cls([weight.dtype for weight in weights], [weight.device for weight in weights],
+                   [weight.stride() for weight in weights])
+
+    @property
+    def are_one(self) -> bool:
+        """Whether all have one dtype and place."""
+        return len(set(self.dtypes)) == len(set(self.devices)) == 1
 
 
 class FlatSlicer:
     """Cuts all weights of a network at one width.
 
     The weights are joined to one vector, of which the slices are gathered; going back the gradient is scattered into
-    one vector of zeros.
+    one vector of zeros. It is for weights of these kinds: others want another one.
 
     Args:
         weights: of the wide network, by name.
@@ -42,11 +60,6 @@ class FlatSlicer:
             self.total += weight.numel()
         self.sizes = [len(places) for places in found]
         self.index = torch.cat(found).to(next(iter(weights.values())).device)
-
-    def fits(self, weights: Mapping[str, Tensor]) -> bool:
-        """Whether the weights still lie in memory, and on the device, as they did."""
-        return (self.index.device == weights[self.names[0]].device
-                and all(is_channels_last(weights[name]) == last for name, last in zip(self.names, self.channels_last)))
 
     def __call__(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
         """The slices, in the order of the weights."""

@@ -15,7 +15,7 @@ from slimdiff.models.layers.channels import Axes, Channels
 from slimdiff.models.slimmable import flat_slicing
 from slimdiff.models.slimmable.axes import check_shapes, feature_maps, unet_axes
 from slimdiff.models.slimmable.config import check_widths, slim_config
-from slimdiff.models.slimmable.flat_slicing import FlatSlicer
+from slimdiff.models.slimmable.flat_slicing import FlatSlicer, Kinds
 from slimdiff.models.slimmable.slicing import Slicer
 from slimdiff.models.unets import UNet
 from slimdiff.models.unets.stages import Stage
@@ -46,6 +46,10 @@ class View:
             slots = network.get_submodule(owner)._parameters
             self.places.append((slots, key, name, Slicer(parameter.shape, axes[name], width)))
         self.empty = [slots[key] for slots, key, _, _ in self.places]
+        # How many weights there are is a matter of their shapes, which are this view's. Their kinds may change between
+        # two calls (moved, cast, replaced), so the slicer is kept together with those that it was made for.
+        self.few = flat_slicing.are_few(wide.parameters())
+        self.kinds: Kinds | None = None
         self.flat: FlatSlicer | None = None
 
     def fill(self, weights: dict[str, Tensor]) -> None:
@@ -54,11 +58,16 @@ class View:
             slots[key] = cut
 
     def _slices(self, weights: dict[str, Tensor]) -> list[Tensor]:
-        if torch.compiler.is_compiling() or not flat_slicing.fits(list(weights.values())):
-            return [slicer(weights[name]) for _, _, name, slicer in self.places]
-        if self.flat is None or not self.flat.fits(weights):
-            self.flat = FlatSlicer(weights, {name: slicer for _, _, name, slicer in self.places})
-        return self.flat(weights)
+        flat = None if torch.compiler.is_compiling() or not self.few else self._flat_slicer(weights)
+        return [slicer(weights[name]) for _, _, name, slicer in self.places] if flat is None else flat(weights)
+
+    def _flat_slicer(self, weights: dict[str, Tensor]) -> FlatSlicer | None:
+        kinds = Kinds.of(weights.values())
+        if kinds != self.kinds:
+            slicers = {name: slicer for _, _, name, slicer in self.places}
+            self.kinds = kinds
+            self.flat = FlatSlicer(weights, slicers) if kinds.are_one else None
+        return self.flat
 
     def clear(self) -> None:
         """Take the slices away: nothing of a step outlives it."""

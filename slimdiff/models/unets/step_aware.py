@@ -26,26 +26,23 @@ from slimdiff.models.unets.network_set import (
     key_of,
     size_of,
 )
+from slimdiff.models.unets.steps import State, conditions_of, take_step
 from slimdiff.models.unets.unet import UNetOutput
 from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a step of a trajectory leaves to the next one.
+    """A step of a trajectory.
 
     Args:
         timestep: of the step.
         kind: shape, device and dtype of its batch, and whether it was in inference mode.
-        width: last run.
-        prediction: (N, C, H, W).
-        features: the deep features of the last run, where the allocation reuses some.
+        state: what it leaves to the next one.
     """
     timestep: float
     kind: tuple[Any, ...]
-    width: float
-    prediction: Tensor
-    features: Tensor | None
+    state: State
 
 
 class StepAwareUNet(ModelMixin, ConfigMixin):
@@ -123,8 +120,7 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
         Raises:
             ValueError: a timestep that the allocation doesn't know.
         """
-        conditions = {'class_labels': class_labels, 'encoder_hidden_states': encoder_hidden_states}
-        conditions = {name: value for name, value in conditions.items() if value is not None}
+        conditions = conditions_of(class_labels, encoder_hidden_states)
         times = torch.as_tensor(timestep)
         if times.dim() == 0:
             prediction = self._next(sample, times, conditions)
@@ -145,23 +141,12 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
             action = self.run_at(t)
         # A tensor of one stride for all steps: to torch.compile, a number would be another program at each.
         times = times.to(sample.device).expand(len(sample)).contiguous()
-        if isinstance(action, Run):
-            width, features = action.width, None
-            if self._keeps_features:
-                output, features = self._call(width, 'with_features')(sample, times, **conditions)
-                prediction = output.sample
-            else:
-                prediction = self.network(width)(sample, times, **conditions).sample
-        elif action.what == 'features':
-            width, features = last.width, last.features
-            prediction = self._call(width, 'shallow')(sample, times, conditions.get('class_labels'),
-                                                      conditions.get('encoder_hidden_states'), features).sample
-        else:
-            width, features, prediction = last.width, last.features, last.prediction.clone()
-        if self.allocation.uses_reuse:  # copies: what is returned is the caller's, who may overwrite it
-            self._last = Step(t, kind, width, prediction.detach().clone(),
-                              None if features is None else features.detach())
-        return prediction
+        state = take_step(self._method, action, None if last is None else last.state, sample, times, conditions,
+                          self._keeps_features)
+        if self.allocation.uses_reuse:  # a copy is kept: what is returned is the caller's, who may overwrite it
+            features = None if state.features is None else state.features.detach()
+            self._last = Step(t, kind, State(state.width, state.prediction.detach().clone(), features))
+        return state.prediction
 
     def _independent(self, sample: Tensor, times: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """Samples that have nothing to do with each other: each width runs on its own."""
@@ -194,8 +179,8 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
         """The dense network of ``width``."""
         return self.networks[key_of(width)]
 
-    def _call(self, width: float, method: str) -> Any:
-        return self._compiled.get((width, method)) or getattr(self.network(width), method)
+    def _method(self, width: float, name: str) -> Any:
+        return self._compiled.get((width, name)) or getattr(self.network(width), name)
 
     @property
     def precondition(self) -> nn.Module | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from slimdiff.evaluation.common import evaluating
+from slimdiff.models.unets.steps import State
 from slimdiff.sampling import Action, Reuse, Run, StepAllocation
 from slimdiff.search.evaluators.base import Evaluator
 from slimdiff.search.prefix import sample_tree
@@ -51,20 +52,20 @@ class SamplingEvaluator(Evaluator):
         sequences = [tuple(problem.actions(allocation)) for allocation in allocations]
         calls = 0
 
-        def call(action: Action, x: Tensor, t: Tensor, memory: object) -> tuple[Tensor, object]:
+        def call(action: Action, x: Tensor, t: Tensor, state: State | None) -> tuple[Tensor, State]:
             nonlocal calls
-            network.action, network.memory = action, memory
+            network.action, network.state = action, state
             with in_place(model, network):
                 prediction = predict(x, t)
-            calls += self._count(action, network.memory.width, len(batch))
-            return prediction, network.memory
+            calls += self._count(action, network.state.width, len(batch))
+            return prediction, network.state
 
         with evaluating(model, self.amp):
             predict, noise, generators = model.sampling_inputs(list(batch), seed=self.seed)
             for members, x0 in sample_tree(call, problem.scheduler, noise, problem.num_steps, sequences, generators):
                 self._work.images += len(batch) * len(members)
                 yield members, x0
-        network.memory = None
+        network.state = None
         alone = sum(self.runs_network(action) for sequence in sequences for action in sequence)
         self._work.calls_saved += (alone * problem.costs.calls_per_step * len(batch)) - calls
 

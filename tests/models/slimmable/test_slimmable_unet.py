@@ -246,12 +246,11 @@ def test_a_strangers_resampler_with_other_axes_is_named():
 
 @pytest.mark.parametrize('name', ['wavelet', 'classes, film'])
 def test_a_large_network_is_cut_weight_by_weight_with_the_same_result(name, monkeypatch):
-    network = build(name)
-    args, kwargs = inputs_of(network)
     results = []
     for limit in (4_000_000, 0):
         monkeypatch.setattr('slimdiff.models.slimmable.flat_slicing.FLAT_LIMIT', limit)
-        network.zero_grad()
+        network = build(name)
+        args, kwargs = inputs_of(network)
         out = network(*args, **kwargs, width=0.25).sample
         out.square().sum().backward()
         results.append([out, *(p.grad.clone() for p in network.parameters())])
@@ -268,6 +267,60 @@ def test_frozen_weights_and_other_memory_formats():
     assert network.stem.weight.grad is None and network.conv_out.weight.grad is not None
     network.to(memory_format=torch.contiguous_format)
     torch.testing.assert_close(network(*args, width=0.5).sample, expected)
+
+
+def slices(network, width):
+    """The weights that the network runs with at a width."""
+    view = network._view(width)
+    view.fill(dict(network.named_parameters()))
+    found = {name: slots[key] for slots, key, name, _ in view.places}
+    view.clear()
+    return found
+
+
+def test_slices_are_of_the_weights_as_they_are_now():
+    """Moved, cast, replaced or laid out anew between two calls: as a whole, or one of them."""
+    network = build('wavelet')
+
+    def half_of_one():
+        network.mid.to(torch.bfloat16)
+
+    def replaced():
+        network.conv_out.weight = nn.Parameter(torch.randn_like(network.conv_out.weight))
+
+    def given_other_data():
+        network.stem.weight.data = torch.randn_like(network.stem.weight).double()
+
+    changes = [lambda: None, half_of_one, lambda: network.to(torch.float64), replaced, lambda: network.to('meta'),
+               lambda: network.to_empty(device='cpu'), lambda: network.load_state_dict(build('wavelet').state_dict()),
+               lambda: network.to(memory_format=torch.contiguous_format), network.float, given_other_data]
+    joined = []
+    for change in changes:
+        change()
+        found = slices(network, 0.5)
+        joined.append(network._view(0.5).flat is not None)
+        for name, weight in network.named_parameters():
+            expected = Slicer(weight.shape, network.axes[name], 0.5)(weight)
+            assert found[name].dtype == weight.dtype and found[name].device == weight.device, name
+            if weight.device.type == 'cpu':
+                torch.testing.assert_close(found[name], expected, rtol=0, atol=0)
+    assert joined == [True, False, *[True] * 7, False]
+
+
+def test_the_flat_slicer_is_kept_while_it_fits():
+    """Training changes what is in the weights; it need not be made again for that."""
+    network = build('wavelet')
+    slices(network, 0.5)
+    flat = network._view(0.5).flat
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight += 1
+    network.load_state_dict(build('wavelet').state_dict())
+    slices(network, 0.5)
+    assert network._view(0.5).flat is flat is not None
+    network.double()
+    slices(network, 0.5)
+    assert network._view(0.5).flat is not flat
 
 
 def test_features_and_the_shallow_part_are_those_of_the_active_width():

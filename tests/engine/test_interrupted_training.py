@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM."""
+"""Ctrl-C and SIGTERM while a network is trained."""
 
 import signal
 import time
@@ -7,7 +7,6 @@ import pytest
 import tiny_run
 
 from slimdiff.checkpoint.files import load_checkpoint
-from slimdiff.engine.interrupt import Interrupts
 
 
 def wait_for_iterations(folder, count, process):
@@ -51,26 +50,6 @@ def test_second_ctrl_c_exits_at_once(tmp_path, tiny_process):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130 and time.monotonic() - start < 50 and not list(tmp_path.glob('*.pth'))
-
-
-def test_handlers_are_put_back():
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with Interrupts() as interrupts:
-        signal.raise_signal(signal.SIGTERM)
-        assert interrupts.exit_code == 143
-        signal.raise_signal(signal.SIGTERM)  # torchrun repeats it
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
-def test_debounce():
-    with Interrupts(debounce=10):
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-    with Interrupts() as interrupts:
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(SystemExit):
-            signal.raise_signal(signal.SIGINT)
-    assert interrupts.exit_code == 130
 
 
 def test_ctrl_c_in_validation_saves_the_trained_weights(tmp_path):

@@ -1,0 +1,37 @@
+"""JSON files: the standard library reads back what was written; refusals and interrupts leave the old file."""
+
+import json
+import math
+
+import pytest
+
+from slimdiff.checkpoint import write_json
+
+CONTENT = dict(name='a [b]', none=None, numbers=[1, -2.5, 3e-7], nested=[dict(x=[[1, 2], [3, 4]]), [], ['a', 1]])
+
+
+@pytest.mark.parametrize('indent', [1, 2, None])
+def test_read_back(tmp_path, indent):
+    write_json(tmp_path / 'new/folders/a.json', CONTENT, indent=indent)
+    text = (tmp_path / 'new/folders/a.json').read_text()
+    assert json.loads(text) == CONTENT and text.endswith('}\n')
+
+
+def test_layout(tmp_path):
+    write_json(tmp_path / 'a.json', dict(a=[1, -2.5, 3e-7], b=dict(c='d')))
+    assert (tmp_path / 'a.json').read_text() == '{\n "a": [1, -2.5, 3e-07],\n "b": {\n  "c": "d"\n }\n}\n'
+    write_json(str(tmp_path / 'a.json'), dict(a=[1, 2], b='c'), indent=None)
+    assert (tmp_path / 'a.json').read_text() == '{"a": [1, 2], "b": "c"}\n'
+
+
+@pytest.mark.parametrize('content, options, error', [
+    ([math.nan], dict(allow_nan=False), ValueError), ([math.inf], dict(allow_nan=False), ValueError),
+    ({1j}, {}, TypeError)
+])
+def test_what_is_refused_leaves_the_old_file(tmp_path, content, options, error):
+    write_json(tmp_path / 'a.json', CONTENT)
+    with pytest.raises(error):
+        write_json(tmp_path / 'a.json', content, **options)
+    assert json.loads((tmp_path / 'a.json').read_text()) == CONTENT and len(list(tmp_path.iterdir())) == 1
+    write_json(tmp_path / 'a.json', [math.nan])
+    assert math.isnan(json.loads((tmp_path / 'a.json').read_text())[0])
