@@ -8,7 +8,7 @@ from slimdiff.checkpoint.files import (
     load_weights,
     save_checkpoint,
 )
-from slimdiff.checkpoint.locate import find_path, installation_roots
+from slimdiff.installation import find_path, installation_roots
 
 __all__ = ['CheckpointError', 'CheckpointWriteError', 'atomic_write', 'find_path', 'installation_roots',
            'load_checkpoint', 'load_weights', 'save_checkpoint']

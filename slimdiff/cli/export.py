@@ -17,6 +17,7 @@ from typing import Any
 from slimdiff.cli.common import (
     add_allocation_argument,
     add_config_arguments,
+    check_files,
     load_checked_config,
     runs_cleanly,
     use_allocation,
@@ -150,6 +151,7 @@ def export_program(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Export; returns the exit status."""
     args = parse(argv)
+    check_files(args)
     if args.format == 'diffusers':
         export_folder(args)
     else:
