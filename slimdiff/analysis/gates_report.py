@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from slimdiff.analysis.figures import save_figure
@@ -48,7 +49,10 @@ def plot_gates(runs: Sequence[Mapping[str, Any]], path: str | Path) -> None:
                         axis.plot(times, [row[band] for row in entry['mean']], color=color, linewidth=0.4)
         axis.set_title(name, fontsize=10)
         axis.grid(alpha=0.3)
-    axes[0, 0].legend(fontsize=8)
+    handles = axes[0, 0].get_legend_handles_labels()[0]
+    handles += [Line2D([], [], color='gray', linestyle=style, label=label)
+                for style, label in (('-', 'full: noised images'), ('--', 'dashed: while sampling'))]
+    axes[0, 0].legend(handles=handles, fontsize=8)
     axes[0, 0].invert_xaxis()  # shared: noise on the left, image on the right
     figure.supxlabel('timestep, from noise to image')
     figure.supylabel('mean gate')
