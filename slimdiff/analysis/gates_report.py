@@ -19,6 +19,11 @@ MEANINGS = ('cA: mean of the cell', 'cH: horizontal detail', 'cV: vertical detai
 
 
 def plot_gates(runs: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Write :func:`gates_figure` as a PNG file."""
+    save_figure(gates_figure(runs), path)
+
+
+def gates_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
     """One panel for each resampler: mean gate of the four bands against the timestep.
 
     Full lines on noised images, with a band of one standard deviation over them; dashed along sampling; thin ones
@@ -56,7 +61,7 @@ def plot_gates(runs: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     axes[0, 0].invert_xaxis()  # shared: noise on the left, image on the right
     figure.supxlabel('timestep, from noise to image')
     figure.supylabel('mean gate')
-    save_figure(figure, path)
+    return figure
 
 
 def gates_table(runs: Sequence[Mapping[str, Any]]) -> str:
