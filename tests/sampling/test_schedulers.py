@@ -28,7 +28,8 @@ def test_a_scheduler_that_diffusers_lacks_names_the_nearest():
 
 
 @pytest.mark.parametrize(('name', 'others'), [
-    ('DDIMSheduler', "Did you mean 'DDIMScheduler'? Also near: DDPMScheduler"), ('Nothing', 'Often used: DDPMScheduler, DDIMScheduler, DPMSolver')])
+    ('DDIMSheduler', "Did you mean 'DDIMScheduler'? Also near: DDPMScheduler"),
+    ('Nothing', 'Often used: DDPMScheduler, DDIMScheduler, DPMSolver')])
 def test_the_message_is_short_and_says_where_all_are(name, others):
     messages = []
     for build in (build_scheduler, SCHEDULERS.build):
