@@ -82,7 +82,8 @@ def export_folder(args: argparse.Namespace) -> None:
     folder = check_folder(args.out, OURS, 'OUT')
     model = load_model(args)
     import torch
-    model.unet.to(getattr(torch, args.dtype))
+    # Not diffusers' own `to`, which warns of modules to keep in float32, though the list of them is empty.
+    torch.nn.Module.to(model.unet, getattr(torch, args.dtype))
     with atomic_folder(folder) as temporary:
         pipeline = export_pipeline(model, temporary, args.unet_only)
         parts = sorted(part.name for part in temporary.iterdir() if part.is_dir())
