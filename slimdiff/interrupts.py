@@ -52,8 +52,8 @@ class Interrupts:
         name = 'Ctrl-C' if signum == signal.SIGINT else signal.Signals(signum).name
         if is_main_process():
             # Neither print nor a logger: the signal may have come in the middle of their work on the same stream.
-            os.write(2, f'\n{name}: finishing this iteration and saving. '
-                     'Press Ctrl-C again to exit at once.\n'.encode())
+            work = 'leaving this validation' if self.validating and self.immediate else 'finishing this iteration'
+            os.write(2, f'\n{name}: {work} and saving. Press Ctrl-C again to exit at once.\n'.encode())
         if self.validating and self.immediate:
             raise KeyboardInterrupt
 

@@ -7,9 +7,20 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from types import ModuleType
 
+from slimdiff.installation import PACKAGE
+from slimdiff.version import __version__
+
 
 class MissingPackageError(ImportError):
     """A package of one of slimdiff's extras is not installed, or cannot be imported."""
+
+
+def install_command(extra: str) -> str:
+    """How to install an extra: in the checkout of an editable install, else from the wheel."""
+    checkout = PACKAGE.parent
+    if not (checkout / 'setup.py').is_file():
+        return f"pip install 'slimdiff-{__version__}-py3-none-any.whl[{extra}]'"
+    return f"pip install -c requirements/tested.txt -e '.[{extra}]' (in {checkout})"
 
 
 def missing_package(names: str | Sequence[str], extra: str, user: str,
@@ -27,7 +38,7 @@ def missing_package(names: str | Sequence[str], extra: str, user: str,
     state = f'{"are" if several else "is"} not installed' if error is None else f'cannot be imported ({error})'
     listed = ', '.join(f"'{name}'" for name in names)
     return MissingPackageError(f"{user} needs the package{'s' if several else ''} {listed}, which {state}: "
-                               f"pip install 'slimdiff[{extra}]'")
+                               f'{install_command(extra)}')
 
 
 def optional_package(name: str, extra: str, user: str) -> ModuleType:

@@ -43,6 +43,25 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     return f" Did you mean '{found[0]}'?" if found else ''
 
 
+#: kinds of registry with too many names for a message: those that most people want, and where all of them are listed
+LONG_LISTS = {'scheduler': (
+    ('DDPMScheduler', 'DDIMScheduler', 'DPMSolverMultistepScheduler', 'UniPCMultistepScheduler'),
+    'https://huggingface.co/docs/diffusers/api/schedulers/overview')}
+
+
+def suggest(kind: str, name: str, options: Iterable[str]) -> str:
+    """Return what an error says after an unknown name: the nearest one, and all of them unless they are too many."""
+    options = sorted(options)
+    if kind not in LONG_LISTS:
+        return f'{did_you_mean(name, options)} Known: {", ".join(options)}.'
+    usual, listed = LONG_LISTS[kind]
+    close = [option for option in nearest(name, options) if option != name]
+    hint = f" Did you mean '{close[0]}'?" if close else ''
+    others = ', '.join(close[1:] or usual)
+    return (f'{hint} {"Also near" if close[1:] else "Often used"}: {others}. '
+            f'All {len(options)} are in diffusers.schedulers: {listed}')
+
+
 def known_names(registry: Registry) -> list[str]:
     """Every name that ``registry`` resolves: its own and those of its parents."""
     registry.import_from_location()
@@ -181,8 +200,7 @@ def build_checked(cfg, registry: Registry, **defaults):
     cls = name if not isinstance(name, str) else registry.get(name)
     if cls is None:
         names = known_names(registry)
-        raise RegistryError(f"There is no {registry.name} of type '{name}'.{did_you_mean(name, names)} "
-                            f'Known: {", ".join(names)}.')
+        raise RegistryError(f"There is no {registry.name} of type '{name}'.{suggest(registry.name, name, names)}")
     check_arguments(cls, args)
     return cls(**args)
 

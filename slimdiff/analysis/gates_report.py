@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from slimdiff.analysis.figures import save_figure
@@ -18,6 +19,11 @@ MEANINGS = ('cA: mean of the cell', 'cH: horizontal detail', 'cV: vertical detai
 
 
 def plot_gates(runs: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Write :func:`gates_figure` as a PNG file."""
+    save_figure(gates_figure(runs), path)
+
+
+def gates_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
     """One panel for each resampler: mean gate of the four bands against the timestep.
 
     Full lines on noised images, with a band of one standard deviation over them; dashed along sampling; thin ones
@@ -48,11 +54,14 @@ def plot_gates(runs: Sequence[Mapping[str, Any]], path: str | Path) -> None:
                         axis.plot(times, [row[band] for row in entry['mean']], color=color, linewidth=0.4)
         axis.set_title(name, fontsize=10)
         axis.grid(alpha=0.3)
-    axes[0, 0].legend(fontsize=8)
+    handles = axes[0, 0].get_legend_handles_labels()[0]
+    handles += [Line2D([], [], color='gray', linestyle=style, label=label)
+                for style, label in (('-', 'full: noised images'), ('--', 'dashed: while sampling'))]
+    axes[0, 0].legend(handles=handles, fontsize=8)
     axes[0, 0].invert_xaxis()  # shared: noise on the left, image on the right
     figure.supxlabel('timestep, from noise to image')
     figure.supylabel('mean gate')
-    save_figure(figure, path)
+    return figure
 
 
 def gates_table(runs: Sequence[Mapping[str, Any]]) -> str:

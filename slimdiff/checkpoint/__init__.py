@@ -9,7 +9,7 @@ from slimdiff.checkpoint.files import (
     save_checkpoint,
 )
 from slimdiff.checkpoint.json_file import write_json
-from slimdiff.checkpoint.locate import find_path, installation_roots
+from slimdiff.installation import find_path, installation_roots
 
 __all__ = ['CheckpointError', 'CheckpointWriteError', 'atomic_write', 'find_path', 'installation_roots',
            'load_checkpoint', 'load_weights', 'save_checkpoint', 'write_json']

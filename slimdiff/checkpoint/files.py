@@ -107,6 +107,9 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
 
 def _check_file(path: Path) -> None:
     """Refuse what is not an intact zip archive, before torch looks at it."""
+    if path.is_dir():
+        raise CheckpointError(f'{path} is a folder; a file is needed here, such as the iter_N.pth of a training. '
+                              '(Folders of diffusers are for `slimdiff sample`, and teacher.checkpoint of a config.)')
     if not path.is_file():
         raise CheckpointError(f'{path}: there is no such checkpoint file.')
     with open(path, 'rb') as file:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slimdiff.cli.common import KeyValues, load_checked_config, runs_cleanly
+from slimdiff.cli.common import KeyValues, check_files, load_checked_config, runs_cleanly
 
 if TYPE_CHECKING:
     import torch
@@ -210,6 +210,9 @@ def settings_of(args: argparse.Namespace, device: torch.device) -> dict[str, Any
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = parse(argv)
+    checkpoints = args.checkpoint or [None] * len(args.configs)
+    for config, checkpoint in zip(args.configs, checkpoints):
+        check_files(argparse.Namespace(config=config, checkpoint=checkpoint))
     import sys
 
     import torch
@@ -223,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(args.threads)
     device = pick_device(args.device)
     entries: list[Entry] = []
-    for config, checkpoint in zip(args.configs, args.checkpoint or [None] * len(args.configs)):
+    for config, checkpoint in zip(args.configs, checkpoints):
         entry = prepare(config, checkpoint, args, device)
         if any(entry.name == other.name for other in entries):  # the same one twice shows the noise of the machine
             entry.name += f' ({1 + sum(entry.name == other.name.split(" (")[0] for other in entries)})'

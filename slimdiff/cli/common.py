@@ -26,7 +26,7 @@ class KeyValues(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
                  option_string: str | None = None) -> None:
-        from mmengine.config import DictAction  # late: mmengine imports torch, and `--help` need not wait for that
+        from mmengine.config import DictAction  # late: `--help` need not wait for mmengine
         options = dict(getattr(namespace, self.dest, None) or {})
         for text in values:
             key, equals, value = text.partition('=')
@@ -79,12 +79,50 @@ def use_captions(cfg: Config, path: str | None) -> None:
     cfg.model.sample_captions = lines
 
 
+def check_files(args: argparse.Namespace) -> None:
+    """Look whether the files named on the command line are there, before PyTorch is imported, which takes seconds.
+
+    Then says on stderr what is being loaded, unless PyTorch is there already.
+
+    Raises:
+        ConfigError: no such config.
+        FileNotFoundError: no such checkpoint, allocation or file of captions; names the nearest beside it.
+    """
+    from slimdiff.configuration import find_config
+    find_config(args.config)
+    for what in ('checkpoint', 'resume', 'allocation', 'captions'):
+        file = getattr(args, what, None)
+        if file is not None and (what, file) != ('resume', 'auto') and not Path(file).expanduser().exists():
+            what = 'checkpoint' if what == 'resume' else what
+            raise FileNotFoundError(f'{file}: there is no such {what} file.{nearest_files(Path(file))}')
+    if 'torch' not in sys.modules and first_rank():
+        print(f'loading {args.config} ...', file=sys.stderr, flush=True)
+
+
+def nearest_files(path: Path) -> str:
+    """What lies where ``path`` should, as the end of an error message."""
+    from slimdiff.registry import nearest
+    folder = path.parent.expanduser()
+    if not folder.is_dir():
+        return f' Nor is there a folder {path.parent}.'
+    beside = sorted(file.name for file in folder.glob(f'*{path.suffix}') if not file.name.startswith('.'))
+    close = nearest(path.name, beside) or beside[:3]
+    return f' {path.parent} has {", ".join(close)}{", ..." if len(beside) > len(close) else ""}.' if close else ''
+
+
+def first_rank() -> bool:
+    """Whether this process is the one that speaks, as the launcher's environment has it."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+
+
 def load_checked_config(args: argparse.Namespace) -> Config:
     """The config of ``args.config`` with ``args.cfg_options`` and ``args.launcher``, its names checked.
 
     Raises:
         ConfigError: not found, not readable, or a misspelt name.
+        FileNotFoundError: another file that is not there (:func:`check_files`).
     """
+    check_files(args)
     from slimdiff.configuration import check_config, load_config
     cfg = load_config(args.config, args.cfg_options)
     check_config(cfg)

@@ -152,7 +152,7 @@ class Results:
 
     def add(self, **content: Any) -> None:
         """Merge and write."""
-        from slimdiff.analysis.record import write_json
+        from slimdiff.checkpoint import write_json
         samplers = {**self.content['samplers'], **content.pop('samplers', {})}
         self.content |= {**content, 'samplers': samplers}
         write_json(self.path, self.content)

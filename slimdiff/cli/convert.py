@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slimdiff.cli.common import KeyValues, runs_cleanly
+from slimdiff.cli.common import KeyValues, check_files, runs_cleanly
 from slimdiff.version import __version__
 
 RECORD = 'conversion.json'
@@ -137,6 +137,8 @@ def convert_diffusion(checkpoint: Any, args: argparse.Namespace) -> tuple[Any, A
 def main(argv: list[str] | None = None) -> int:
     """Convert; returns the exit status."""
     args = parse(argv)
+    if args.config is not None:
+        check_files(args)
     only = args.first_stage == 'only'
     path = Path(args.checkpoint)
 

@@ -17,6 +17,7 @@ from typing import Any
 from slimdiff.cli.common import (
     add_allocation_argument,
     add_config_arguments,
+    check_files,
     load_checked_config,
     runs_cleanly,
     use_allocation,
@@ -81,7 +82,8 @@ def export_folder(args: argparse.Namespace) -> None:
     folder = check_folder(args.out, OURS, 'OUT')
     model = load_model(args)
     import torch
-    model.unet.to(getattr(torch, args.dtype))
+    # Not diffusers' own `to`, which warns of modules to keep in float32, though the list of them is empty.
+    torch.nn.Module.to(model.unet, getattr(torch, args.dtype))
     with atomic_folder(folder) as temporary:
         pipeline = export_pipeline(model, temporary, args.unet_only)
         parts = sorted(part.name for part in temporary.iterdir() if part.is_dir())
@@ -150,6 +152,7 @@ def export_program(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Export; returns the exit status."""
     args = parse(argv)
+    check_files(args)
     if args.format == 'diffusers':
         export_folder(args)
     else:

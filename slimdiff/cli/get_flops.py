@@ -28,14 +28,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = parse_args(argv)
+    config = load_checked_config(args)
     # Here, not above: `--help` answers at once.
     from slimdiff.checkpoint import write_json
     from slimdiff.evaluation.cost import human
     from slimdiff.evaluation.unet_cost import class_parameters, context_length_of, unet_cost, unet_inputs
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
-
-    config = load_checked_config(args)
     model = MODELS.build(serving_config(config.model))
     cost = unet_cost(model, args.context_length or context_length_of(model))
     shape = unet_inputs(model.unet)[0][0].shape[1:]

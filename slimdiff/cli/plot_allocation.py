@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from slimdiff.cli.common import add_config_arguments, load_checked_config, runs_cleanly
+from slimdiff.cli.common import add_config_arguments, check_files, load_checked_config, runs_cleanly
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -28,6 +28,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Plot; prints the allocations and what they save, and returns the exit status."""
     args = parse(argv)
+    check_files(args)
     from slimdiff.analysis.allocation_plot import allocation_table, plot_allocations
     from slimdiff.models.serving import serving_config
     from slimdiff.models.unets.network_set import check_same_timesteps

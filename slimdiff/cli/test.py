@@ -63,8 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.models.serving import serving_config
     cfg.model = serving_config(cfg.model)  # no teacher is needed to measure a student
     runner = SlimRunner.from_cfg(cfg)
-    load_weights(runner.unwrapped_model, args.checkpoint, args.weights)
-    use_allocation(runner.unwrapped_model, args.allocation)
+    with runner.starting():
+        load_weights(runner.unwrapped_model, args.checkpoint, args.weights)
+        use_allocation(runner.unwrapped_model, args.allocation)
     figures = runner.test()
     if is_main_process():
         width = max(map(len, figures))

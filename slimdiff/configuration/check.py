@@ -13,7 +13,7 @@ from mmengine.registry import Registry
 from slimdiff.configuration import known
 from slimdiff.configuration.errors import ConfigError, locate
 from slimdiff.configuration.spelling import looks_like
-from slimdiff.registry import declared_arguments, did_you_mean
+from slimdiff.registry import declared_arguments, did_you_mean, suggest
 
 Path = tuple[str, ...]
 # Keys of a dict with a `type` that are for the registry or for merging, not for the class.
@@ -212,5 +212,4 @@ class _Checker:
 
     @staticmethod
     def unknown(name: str, kinds: tuple[str, ...], names: Iterable[str]) -> str:
-        return (f"there is no {' or '.join(kinds)} '{name}'.{did_you_mean(name, names)} "
-                f'Known: {", ".join(sorted(names))}.')
+        return f"there is no {' or '.join(kinds)} '{name}'.{suggest(' or '.join(kinds), name, names)}"

@@ -8,9 +8,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from slimdiff.checkpoint import installation_roots
 from slimdiff.configuration.errors import ConfigError, shown
 from slimdiff.configuration.overrides import apply_overrides
+from slimdiff.installation import installation_roots
 from slimdiff.registry import nearest
 
 
@@ -33,7 +33,8 @@ def find_config(path: str | Path) -> Path:
                         return candidate
     known = known_configs()
     short = {Path(name).stem: name for name in reversed(known)}
-    close = nearest(str(path), known) or [short[s] for s in nearest(path.stem, short)]
+    beside = [str(file) for file in path.parent.glob('*.py')] if path.parent.is_dir() else []
+    close = nearest(str(path), [*known, *beside]) or [short[s] for s in nearest(path.stem, short)]
     if path.is_dir():
         close = [name for name in known if name.startswith(f'{path}/')] or close
     hint = f'Did you mean {" or ".join(close)}?' if close else f'slimdiff has: {", ".join(known) or "none"}.'
@@ -66,7 +67,10 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         cfg = Config.fromfile(file)
     except Exception as error:  # a config is code: whatever it raises is the config's error
         hint = ''
-        if 'import' in str(error).lower() and file.suffix == '.py':
+        if isinstance(error, FileNotFoundError):
+            folders = ' or '.join(str(root / 'configs') for root in installation_roots())
+            hint = f" A path in _base_ is relative to the config's own folder; slimdiff's configs are in {folders}."
+        elif 'import' in str(error).lower() and file.suffix == '.py':
             hint = ' A config of slimdiff is plain Python without import statements; use custom_imports=dict(...).'
         raise ConfigError(f'{shown(file)}: cannot be read: {type(error).__name__}: {error}{hint}') from error
     cfg.setdefault('default_scope', 'slimdiff')

@@ -207,5 +207,12 @@ class IterTrainLoop(BaseLoop):
         self.runner.call_hook('before_interrupt')
         self.runner.call_hook('on_interrupt')
         barrier()  # the ranks that write nothing must not bring down, by leaving, the one that does
-        print_log(f'Stopped after {self._iter} of {self._max_iters} iterations. Go on with --resume.', logger='current')
+        print_log(self._what_is_left(), logger='current')
         raise TrainingInterrupted(self.interrupts.exit_code)
+
+    def _what_is_left(self) -> str:
+        if self._iter < self._max_iters:
+            return f'Stopped after {self._iter} of {self._max_iters} iterations. Go on with --resume.'
+        left = 'the last validation' if self._validation_is_due() else 'what the hooks do after training'
+        return (f'Stopped after all {self._max_iters} iterations, which are saved. Only {left} is left: --resume does '
+                'that, and trains no further.')

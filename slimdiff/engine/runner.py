@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os.path as osp
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,23 @@ class SlimRunner(Runner):
 
     cfg: Config
     _timestamps: Counter[str] = Counter()
+    _log_dir: str | None = None
+    _started = False
+
+    def __init__(self, model: nn.Module | dict[str, Any], work_dir: str, *args: Any, **kwargs: Any) -> None:
+        self._new_folders = rules.missing_folders(work_dir)
+        with self.starting():
+            super().__init__(model, work_dir, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Within this, an error removes the folders that this Runner made, unless its training has begun."""
+        try:
+            yield
+        except BaseException:
+            if is_main_process() and not self._started:
+                rules.remove_traces(self._log_dir, self._new_folders)
+            raise
 
     # ---- set-up ---------------------------------------------------------------------------------------------------
 
@@ -155,17 +173,18 @@ class SlimRunner(Runner):
     # ---- train: what to start from --------------------------------------------------------------------------------
 
     def train(self) -> nn.Module:
-        """Train; returns the model.
+        """Train; returns the model. What goes wrong before the first iteration leaves the work dir as it was.
 
         Raises:
             TrainingInterrupted: (a SystemExit) Ctrl-C or SIGTERM, after saving.
         """
-        # Before anything is built: a refusal should cost no time, and a resumed seed must reach the sampler.
-        self._resume_path, seed = on_main(self._choose_start)
-        if self._resume_path is not None and self._randomness_cfg.get('seed') is None:
-            self._randomness_cfg = {**self._randomness_cfg, 'seed': seed}
-            self.set_randomness(**self._randomness_cfg)
-        return super().train()
+        with self.starting():
+            # Before anything is built: a refusal should cost no time, and a resumed seed must reach the sampler.
+            self._resume_path, seed = on_main(self._choose_start)
+            if self._resume_path is not None and self._randomness_cfg.get('seed') is None:
+                self._randomness_cfg = {**self._randomness_cfg, 'seed': seed}
+                self.set_randomness(**self._randomness_cfg)
+            return super().train()
 
     def _choose_start(self) -> tuple[str | None, int | None]:
         """Check the work dir; return the checkpoint to resume from and its seed. On the main process."""
@@ -205,11 +224,13 @@ class SlimRunner(Runner):
         also where the work dir becomes ours."""
         if isinstance(self._train_loop, BaseLoop) and hasattr(self, '_resume_path'):
             on_main(self._check_data)
-            on_main(self._take_work_dir)
             if self._resume_path is not None:
                 self.resume(self._resume_path)
         if not self._has_loaded and self._load_from is not None and not self._resume:
             self.load_checkpoint(self._load_from)
+        if isinstance(self._train_loop, BaseLoop) and hasattr(self, '_resume_path'):
+            on_main(self._take_work_dir)
+            self._started = True  # from here on the folders are the run's
 
     def _check_data(self) -> None:
         """Let the model refuse a data set, such as latents of another first stage, before anything is written."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,21 @@ def check_resume(path: str | Path, meta: Mapping[str, Any], config: Mapping[str,
         raise WorkDirError(f'{path} was published: it has no optimizer or schedule to resume. To start a new run from '
                            'its weights, set load_from in the config.')
     return differing_keys(meta['config'], config, meta['world_size'], world_size)
+
+
+def missing_folders(folder: str | Path) -> list[Path]:
+    """Of ``folder`` and the folders above it those that are not there, the innermost first."""
+    folder = Path(folder).absolute()
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_traces(log_dir: str | Path | None, folders: list[Path]) -> None:
+    """Remove a Runner's folder for logs, and of ``folders`` (:func:`missing_folders`) those that are empty then."""
+    if log_dir is not None:
+        shutil.rmtree(log_dir, ignore_errors=True)
+    for folder in folders:
+        with contextlib.suppress(OSError):  # not there, or another process has put something into it
+            folder.rmdir()
 
 
 def remove_run(work_dir: str | Path) -> list[str]:

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slimdiff.optional import install_command
+
 HOW_TO_GET = ('Either download pt_inception-2015-12-05-6726825d.pth (95 MB, from the releases of github.com/mseitzer/'
-              "pytorch-fid) and give its path, weights='...'; or, online, install the extra: "
-              "pip install -c requirements/tested.txt 'slimdiff[fid]' (torch-fidelity), which downloads them. "
+              "pytorch-fid) and give its path, weights='...'; or, online, install torch-fidelity, which downloads "
+              f"them: {install_command('fid')}. "
               'Without either, FrechetDistance measures with features that need no weights.')
 
 

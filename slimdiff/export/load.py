@@ -30,13 +30,14 @@ def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
                          'give a .pth of train, or a folder of export or save_pretrained.')
     config = StepAwareUNet.load_config(source)
     if config.get('_networks'):  # without the full width: they are not the config's network, but stand for it
-        step_aware = StepAwareUNet.from_pretrained(source)
+        step_aware = StepAwareUNet.from_pretrained(source, low_cpu_mem_usage=False)
         check_alike({1.0: model.unet, **{w: step_aware.network(w) for w in step_aware.allocation.widths}})
         check_same_timesteps(step_aware.allocation, model.num_train_timesteps)
         model.unet = step_aware
         return config
-    network = SlimmableUNet if 'widths' in config else UNet
-    weights = network.from_pretrained(source, low_cpu_mem_usage=False).state_dict()
+    # low_cpu_mem_usage is diffusers' default, and without `accelerate` a warning that means nothing here.
+    network = (SlimmableUNet if 'widths' in config else UNet).from_pretrained(source, low_cpu_mem_usage=False)
+    weights = network.state_dict()
     check_weights(weights, model.unet.state_dict(), source)
     model.unet.load_state_dict(weights)
     if '_allocation' in config:

@@ -9,7 +9,7 @@ from typing import Any
 import diffusers.schedulers
 from diffusers import SchedulerMixin
 
-from slimdiff.registry import SCHEDULERS, RegistryError, check_arguments, did_you_mean, plain
+from slimdiff.registry import SCHEDULERS, RegistryError, check_arguments, plain, suggest
 
 
 def register_diffusers_schedulers() -> None:
@@ -42,8 +42,7 @@ def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixi
     name = args.pop('type', None)
     cls = SCHEDULERS.get(name) if isinstance(name, str) else None
     if cls is None:
-        known = sorted(SCHEDULERS.module_dict)
         raise RegistryError(f"diffusers {diffusers.__version__} has no scheduler '{name}'."
-                            f"{did_you_mean(str(name), known)} It has: {', '.join(known)}.")
+                            f"{suggest('scheduler', str(name), SCHEDULERS.module_dict)}")
     check_arguments(cls, args)
     return cls(**args) if base is None else cls.from_config(base.config, **args)

@@ -14,7 +14,7 @@ from slimdiff.analysis.gates import (
     gates_while_sampling,
     mean_over_runs,
 )
-from slimdiff.analysis.gates_report import gates_section, gates_table, plot_gates
+from slimdiff.analysis.gates_report import gates_figure, gates_section, gates_table, plot_gates
 from slimdiff.models import DiffusionModel, UNet
 
 STAGES = [dict(channels=8, blocks=1), dict(channels=16, blocks=1)]
@@ -111,6 +111,11 @@ def test_figure_and_table(tmp_path):
     assert len(table) == 2 + 4 * 4 and '| t = 999 | t = 500 | t = 0 |' in table[0]
     assert table[2].startswith(f'| {NAMES[0]} | cA | {mean[0, 0]:.3f} ± {spread[0, 0]:.3f} |')
     assert '±' not in gates_table(runs[:1])
+    axis = gates_figure(runs).axes[0]
+    legend = {text.get_text(): line.get_linestyle()
+              for text, line in zip(axis.get_legend().get_texts(), axis.get_legend().get_lines())}
+    assert len(legend) == 4 + 2
+    assert legend['full: noised images'] == '-' and legend['dashed: while sampling'] == '--'
     plot_gates(runs, tmp_path / 'gates.png')
     assert 5000 < (tmp_path / 'gates.png').stat().st_size < 150_000
     text = gates_section(dict(runs=runs, config='c.py', command='python y', machine='m', versions=dict(torch='2')))

@@ -127,6 +127,8 @@ def test_foreign_files(tmp_path):
         load_checkpoint(tmp_path / 'text.pth')
     with pytest.raises(CheckpointError, match='no such checkpoint'):
         load_checkpoint(tmp_path / 'none.pth')
+    with pytest.raises(CheckpointError, match='is a folder; a file is needed here'):
+        load_checkpoint(tmp_path)
 
 
 def test_newer_format(tmp_path):

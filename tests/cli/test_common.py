@@ -1,5 +1,6 @@
 import argparse
 import os
+import re
 import subprocess
 import sys
 
@@ -52,6 +53,31 @@ def test_load_checked_config(tmp_path, monkeypatch):
     path.write_text("optim_wrapper = dict(optimizer=dict(type='SDG', lr=1))\n")
     with pytest.raises(ConfigError, match='SGD'):
         load_checked_config(parser().parse_args([str(path)]))
+
+
+@pytest.mark.parametrize('words, message', [
+    (['sd/photo_pathces.py', 'none.pth'], r'photo_pathces.py. is not there .*Did you mean configs/sd/photo_patches.py'),
+    (['mine.py', 'run/iter_350.pth'], 'run/iter_350.pth: there is no such checkpoint file. run has iter_3500.pth.'),
+    (['mine.py', 'rum/iter_3500.pth'], 'no such checkpoint file. Nor is there a folder rum.'),
+    (['mine.py', 'run/iter_3500.pth', '--allocation', 'a.json'], 'a.json: there is no such allocation file.'),
+    (['mine.py', 'run/iter_3500.pth', '--captions', 'c.txt'], 'c.txt: there is no such captions file.'),
+])
+def test_files_that_are_not_there_are_named_before_torch_is_imported(words, message, tmp_path):
+    (tmp_path / 'run').mkdir()
+    for name in ('mine.py', 'run/iter_3500.pth'):
+        (tmp_path / name).touch()
+    code = ("import sys; from slimdiff.cli.sample import main; status = main(sys.argv[1:]); "
+            "sys.exit('torch was imported' if 'torch' in sys.modules else status)")
+    done = subprocess.run([sys.executable, '-c', code, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == '', done.stderr
+    assert re.search(message, done.stderr) and 'loading' not in done.stderr
+
+
+def test_what_is_loaded_is_said_early_and_not_on_stdout(run_tool):
+    done = run_tool('misc/print_config.py', 'sd/photo_patches')
+    assert done.stderr == 'loading sd/photo_patches ...\n'
+    assert 'loading' not in done.stdout and 'model = dict(' in done.stdout
+    assert run_tool('misc/print_config.py', 'sd/photo_patches', RANK='1').stderr == ''
 
 
 def raises(error):

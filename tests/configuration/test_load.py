@@ -31,6 +31,12 @@ def test_not_found_names_the_nearest(name, tmp_path, monkeypatch):
         load_config(name)
 
 
+def test_not_found_names_a_neighbour(tmp_path):
+    (tmp_path / 'my_student.py').touch()
+    with pytest.raises(ConfigError, match=r'Did you mean .*/my_student\.py'):
+        load_config(tmp_path / 'my_studnet.py')
+
+
 def test_a_folder_lists_its_configs(monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(ConfigError, match=r'is a folder .*configs/sd/photo_patches\.py'):
@@ -56,7 +62,7 @@ def test_scope_and_bases(tmp_path):
 @pytest.mark.parametrize('text, message', [
     ('model = dict(', 'SyntaxError'),
     ('x = unknown_name', "name 'unknown_name' is not defined"),
-    ("_base_ = './nowhere.py'", 'nowhere.py'),
+    ("_base_ = './nowhere.py'", "nowhere.py.*relative to the config's own folder; slimdiff's configs are in .*configs"),
 ])
 def test_unreadable(text, message, tmp_path):
     path = tmp_path / 'broken.py'

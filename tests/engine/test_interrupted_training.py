@@ -52,7 +52,7 @@ def test_second_ctrl_c_exits_at_once(tmp_path, tiny_process):
     assert process.returncode == 130 and time.monotonic() - start < 50 and not list(tmp_path.glob('*.pth'))
 
 
-def test_ctrl_c_in_validation_saves_the_trained_weights(tmp_path):
+def test_ctrl_c_in_validation_saves_the_trained_weights(tmp_path, capfd):
     """The averaged weights are in the model at that moment."""
     changes = dict(max_iters=6, train_cfg__val_interval=6, val_cfg=dict(type='TinyEvaluation'),
                    val_dataloader=tiny_run.tiny_config('x').train_dataloader, val_evaluator=[],
@@ -62,7 +62,13 @@ def test_ctrl_c_in_validation_saves_the_trained_weights(tmp_path):
     with pytest.raises(SystemExit) as info:
         runner.train()
     assert info.value.code == 130
+    printed = ''.join(capfd.readouterr())
+    assert 'leaving this validation' in printed
+    assert 'after all 6 iterations, which are saved. Only the last validation is left: --resume does that' in printed
     tiny_run.build(tmp_path / 'whole', max_iters=6).train()
     a, b = load_checkpoint(tmp_path / 'iter_6.pth'), load_checkpoint(tmp_path / 'whole/iter_6.pth')
     for key in ('state_dict', 'ema', 'optimizer'):
         tiny_run.same(a[key], b[key], key)
+    resumed = tiny_run.build(tmp_path, resume=True, **changes)
+    resumed.train()
+    assert resumed.val_loop.iterations == [6] and len(tiny_run.trace(tmp_path)) == 6

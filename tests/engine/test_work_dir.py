@@ -5,7 +5,7 @@ import tiny_run
 import torch
 
 from slimdiff.engine import CheckpointError, WorkDirError
-from slimdiff.engine.work_dir import differing_keys, flatten
+from slimdiff.engine.work_dir import differing_keys, flatten, missing_folders, remove_traces
 
 
 def snapshot(folder):
@@ -68,6 +68,42 @@ def test_other_architecture_changes_nothing(tmp_path):
     with pytest.raises(CheckpointError, match=r'iter_4\.pth is of another architecture.*unet\.0\.weight \(8, 4\)'):
         tiny_run.build(tmp_path / 'new', resume=True, load_from=str(tmp_path / 'iter_4.pth'), model__width=4).train()
     assert snapshot(tmp_path) == before
+    assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize('changes', [
+    dict(model__width=-1), dict(train_cfg__max_iters=0), dict(optim_wrapper__optimizer__type='Admw'),
+    dict(train_dataloader__dataset__length=-1), dict(default_hooks__ema__decay=2.0), dict(load_from='none.pth')])
+def test_a_start_that_fails_leaves_no_folder(tmp_path, changes):
+    with pytest.raises(Exception):  # noqa: B017 (each has its own)
+        tiny_run.build(tmp_path / 'work_dirs/sd/mine', **changes).train()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_start_that_fails_leaves_what_was_there(tmp_path):
+    tiny_run.build(tmp_path, max_iters=4).train()
+    before = sorted(tmp_path.rglob('*'))
+    for changes in (dict(), dict(max_iters=0, overwrite=True), dict(model__width=4, resume=True)):
+        with pytest.raises(ValueError):
+            tiny_run.build(tmp_path, **changes).train()
+        assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_an_error_after_the_start_keeps_the_log(tmp_path, monkeypatch):
+    runner = tiny_run.build(tmp_path / 'run')
+    monkeypatch.setattr(runner.model, 'train_step', lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        runner.train()
+    assert list((tmp_path / 'run').glob('*/*.log')) and (tmp_path / 'run/config.py').exists()
+
+
+def test_missing_folders_are_removed_while_they_are_empty(tmp_path):
+    made = missing_folders(tmp_path / 'a/b/c')
+    assert made == [tmp_path / 'a/b/c', tmp_path / 'a/b', tmp_path / 'a']
+    (tmp_path / 'a/b/c/log').mkdir(parents=True)
+    (tmp_path / 'a/other').touch()
+    remove_traces(tmp_path / 'a/b/c/log', made)
+    assert [p.name for p in (tmp_path / 'a').iterdir()] == ['other']
 
 
 def test_load_from_takes_the_averaged_weights(tmp_path):

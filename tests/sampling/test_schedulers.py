@@ -2,6 +2,7 @@ import diffusers
 import pytest
 import torch
 
+from slimdiff.configuration import ConfigError, check_config
 from slimdiff.registry import SCHEDULERS, RegistryError
 from slimdiff.sampling import build_scheduler
 
@@ -24,6 +25,22 @@ def test_settings_left_out_come_from_the_base():
 def test_a_scheduler_that_diffusers_lacks_names_the_nearest():
     with pytest.raises(RegistryError, match=r"no scheduler 'DDIMSheduler'.*Did you mean 'DDIMScheduler'"):
         build_scheduler(dict(type='DDIMSheduler'))
+
+
+@pytest.mark.parametrize(('name', 'others'), [
+    ('DDIMSheduler', "Did you mean 'DDIMScheduler'? Also near: DDPMScheduler"),
+    ('Nothing', 'Often used: DDPMScheduler, DDIMScheduler, DPMSolver')])
+def test_the_message_is_short_and_says_where_all_are(name, others):
+    messages = []
+    for build in (build_scheduler, SCHEDULERS.build):
+        with pytest.raises(RegistryError) as caught:
+            build(dict(type=name))
+        messages.append(str(caught.value))
+    with pytest.raises(ConfigError) as caught:
+        check_config(dict(model=dict(type='DiffusionModel', unet=dict(type='UNet'), noise_scheduler=dict(type=name))))
+    for message in (*messages, str(caught.value)):
+        assert others in message and len(message) < 400, message
+        assert f'All {len(SCHEDULERS.module_dict)} are in diffusers.schedulers: https://' in message
 
 
 def test_an_unknown_argument_names_the_nearest():

@@ -47,6 +47,7 @@ def panels(experiment: Experiment, results: Results, floor: dict[str, Any], plt:
         _reference_lines(axis.axvline, experiment, results, floor, column)
         axis.set_title(textwrap.fill(column.title, 36), fontsize=9)
         axis.tick_params(labelsize=8)
+        axis.locator_params(axis='x', nbins=5)  # more labels than that touch
         axis.grid(axis='x', alpha=0.3)
     names = [arm.title for arm in experiment.arms]
     axes[0, 0].set_yticks(range(len(names)), names, fontsize=8)

@@ -44,7 +44,7 @@ class Comparison(Run):
         Raises:
             ValueError: it is not there.
         """
-        from slimdiff.analysis.record import write_json
+        from slimdiff.checkpoint import write_json
         path = self.work_dir / FILE
         if not path.is_file():
             raise ValueError(f'{self.name}: the comparison ended, but {path} is not there.')

@@ -1,11 +1,13 @@
 """Reports from results that were made up."""
 
+import itertools
 import json
 import re
 
 import pytest
 
 from slimdiff.analysis.reproduce import Arm, Column, Experiment
+from slimdiff.analysis.reproduce.figures import panels
 from slimdiff.analysis.reproduce.report import write_report
 from slimdiff.analysis.reproduce.studies import known_experiments
 from slimdiff.analysis.reproduce.tables import profile_bins
@@ -87,6 +89,21 @@ def test_grid_by_hand(tmp_path):
     del results['s1-f0']
     text, figure = written(experiment, results, tmp_path)
     assert '| **0** | 0 | 1 |' in text and '| **1** | - | 11 |' in text and figure.exists()
+
+
+def test_numbers_on_an_axis_do_not_touch():
+    from matplotlib import pyplot as plt
+    experiment = Experiment('x', 'X', [Arm('a', 'c', seeds=range(2))],
+                            [Column(title, {title: 1.0}) for title in ('wide', 'half', 'signed')], 'a')
+    results = dict(a={0: result(dict(wide=53.3, half=1.0, signed=-0.5)),
+                      1: result(dict(wide=69.6, half=28.0, signed=0.02))})
+    figure = panels(experiment, results, {}, plt)
+    figure.canvas.draw()
+    for axis in figure.axes:
+        boxes = [label.get_window_extent() for label in axis.get_xticklabels() if label.get_text()]
+        assert len(boxes) > 1
+        assert all(a.x1 + a.height < b.x0 for a, b in itertools.pairwise(boxes))
+    plt.close(figure)
 
 
 @pytest.mark.parametrize('name', sorted(known_experiments()))

@@ -1,12 +1,13 @@
-"""Find a file that came with slimdiff from any working directory."""
+"""Find a file that came with slimdiff from any working directory.
+
+Imports nothing heavy: a command looks for its files before it waits for PyTorch.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import slimdiff
-
-PACKAGE = Path(slimdiff.__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent
 
 
 def installation_roots() -> list[Path]:

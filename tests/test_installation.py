@@ -1,9 +1,9 @@
 from pathlib import Path
 
-import slimdiff.checkpoint.locate as locate
-from slimdiff.checkpoint import find_path, installation_roots
+import slimdiff.installation as installation
+from slimdiff.installation import find_path, installation_roots
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_a_shipped_file_is_found_from_any_directory(tmp_path, monkeypatch):
@@ -37,5 +37,5 @@ def test_home_is_expanded(tmp_path, monkeypatch):
 def test_a_wheel_keeps_its_configs_in_mim(tmp_path, monkeypatch):
     package = tmp_path / 'site-packages/slimdiff'
     (package / '.mim/configs').mkdir(parents=True)
-    monkeypatch.setattr(locate, 'PACKAGE', package)
+    monkeypatch.setattr(installation, 'PACKAGE', package)
     assert installation_roots() == [package / '.mim']
