@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: where the figures go, in the work dir
 FILE = 'comparison.json'
+#: seed of the images by which fronts are judged
+FRESH = 1_000_003
 #: MACs of searched, prefix and random allocations, unless the command line says otherwise
 BUDGET = 0.5
 
@@ -126,6 +128,18 @@ def run_search(args: argparse.Namespace, model: Any, loader: Any, name: str, fil
     return search, outcome
 
 
+def fresh_judges(cfg: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """What judges the fronts of all searches: both kinds of quality, with noise that no search has seen."""
+    from slimdiff.evaluation.metrics.base import SetMetric
+    from slimdiff.registry import METRICS, plain
+    from slimdiff.search import DivergenceEvaluator, FrechetEvaluator
+    metric = next(config for config in plain(cfg.val_evaluator)
+                  if issubclass(METRICS.get(config['type']), SetMetric))
+    settings = dict(num_images=args.num_images, batch_size=args.batch_size, seed=FRESH)
+    return {'divergence': DivergenceEvaluator(**settings),
+            metric['type']: FrechetEvaluator(metric, num_real=(cfg.get('val_cfg') or {}).get('num_real'), **settings)}
+
+
 class Results:
     """``comparison.json``: what is there already, and what comes.
 
@@ -210,7 +224,9 @@ def main(argv: list[str] | None = None) -> int:
     results.add(**provenance('compare_allocations.py', argv), config=args.config, num_images=args.num_images,
                 budget=args.budget)
     if outcomes and 'searches' not in results.content:
-        results.add(searches=rounded(judge_fronts(outcomes, searches[0].problem)))
+        print('the fronts of the searches on fresh images:', flush=True)
+        judges = fresh_judges(cfg, args)
+        results.add(searches=rounded(judge_fronts(outcomes, searches[0].problem, judges)))
 
     rivals = {name: Rival.under(model, costs, allocation) for name, allocation in allocations.items()}
     rivals = merged(rivals, {name: Rival.dense(other) for name, other in others.items()})

@@ -76,18 +76,19 @@ def comparison_table(comparisons: Comparisons, sampler: str) -> str:
 
 def search_table(comparisons: Comparisons) -> str:
     """What the searches found and spent; means over the comparisons."""
-    names = list(dict.fromkeys(name for content in comparisons for name in content.get('searches', {})))
+    having = [content['searches'] for content in comparisons if content.get('searches')]
+    judges = list(dict.fromkeys(judge for found in having for one in found.values() for judge in one['hypervolume']))
     rows = []
-    for name in names:
-        found = [content['searches'][name] for content in comparisons if name in content.get('searches', {})]
+    for name in dict.fromkeys(name for found in having for name in found):
+        found = [searches[name] for searches in having if name in searches]
         correlations = [value for one in found for value in one['rank_correlation'].values() if value is not None]
+        own = [one['own_hypervolume'] for one in found if one['own_hypervolume'] is not None]
         rows.append([name, shown([one['candidates'] for one in found]), shown([one['images'] for one in found], 6),
                      human(sum(one['macs'] for one in found) / len(found)), shown([one['seconds'] for one in found]),
-                     shown([one['hypervolume'] for one in found]),
-                     shown([one['own_hypervolume'] for one in found if one['own_hypervolume'] is not None]),
+                     shown(own), *(shown([one['hypervolume'][judge] for one in found]) for judge in judges),
                      shown(correlations, 3) if correlations else ''])
-    return table(['search', 'candidates', 'generated images', 'network MACs', 'seconds', 'hypervolume, fresh images',
-                  'hypervolume, its own', 'rank correlation of the evaluators'], rows)
+    return table(['search', 'candidates', 'generated images', 'network MACs', 'seconds', 'hypervolume, its own images',
+                  *(f'fresh images, {judge}' for judge in judges), 'rank correlation of the evaluators'], rows)
 
 
 def section(comparisons: Comparisons) -> str:
@@ -107,6 +108,6 @@ def section(comparisons: Comparisons) -> str:
         parts.append(f'{name}, {steps} steps:\n\n{comparison_table(comparisons, key)}')
     if any(content.get('searches') for content in comparisons):
         parts.append('What the searches found and spent. The hypervolume is the share of the box between the narrowest '
-                     'width and the full network that a front dominates, judged on images that no search has seen:\n\n'
+                     'width and the full network that a front dominates: as the search saw it, and judged on images from other noise:\n\n'
                      + search_table(comparisons))
     return '\n\n'.join(part.rstrip('\n') for part in parts) + '\n'

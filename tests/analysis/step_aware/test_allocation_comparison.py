@@ -100,17 +100,17 @@ def test_fronts_on_fresh_images(model):
     ends = [StepAllocation.uniform(.5), StepAllocation.uniform(1.)]
     middle = StepAllocation.prefix(.5, 1., .5)
     found = judge_fronts({'ends': outcome(problem, ends), 'three': outcome(problem, [ends[0], middle, ends[1]])},
-                         problem, num_images=3, seed=8)
+                         problem, {'d': DivergenceEvaluator(num_images=3, seed=8)})
     # The ends lie on the border of the box; the middle takes half of the way in cost, and its divergence in quality.
     judge = DivergenceEvaluator(num_images=3, seed=8).bind(problem)
     narrow, mid = (judge.evaluate([a])[0].quality for a in (ends[0], middle))
-    assert found['ends']['hypervolume'] == 0 and found['ends']['own_hypervolume'] == 0
-    assert found['three']['hypervolume'] == pytest.approx(.5 * max(0, 1 - mid / narrow))
+    assert found['ends']['hypervolume'] == {'d': 0} and found['ends']['own_hypervolume'] == 0
+    assert found['three']['hypervolume']['d'] == pytest.approx(.5 * max(0, 1 - mid / narrow))
     assert found['three']['own_hypervolume'] == pytest.approx(.5 * (1 - .9))
     other = outcome(problem, ends)
     other.timesteps = (1., )
     with pytest.raises(ValueError, match="'other' is of another sampler"):
-        judge_fronts({'a': outcome(problem, ends), 'other': other}, problem, 2)
+        judge_fronts({'a': outcome(problem, ends), 'other': other}, problem, {})
 
 
 def content(full, half, **searches):
@@ -121,7 +121,7 @@ def content(full, half, **searches):
 
 
 def test_tables_by_hand(tmp_path):
-    spent = dict(candidates=5, images=100, macs=2e9, seconds=3., hypervolume=.5, own_hypervolume=None,
+    spent = dict(candidates=5, images=100, macs=2e9, seconds=3., hypervolume=dict(fd=.5), own_hypervolume=None,
                  rank_correlation={'a and b': .25, 'c and b': None})
     two = [content(.10, .12, dp=spent), content(.12, .16, dp=dict(spent, images=300))]
     # Differences .02 and .04: mean .03 of .11, 27.3 %; t = 3 with one degree of freedom: p = 1 - 2/pi atan(3) = .205.
@@ -129,7 +129,7 @@ def test_tables_by_hand(tmp_path):
     assert '| full | 4 M | 100 % | 20 ± 0 | 1 ± 0 | 110 ± 14 |' in table
     assert '| half | 1 M | 25 % | 10 ± 0 | 2 ± 0 | 140 ± 28 (+27.3 %, p = 0.2) |' in table
     assert 'other' not in table
-    assert '| dp | 5 ± 0 | 200 ± 1.4e+02 | 2 G | 3 ± 0 | 0.5 ± 0 | - | 0.25 ± 0 |' in search_table(two)
+    assert '| dp | 5 ± 0 | 200 ± 1.4e+02 | 2 G | 3 ± 0 | - | 0.5 ± 0 | 0.25 ± 0 |' in search_table(two)
     assert '| half | 1 M | 25 % | 10 | 2 | 120 (+20.0 %) |' in comparison_table(two[:1], 'DDIMScheduler:5')
     text = section(two)
     assert '2 training seeds; 10 images' in text and 'DDIMScheduler, 5 steps:' in text and 'on Abacus' in text

@@ -274,8 +274,9 @@ def test_memory_counts_parameters():
     assert f'{memory.total / memory.full:.2f} times' in str(memory)
 
 
+@pytest.mark.parametrize('backend', ['eager', pytest.param('inductor', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('allocation, programs', [(StepAllocation.linear([0.5, 1.0]), 2), (REUSING, 3)])
-def test_compiled_once_for_each_width(allocation, programs):
+def test_compiled_once_for_each_width(allocation, programs, backend):
     counters = torch._dynamo.utils.counters
     torch._dynamo.reset()
     # The smallest that has a deep part: tracing takes its time.
@@ -289,7 +290,7 @@ def test_compiled_once_for_each_width(allocation, programs):
             return [unet(x + i, t if i % 2 else int(t)).sample for i, t in enumerate(times)]
 
     expected = trajectory()
-    unet.compile(backend='eager')
+    unet.compile(backend=backend)
     counters.clear()
     for output, wanted in zip(trajectory(), expected):
         torch.testing.assert_close(output, wanted, rtol=1e-4, atol=1e-5)
