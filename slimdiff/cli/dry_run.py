@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,9 @@ def dry_run(cfg: Config, compiled: bool = False) -> int:
         if compiled:
             model.unet.compile()
         runner.register_hook(clock)
+        if is_main_process():
+            iterations = small.train_cfg.max_iters
+            print(f'training {iterations} iterations of batch {batch} on random data ...', file=sys.stderr, flush=True)
         runner.train()
         runner.visualizer.close()
     seconds = sorted(clock.seconds[1:])[len(clock.seconds[1:]) // 2]  # the first one warms up

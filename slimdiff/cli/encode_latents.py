@@ -162,8 +162,9 @@ def show(folder: Path, settings: Mapping[str, Any], found: Mapping[str, Any]) ->
     """Print where the latents are and what their standard deviation says of ``latent_scale``."""
     size = sum(file.stat().st_size for file in folder.iterdir())
     shape = 'x'.join(map(str, settings['shape']))
+    room = f'{size / 1e9:.3g} GB' if size >= 1e8 else f'{size / 1e6:.3g} MB'
     print(f'{settings["length"]} images{" and their mirror images" if settings["flips"] else ""} as {shape} latents '
-          f'({settings["dtype"]}, {size / 1e9:.3g} GB) in {folder}')
+          f'({settings["dtype"]}, {room}) in {folder}')
     print(f'mean {found["mean"]:.4g}, standard deviation {found["std"]:.4g}: a latent_scale of '
           f'{found["implied_scale"]:.5g} would make it 1; the config has {settings["autoencoder"]["latent_scale"]:g}')
 

@@ -63,7 +63,9 @@ def tiny_text_config(folder):
 
 
 def test_nothing_need_be_there(run_tool, tmp_path):
-    found = run_tool('train.py', tiny_text_config(tmp_path), '--work-dir', tmp_path / 'run', '--dry-run').stdout
+    done = run_tool('train.py', tiny_text_config(tmp_path), '--work-dir', tmp_path / 'run', '--dry-run')
+    assert 'training 3 iterations of batch 2 on random data ...' in done.stderr
+    found = done.stdout
     lines = dict(re.findall(r'^(\S.*?)  +(.*)$', found, re.MULTILINE))
     assert re.search(r'stands in +teacher: random weights for /nowhere/teacher', found)
     assert re.search(r'stands in +text encoder: random context for /nowhere/clip', found)
@@ -87,6 +89,7 @@ def test_a_teacher_of_which_nothing_is_known(run_tool, tmp_path):
 def test_without_a_dry_run_a_missing_teacher_says_how_to_get_it(run_tool, tmp_path):
     found = run_tool('train.py', tiny_text_config(tmp_path), '--work-dir', tmp_path / 'run', status=2)
     assert 'slimdiff convert CHECKPOINT.ckpt --config' in found.stderr and 'bring_your_checkpoint.md' in found.stderr
+    assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def check_labels(labels: Tensor | None, num_classes: int | None, null: bool = Fa
         return
     if labels is None:
         raise ValueError(f'This model has num_classes={num_classes}, but the batch has no labels: use a dataset with '
-                         'labels, or num_classes=None.')
+                         'labels (class_from_folder=True of an ImageFolder), or model.num_classes=None.')
     # On a GPU the comparison would wait for the device at every iteration; the embedding asserts there.
     if labels.device.type == 'cpu':
         low, high = int(labels.min()), int(labels.max())
