@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimdiff.cli.common import (
     add_config_arguments,
+    check_files,
     default_work_dir,
     load_checked_config,
     runs_cleanly,
@@ -177,6 +178,12 @@ def main(argv: list[str] | None = None) -> int:
     """Compare; prints a table for each sampler and returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = parse(argv)
+    for _, file in args.searches:
+        check_files(argparse.Namespace(config=file))
+    for _, file in args.allocations:
+        check_files(argparse.Namespace(config=args.config, allocation=file))
+    for _, config, checkpoint in args.against:
+        check_files(argparse.Namespace(config=config, checkpoint=checkpoint))
     cfg = load_checked_config(args)
 
     from slimdiff.analysis.record import provenance, rounded

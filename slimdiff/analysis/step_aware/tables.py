@@ -108,6 +108,6 @@ def section(comparisons: Comparisons) -> str:
         parts.append(f'{name}, {steps} steps:\n\n{comparison_table(comparisons, key)}')
     if any(content.get('searches') for content in comparisons):
         parts.append('What the searches found and spent. The hypervolume is the share of the box between the narrowest '
-                     'width and the full network that a front dominates: as the search saw it, and judged on images from other noise:\n\n'
-                     + search_table(comparisons))
+                     'width and the full network that a front dominates: as the search saw it, and judged on images '
+                     f'from other noise.\n\n{search_table(comparisons)}')
     return '\n\n'.join(part.rstrip('\n') for part in parts) + '\n'
