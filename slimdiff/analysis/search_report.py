@@ -88,7 +88,9 @@ def allocation_svg(allocation: StepAllocation, timesteps: Sequence[float], width
                      f'fill="{colour}" stroke="white"><title>{segment.stop - 1}..{segment.start}: {action}</title>'
                      '</rect>')
         if isinstance(action, Run) and span > 30:
-            parts.append(f'<text x="{x + span / 2:.1f}" y="{height - 16}" font-size="11" fill="white" '
+            # Inside the bar, or above one that is too low for a line of text.
+            y, ink = (height - 16, 'white') if tall >= 14 else (height - 16 - tall, '#444')
+            parts.append(f'<text x="{x + span / 2:.1f}" y="{y:.1f}" font-size="11" fill="{ink}" '
                          f'text-anchor="middle">{action.width:g}</text>')
     ticks = ' '.join(f'M{(total - t) / total * width:.1f} {height - 10}v4' for t in timesteps)
     return (f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">{"".join(parts)}'
@@ -146,11 +148,12 @@ def write_report(search: Search, outcome: Outcome, path: str | Path, num_images:
     plot_front([e for _, e in outcome.candidates], [e for _, e in outcome.front], buffer, outcome.evaluator,
                outcome.full_macs, outcome.chosen[1], limit)
     few = few_of(outcome)
-    rows = [('MACs of an image', 'of the full network', 'quality', 'seconds of an image', 'steps, noisiest first')]
+    timed = outcome.front[0][1].latency is not None
+    rows = [('MACs of an image', 'of the full network', 'quality', *(['seconds of an image'] if timed else []),
+             'steps, noisiest first')]
     for allocation, e in outcome.front:
         rows.append((human(e.macs), f'{e.macs / outcome.full_macs:.1%}', f'{e.quality:.5g}',
-                     '' if e.latency is None else f'{e.latency:.4g}',
-                     outcome.row((allocation, e))['steps']))
+                     *([f'{e.latency:.4g}'] if timed else []), outcome.row((allocation, e))['steps']))
     place = next((i for i, (a, _) in enumerate(outcome.front) if a == outcome.chosen[0]), None)
     bars = '\n'.join(f'<figure>{allocation_svg(outcome.front[i][0], outcome.timesteps)}<figcaption>'
                      f'{outcome.front[i][1].macs / outcome.full_macs:.1%} of the MACs, quality '

@@ -20,6 +20,9 @@ def test_bars_by_hand():
     assert bars == [(0, 24, 150, 20), (150, 38, 50, 6), (200, 4, 300, 40)]
     assert 'M50.0 ' in svg and 'M450.0 ' in svg and svg.count('#d9534f') == 1
     assert '699..600: reuse prediction' in svg
+    assert re.findall(r'<text [^>]*y="([\d.]+)"[^>]*fill="([^"]+)"', svg) == [('40.0', 'white'), ('40.0', 'white')]
+    low = allocation_svg(StepAllocation.uniform(.25), [900], width=500, height=56)  # a bar of 10 pixels
+    assert re.findall(r'<text [^>]*y="([\d.]+)"[^>]*fill="([^"]+)"', low) == [('30.0', '#444')]
 
 
 @pytest.fixture
