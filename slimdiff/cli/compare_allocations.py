@@ -165,6 +165,11 @@ class Results:
                              '--work-dir, or remove that file.')
         self.content = before
 
+    def kept(self, sampler: str, what: dict[str, Any]) -> dict[str, Any]:
+        """The rows of a sampler that are there already and are of the same allocations or networks as ``what`` says."""
+        return {rival: row for rival, row in self.content['samplers'].get(sampler, {}).items()
+                if rival in what and row['of'] == what[rival]}
+
     def add(self, **content: Any) -> None:
         """Merge and write."""
         from slimdiff.checkpoint import write_json
@@ -224,25 +229,29 @@ def main(argv: list[str] | None = None) -> int:
                          {name: outcome.chosen[0] for name, outcome in outcomes.items()})
     num_real = (cfg.get('val_cfg') or {}).get('num_real')
     results = Results(work_dir / FILE, dict(
-        weights=network_fingerprint(model.unet), against={n: network_fingerprint(m.unet) for n, m in others.items()},
-        allocations={name: allocation.to_dict() for name, allocation in allocations.items()},
-        metrics=[type(metric).__name__ for metric in metrics], num_images=args.num_images, num_real=num_real,
-        seed=args.seed, budget=args.budget))
+        weights=network_fingerprint(model.unet), metrics=[type(metric).__name__ for metric in metrics],
+        num_images=args.num_images, num_real=num_real, seed=args.seed))
     results.add(**provenance('compare_allocations.py', argv), config=args.config, num_images=args.num_images,
                 budget=args.budget)
-    if outcomes and 'searches' not in results.content:
+    if outcomes and results.content.get('searches', {}).keys() != outcomes.keys():
         print('the fronts of the searches on fresh images:', flush=True)
         judges = fresh_judges(cfg, args)
         results.add(searches=rounded(judge_fronts(outcomes, searches[0].problem, judges)))
 
     rivals = {name: Rival.under(model, costs, allocation) for name, allocation in allocations.items()}
     rivals = merged(rivals, {name: Rival.dense(other) for name, other in others.items()})
+    what = {name: allocation.to_dict() for name, allocation in allocations.items()}
+    what |= {name: network_fingerprint(other.unet) for name, other in others.items()}
     for name, steps in samplers:
         key = f'{name}:{steps}'
-        if key not in results.content['samplers']:
-            found = compare(rivals, dict(type=name), steps, metrics, loader, args.num_images, num_real,
+        kept = results.kept(key, what)
+        if len(kept) < len(rivals):
+            # What is there stays; the full network runs again beside what is new, whose seconds are compared with it.
+            lacking = {rival: rivals[rival] for rival in rivals if rival == FULL or rival not in kept}
+            found = compare(lacking, dict(type=name), steps, metrics, loader, args.num_images, num_real,
                             args.batch_size, args.seed, name=key)
-            results.add(samplers={key: rounded(found)})
+            rows = {rival: {'of': what[rival], **rounded(row)} for rival, row in found.items()} | kept
+            results.add(samplers={key: {rival: rows[rival] for rival in rivals}})
         print(f'\n{key}, {args.num_images} images\n\n{comparison_table([results.content], key)}', flush=True)
     print(f'wrote {results.path}')
     return 0

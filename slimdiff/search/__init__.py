@@ -4,11 +4,13 @@ from slimdiff.search.budget import Budget
 from slimdiff.search.costs import NetworkCosts, count_macs
 from slimdiff.search.evaluation import Evaluation, Work, hypervolume, pareto, rank_correlation
 from slimdiff.search.evaluators import (
+    AdditiveEvaluator,
     DivergenceEvaluator,
     Evaluator,
     FrechetEvaluator,
     LossGapEvaluator,
     SamplingEvaluator,
+    SensitivityEvaluator,
 )
 from slimdiff.search.outcome import Outcome
 from slimdiff.search.prefix import sample_tree
@@ -25,8 +27,8 @@ from slimdiff.search.searchers import (
 from slimdiff.search.space import Genome, SearchSpace
 from slimdiff.search.state import SearchDirError
 
-__all__ = ['Budget', 'DivergenceEvaluator', 'DynamicProgramming', 'Evaluation', 'Evaluator', 'FrechetEvaluator',
-           'Genome', 'LossGapEvaluator', 'NSGA2Search', 'NetworkCosts', 'Outcome', 'Problem', 'RandomSearch',
-           'SamplingEvaluator', 'Search', 'SearchDirError', 'SearchInterrupted', 'SearchSpace', 'Searcher',
-           'TwoStageSearch', 'Work', 'additive_front', 'count_macs', 'hypervolume', 'pareto', 'rank_correlation',
-           'sample_tree']
+__all__ = ['AdditiveEvaluator', 'Budget', 'DivergenceEvaluator', 'DynamicProgramming', 'Evaluation', 'Evaluator',
+           'FrechetEvaluator', 'Genome', 'LossGapEvaluator', 'NSGA2Search', 'NetworkCosts', 'Outcome', 'Problem',
+           'RandomSearch', 'SamplingEvaluator', 'Search', 'SearchDirError', 'SearchInterrupted', 'SearchSpace',
+           'Searcher', 'SensitivityEvaluator', 'TwoStageSearch', 'Work', 'additive_front', 'count_macs',
+           'hypervolume', 'pareto', 'rank_correlation', 'sample_tree']

@@ -57,8 +57,7 @@ def test_searches_and_samplers_are_kept(folder, capsys):
     assert list(first['samplers']['DDIMScheduler:2']) == ['full', 'prefix', 'random', 'mine', 'by chance']
     assert first['searches']['by chance']['candidates'] == 6
     # The search's allocation, which is for the budget.
-    chosen = first['identity']['allocations']['by chance']
-    assert chosen == json.loads((folder / 'out/searches/by chance/allocation.json').read_text())
+    assert first['samplers']['DDIMScheduler:2']['by chance']['of'] == json.loads((folder / 'out/searches/by chance/allocation.json').read_text())
     assert (folder / 'out/searches/by chance/report.html').is_file()
 
     assert main([*words, '--samplers', 'DDIMScheduler:2', 'DDPMScheduler:3']) == 0
@@ -66,8 +65,17 @@ def test_searches_and_samplers_are_kept(folder, capsys):
     assert second['samplers'].pop('DDPMScheduler:3')['full']['macs'] > 0
     assert second['samplers'] == first['samplers']  # seconds included: not measured again
 
+    # Another allocation of a known name, and one less: the other rows stay.
+    StepAllocation.prefix(.5, 1., .8).save('mine.json')
+    assert main([*RUN, '--allocations', 'mine.json', '--samplers', 'DDIMScheduler:2']) == 0
+    third = json.loads(path.read_text())['samplers']['DDIMScheduler:2']
+    old = first['samplers']['DDIMScheduler:2']
+    assert list(third) == ['full', 'prefix', 'random', 'mine']
+    assert third['full'] == old['full'] and third['prefix'] == old['prefix'] and third['random'] == old['random']
+    assert third['mine']['of'] != old['mine']['of'] and third['mine']['figures'] != old['mine']['figures']
+
     assert main([*words, '--seed', '1']) == 2
-    assert 'holds another comparison: allocations, seed differ' in capsys.readouterr().err
+    assert 'holds another comparison: seed differ' in capsys.readouterr().err
     assert json.loads(path.read_text())['samplers'].keys() == {'DDIMScheduler:2', 'DDPMScheduler:3'}
 
 

@@ -18,6 +18,7 @@ from slimdiff.search import (
     FrechetEvaluator,
     LossGapEvaluator,
     SearchSpace,
+    SensitivityEvaluator,
     count_macs,
     pareto,
 )
@@ -79,6 +80,49 @@ def test_loss_gap_refuses_reuse_and_wrong_weights():
     assert found[0].reason == 'LossGapEvaluator gave nan for 1 x width 1, 1 x reuse prediction, 3 x width 1'
     with pytest.raises(ValueError, match='bin_weights=.* must be 10 numbers'):
         LossGapEvaluator(bin_weights=(1, 2))
+
+
+# ---- sensitivity ----------------------------------------------------------------------------------------------------
+
+
+def test_sensitivity_is_the_divergence_of_one_part_and_a_sum_over_more():
+    problem = make_problem(num_steps=6)
+    evaluator = SensitivityEvaluator(num_images=4, num_bins=3, seed=2).bind(problem)
+    divergence = DivergenceEvaluator(num_images=4, seed=2).bind(problem)
+    one, other, both, full = allocations(problem, [(1, 1, .25, .25, 1, 1), (.5, .5, 1, 1, 1, 1),
+                                                   (.5, .5, .25, .25, 1, 1), (1, ) * 6])
+    first, second = (divergence.evaluate([a])[0].quality for a in (one, other))
+    assert evaluator.evaluate([one])[0].quality == pytest.approx(first, rel=1e-6) and first > 0
+    assert evaluator.evaluate([both])[0].quality == pytest.approx(first + second, rel=1e-6)
+    assert evaluator.evaluate([full])[0].quality == 0
+    # Half of a part has half of its share.
+    half = allocations(problem, [(1, 1, .25, 1, 1, 1)])
+    assert evaluator.evaluate(half)[0].quality == pytest.approx(first / 2, rel=1e-6)
+    assert evaluator.table.shape == (3, 3) and (evaluator.table[:, -1] == 0).all()
+    # The reference, and two narrower widths in three parts.
+    assert evaluator.work.images == 4 * (1 + 6) and evaluator.work.calls_saved > 0
+    assert SensitivityEvaluator(num_images=4, num_bins=99).bind(problem).table.shape == (6, 3)
+    assert evaluator.evaluate(allocations(problem, [(1, Reuse(), 1, 1, 1, 1)]))[0].failed
+    with pytest.raises(ValueError, match='num_bins=0 must be at least 1'):
+        SensitivityEvaluator(num_bins=0)
+
+
+def test_dynamic_programming_on_the_sensitivity_agrees_with_its_enumeration():
+    problem = make_problem(num_steps=6)
+    evaluator = SensitivityEvaluator(num_images=2, num_bins=6).bind(problem)
+    space = SearchSpace(WIDTHS, 3, 1000, problem.timesteps)
+    found = evaluator.evaluate([space.decode(g) for g in space.enumerate()])
+    points = [(e.macs, e.quality) for e in found]
+    front = DynamicProgramming().bind(space, [evaluator], COSTS).surrogate_front
+    assert [c for c, _, _ in front] == [points[i][0] for i in pareto(points)]
+    torch.testing.assert_close([q for _, q, _ in front], [points[i][1] for i in pareto(points)])
+
+
+def test_sensitivity_is_kept(tmp_path):
+    cache = TensorStore(tmp_path / 'x.sqlite')
+    first = SensitivityEvaluator(num_images=2, num_bins=2).bind(make_problem(cache=cache))
+    again = SensitivityEvaluator(num_images=2, num_bins=2).bind(make_problem(cache=cache))
+    assert torch.equal(first.table, again.table) and first.work.images == 2 * 5 and again.work.images == 0
 
 
 # ---- sampling -------------------------------------------------------------------------------------------------------

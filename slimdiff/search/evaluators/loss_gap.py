@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import math
 from collections.abc import Sequence
 
 import torch
@@ -13,14 +12,12 @@ from torch import Tensor
 from slimdiff.evaluation.common import on_main
 from slimdiff.evaluation.metrics.denoising import BandwiseDenoisingError
 from slimdiff.registry import EVALUATORS
-from slimdiff.sampling import Run, StepAllocation
-from slimdiff.search.evaluators.base import Evaluator
-from slimdiff.search.space import SearchSpace
+from slimdiff.search.evaluators.additive import AdditiveEvaluator
 from slimdiff.search.widths import at_width
 
 
 @EVALUATORS.register_module()
-class LossGapEvaluator(Evaluator):
+class LossGapEvaluator(AdditiveEvaluator):
     """Quality = mean over the sampling steps of error(width) - error(widest) in the step's bin of timesteps.
 
     The error is the paired band-wise denoising error: mean squared error of the predicted noise on real images, every
@@ -120,19 +117,6 @@ class LossGapEvaluator(Evaluator):
         bins = [bisect.bisect_right(self._edges, t) - 1 for t in self.problem.timesteps]
         return [{width: self.bin_weights[b] * table[b][i] / len(bins) for i, width in enumerate(self._widths)}
                 for b in bins]
-
-    def additive(self, space: SearchSpace) -> list[list[float]]:
-        """What each cell of a space adds to the quality at each of the space's widths, (cells, widths)."""
-        totals = [[0.0] * len(space.widths) for _ in range(space.num_cells)]
-        for cell, gaps in zip(space.cell_of_step, self.per_step()):
-            for i, width in enumerate(space.widths):
-                totals[cell][i] += gaps[width]
-        return totals
-
-    def measure(self, allocations: Sequence[StepAllocation]) -> list[float]:
-        gaps = self.per_step()
-        return [sum(gap[action.width] if isinstance(action, Run) else math.nan
-                    for gap, action in zip(gaps, self.problem.actions(allocation))) for allocation in allocations]
 
     def describe(self) -> str:
         """Text table of gaps and standard errors, in thousandths."""

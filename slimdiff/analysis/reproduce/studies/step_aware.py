@@ -10,12 +10,16 @@ NARROWER = (0.75, 0.5, 0.25)
 #: half of the full network's MACs; 1,000 steps of DDPM take too long on two cores, so it has 100
 ALLOCATIONS = [
     '--budget', '0.5', '--num-images', '400',
-    '--searches', 'NSGA-II=configs/_base_/search/ddsm_recipe.py', 'two-stage=configs/_base_/search/two_stage_small.py',
+    '--searches', 'NSGA-II=configs/_base_/search/ddsm_recipe.py',
+    'two-stage, loss gap=configs/_base_/search/two_stage_small.py',
+    'two-stage, sensitivity=configs/_base_/search/two_stage_sensitivity.py',
     '--samplers', 'DDIMScheduler:10', 'DDIMScheduler:50', 'DDIMScheduler:100', 'DPMSolverMultistepScheduler:20',
     'DDPMScheduler:100',
 ]
 COMPOSITION = [
-    '--budget', '0.5', '--num-images', '400', '--searches', 'two-stage=configs/_base_/search/two_stage_small.py',
+    '--budget', '0.5', '--num-images', '400', '--searches',
+    'two-stage, loss gap=configs/_base_/search/two_stage_small.py',
+    'two-stage, sensitivity=configs/_base_/search/two_stage_sensitivity.py',
     '--samplers', 'DDIMScheduler:50', 'DPMSolverMultistepScheduler:20',
     '--against', 'SD=configs/sd/photo_patches_16px.py,{sd}',
     'teacher=configs/ldm/photo_patches_16px.py,configs/ldm/photo_patches_16px_teacher',
