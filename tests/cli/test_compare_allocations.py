@@ -57,7 +57,8 @@ def test_searches_and_samplers_are_kept(folder, capsys):
     assert list(first['samplers']['DDIMScheduler:2']) == ['full', 'prefix', 'random', 'mine', 'by chance']
     assert first['searches']['by chance']['candidates'] == 6
     # The search's allocation, which is for the budget.
-    assert first['samplers']['DDIMScheduler:2']['by chance']['of'] == json.loads((folder / 'out/searches/by chance/allocation.json').read_text())
+    chosen = json.loads((folder / 'out/searches/by chance/allocation.json').read_text())
+    assert first['samplers']['DDIMScheduler:2']['by chance']['of'] == chosen
     assert (folder / 'out/searches/by chance/report.html').is_file()
 
     assert main([*words, '--samplers', 'DDIMScheduler:2', 'DDPMScheduler:3']) == 0
