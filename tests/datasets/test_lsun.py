@@ -149,5 +149,5 @@ def test_a_broken_image_is_named_or_skipped_and_counted(folder, workers):
 
 def test_without_the_package_the_message_says_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, 'lmdb', None)
-    with pytest.raises(ImportError, match=r"LSUN needs the package 'lmdb'.*pip install 'slimdiff\[datasets\]'"):
+    with pytest.raises(ImportError, match=r"LSUN needs the package 'lmdb'.*pip install .*\[datasets\]'"):
         LSUN(folder)

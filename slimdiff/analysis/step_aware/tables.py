@@ -10,7 +10,7 @@ from slimdiff.analysis.reproduce.tables import table
 from slimdiff.evaluation.cost import human
 
 #: figures shown, where they were measured (others only without any of these): title, name, factor
-FIGURES = (('Fréchet distance x 1000', 'fd', 1000.0), ('Laplacian SWD', 'swd/mean', 1.0))
+FIGURES = (('FID', 'fid', 1.0), ('Fréchet distance x 1000, not FID', 'fd', 1000.0), ('Laplacian SWD', 'swd/mean', 1.0))
 FULL = 'full'
 
 #: contents of comparison.json

@@ -104,7 +104,7 @@ def test_inception_loads_its_file_format_strictly(tmp_path):
 def test_without_weights_the_error_says_both_ways(cls, monkeypatch, tmp_path):
     import torchmetrics.image.fid
     monkeypatch.setattr(torchmetrics.image.fid, '_TORCH_FIDELITY_AVAILABLE', False)
-    with pytest.raises(ValueError, match=r"(?s)weights='\.\.\.'.*slimdiff\[fid\].*torch-fidelity"):
+    with pytest.raises(ValueError, match=r"(?s)weights='\.\.\.'.*torch-fidelity.*pip install .*\[fid\]"):
         cls()
     with pytest.raises(ValueError, match=r"is not a file.*pt_inception"):
         cls(weights=str(tmp_path / 'none.pth'))
@@ -123,5 +123,5 @@ def test_a_failed_download_says_both_ways(monkeypatch):
         raise urllib.error.URLError('Name or service not known')
 
     monkeypatch.setattr(torchmetrics.image.fid, 'NoTrainInceptionV3', offline)
-    with pytest.raises(ValueError, match=r"(?s)Name or service not known.*weights='\.\.\.'.*slimdiff\[fid\]"):
+    with pytest.raises(ValueError, match=r"(?s)Name or service not known.*weights='\.\.\.'.*pip install .*\[fid\]"):
         FID()

@@ -303,7 +303,8 @@ def test_slices_are_of_the_weights_as_they_are_now():
             expected = Slicer(weight.shape, network.axes[name], 0.5)(weight)
             assert found[name].dtype == weight.dtype and found[name].device == weight.device, name
             if weight.device.type == 'cpu':
-                torch.testing.assert_close(found[name], expected, rtol=0, atol=0)
+                # What to_empty leaves may be NaN.
+                torch.testing.assert_close(found[name], expected, rtol=0, atol=0, equal_nan=True)
     assert joined == [True, False, *[True] * 7, False]
 
 

@@ -37,9 +37,9 @@ EXPERIMENT = Experiment(
     ],
     columns=[
         shared.DENOISING,
-        *(Column(f'width {width:g}', {f'width{width:g}/denoise/total': 1.0}, scale=1000) for width in NARROWER),
+        *(Column(f'error, width {width:g}', {f'width{width:g}/denoise/total': 1.0}, scale=1000) for width in NARROWER),
         shared.FRECHET,
-        *(Column(f'width {width:g}', {f'width{width:g}/fd': 1.0}, scale=1000) for width in NARROWER),
+        *(Column(f'Fréchet, width {width:g}', {f'width{width:g}/fd': 1.0}, scale=1000) for width in NARROWER),
     ],
     baseline='ddsm',
     follow_up={'ddsm': ALLOCATIONS, 'sd_ddsm': COMPOSITION})
