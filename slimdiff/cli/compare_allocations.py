@@ -234,7 +234,6 @@ def main(argv: list[str] | None = None) -> int:
     results.add(**provenance('compare_allocations.py', argv), config=args.config, num_images=args.num_images,
                 budget=args.budget)
     if outcomes and results.content.get('searches', {}).keys() != outcomes.keys():
-        print('the fronts of the searches on fresh images:', flush=True)
         judges = fresh_judges(cfg, args)
         results.add(searches=rounded(judge_fronts(outcomes, searches[0].problem, judges)))
 
