@@ -75,7 +75,7 @@ class ActionNetwork(nn.Module):
 
 
 @contextmanager
-def in_place(model: Any, network: ActionNetwork) -> Iterator[None]:
+def in_place(model: Any, network: nn.Module) -> Iterator[None]:
     """Within this context the model's network is ``network``."""
     before = model.unet
     model.unet = network

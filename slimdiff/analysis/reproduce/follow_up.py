@@ -12,6 +12,7 @@ from typing import Any
 from slimdiff.analysis.reproduce.experiment import Arm, Experiment, option_text
 from slimdiff.analysis.reproduce.plan import Planned
 from slimdiff.analysis.reproduce.work_dirs import Run
+from slimdiff.checkpoint import write_json
 from slimdiff.checkpoint.files import list_checkpoints
 
 #: what ``slimdiff compare_allocations`` writes in its work dir
@@ -44,7 +45,6 @@ class Comparison(Run):
         Raises:
             ValueError: it is not there.
         """
-        from slimdiff.checkpoint import write_json
         path = self.work_dir / FILE
         if not path.is_file():
             raise ValueError(f'{self.name}: the comparison ended, but {path} is not there.')

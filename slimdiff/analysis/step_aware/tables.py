@@ -7,11 +7,11 @@ from typing import Any
 
 from slimdiff.analysis.reproduce.statistics import paired, summarise
 from slimdiff.analysis.reproduce.tables import table
+from slimdiff.analysis.step_aware.comparison import FULL
 from slimdiff.evaluation.cost import human
 
 #: figures shown, where they were measured (others only without any of these): title, name, factor
 FIGURES = (('FID', 'fid', 1.0), ('Fréchet distance x 1000, not FID', 'fd', 1000.0), ('Laplacian SWD', 'swd/mean', 1.0))
-FULL = 'full'
 
 #: contents of comparison.json
 Comparisons = Sequence[Mapping[str, Any]]
