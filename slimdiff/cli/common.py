@@ -49,6 +49,12 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
 
 
+def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
+    """Add CHECKPOINT."""
+    parser.add_argument('checkpoint', help='a .pth of train, or a folder of export or save_pretrained (a pipeline, or '
+                        'a UNet)')
+
+
 def add_launcher_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--launcher``, and the ``--local_rank`` that older launchers pass."""
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',

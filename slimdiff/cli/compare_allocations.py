@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimdiff.cli.common import (
+    add_checkpoint_argument,
     add_config_arguments,
     check_files,
     default_work_dir,
@@ -61,7 +62,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         'network: quality, MACs and seconds, at equal noise. Uniform widths, a prefix of narrow steps (T-Stitch) and '
         'a random allocation are always among them.')
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='a .pth of train, or a folder of export or save_pretrained')
+    add_checkpoint_argument(parser)
     parser.add_argument('--allocations', nargs='+', default=[], type=named, metavar='[NAME=]FILE',
                         help='allocation.json of searches')
     parser.add_argument('--searches', nargs='+', default=[], type=named, metavar='[NAME=]CONFIG',

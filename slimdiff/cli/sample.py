@@ -14,6 +14,7 @@ from typing import Any
 from slimdiff.cli.common import (
     add_allocation_argument,
     add_captions_argument,
+    add_checkpoint_argument,
     add_config_arguments,
     add_launcher_argument,
     load_checked_config,
@@ -26,8 +27,7 @@ from slimdiff.cli.common import (
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='slimdiff sample', description='Generate images.')
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='a .pth of train, or a folder of export or '
-                        'save_pretrained (a pipeline, or a UNet)')
+    add_checkpoint_argument(parser)
     parser.add_argument('--out', default='samples', help='a folder for PNG files, or a file: *.npz, or *.png (a grid)')
     parser.add_argument('-n', '--num', type=int, default=16, help='how many images')
     parser.add_argument('--labels', help='class labels, as 0,3,3,7 (repeated as needed); default: all in '
@@ -66,15 +66,11 @@ def load_model(cfg: Any, checkpoint: str | Path, weights: str,
     import torch
     from mmengine.device import get_device
 
-    from slimdiff.checkpoint import load_weights
-    from slimdiff.export.load import load_network
+    from slimdiff.export.load import load_trained
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
     model = MODELS.build(serving_config(cfg.model))
-    if Path(checkpoint).is_dir():
-        trained = load_network(model, checkpoint)
-    else:
-        trained = load_weights(model, checkpoint, weights).get('config', {}).get('model', {}).get('unet', {})
+    trained = load_trained(model, checkpoint, weights)
     use_allocation(model, allocation)
     return model.to(torch.device(get_device())).eval(), trained
 

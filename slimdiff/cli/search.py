@@ -15,6 +15,7 @@ from typing import Any
 
 from slimdiff.cli.common import (
     add_captions_argument,
+    add_checkpoint_argument,
     add_config_arguments,
     add_launcher_argument,
     default_work_dir,
@@ -34,7 +35,7 @@ INTERVAL = 20
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='slimdiff search', description='Search a width for each denoising step.')
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='a .pth of train, or a folder of export or save_pretrained')
+    add_checkpoint_argument(parser)
     parser.add_argument('--work-dir', help='state and results (default: work_dirs/<...>/search)')
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument('--budget', type=float, help="of allocation.json: a fraction of the full network's MACs, as "

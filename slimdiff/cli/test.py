@@ -9,6 +9,7 @@ from pathlib import Path
 from slimdiff.cli.common import (
     add_allocation_argument,
     add_captions_argument,
+    add_checkpoint_argument,
     add_config_arguments,
     add_launcher_argument,
     default_work_dir,
@@ -22,7 +23,7 @@ from slimdiff.cli.common import (
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='slimdiff test', description='Measure a checkpoint.')
     add_config_arguments(parser)
-    parser.add_argument('checkpoint')
+    add_checkpoint_argument(parser)
     parser.add_argument('--weights', choices=('ema', 'online'), default='ema')
     parser.add_argument('--num-images', type=int, help='images to generate, in place of the config\'s test_cfg')
     parser.add_argument('--steps', type=int, help='denoising steps')
@@ -58,13 +59,13 @@ def main(argv: list[str] | None = None) -> int:
 
     from mmengine.dist import is_main_process
 
-    from slimdiff.checkpoint import load_weights
     from slimdiff.engine import SlimRunner
+    from slimdiff.export.load import load_trained
     from slimdiff.models.serving import serving_config
     cfg.model = serving_config(cfg.model)  # no teacher is needed to measure a student
     runner = SlimRunner.from_cfg(cfg)
     with runner.starting():
-        load_weights(runner.unwrapped_model, args.checkpoint, args.weights)
+        load_trained(runner.unwrapped_model, args.checkpoint, args.weights)
         use_allocation(runner.unwrapped_model, args.allocation)
     figures = runner.test()
     if is_main_process():

@@ -5,11 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slimdiff.checkpoint.files import check_weights
+from slimdiff.checkpoint.files import check_weights, load_weights
 from slimdiff.models.slimmable import SlimmableUNet
 from slimdiff.models.unets import StepAwareUNet, UNet, make_step_aware
 from slimdiff.models.unets.network_set import check_alike, check_same_timesteps
 from slimdiff.sampling.allocation import StepAllocation
+
+
+def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema') -> dict[str, Any]:
+    """Give ``model`` what was trained: a ``.pth`` of ``train``, or a folder as :func:`load_network` takes.
+
+    Args:
+        weights: of a ``.pth``, ``'ema'`` or ``'online'``; a folder has one set.
+
+    Returns:
+        The config of the network as the checkpoint has it; empty if it doesn't say.
+
+    Raises:
+        CheckpointError: no such file, an unreadable one, or one of another network.
+        ValueError: as :func:`load_network`.
+    """
+    if Path(checkpoint).is_dir():
+        return load_network(model, checkpoint)
+    return load_weights(model, checkpoint, weights).get('config', {}).get('model', {}).get('unet', {})
 
 
 def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
@@ -33,7 +51,7 @@ def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
         step_aware = StepAwareUNet.from_pretrained(source, low_cpu_mem_usage=False)
         check_alike({1.0: model.unet, **{w: step_aware.network(w) for w in step_aware.allocation.widths}})
         check_same_timesteps(step_aware.allocation, model.num_train_timesteps)
-        model.unet = step_aware
+        model.unet = step_aware.to(model.unet.device)
         return config
     # low_cpu_mem_usage is diffusers' default, and without `accelerate` a warning that means nothing here.
     network = (SlimmableUNet if 'widths' in config else UNet).from_pretrained(source, low_cpu_mem_usage=False)

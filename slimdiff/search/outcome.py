@@ -16,6 +16,9 @@ from slimdiff.search.budget import Budget
 from slimdiff.search.evaluation import Evaluation, Work
 from slimdiff.search.problem import in_words
 
+#: a share of the budget that an outcome does not leave without a word
+IDLE = 0.1
+
 Judged = tuple[StepAllocation, Evaluation]
 
 
@@ -68,6 +71,10 @@ class Outcome:
                  f'chosen: {self.evaluator} {evaluation.quality:.5g} at {human(evaluation.macs)} MACs an image, '
                  f'{evaluation.macs / self.full_macs:.1%} of the full network',
                  allocation.describe(self.timesteps)]
+        if self.budget is not None and self.budget.cost(evaluation) < (1 - IDLE) * self.budget.limit:
+            lines.append(f'This leaves {1 - self.budget.cost(evaluation) / self.budget.limit:.0%} of the budget: no '
+                         'dearer candidate within it was better. A longer search, or the budget as '
+                         'search.searcher.budget, may find one.')
         lines += [f'rank correlation of {pair}: ' + ('undefined' if value is None else f'{value:.3f}')
                   for pair, value in self.correlations.items()]
         lines += [f'search cost: {human(work.macs)} network MACs, {work.calls} network calls ({work.calls_saved} saved '

@@ -160,6 +160,8 @@ class Search:
                 self.searcher.tell(genomes, [self.partial[genome] for genome in genomes])
                 self.partial = {}
                 self._save()
+            if self.budget is not None:
+                self._judge_finalists(interrupts, bar, on_batch)
             if not self.correlations:
                 self._compare(interrupts)
         outcome = self.outcome()
@@ -189,6 +191,16 @@ class Search:
                 if on_batch is not None:
                     on_batch(self)
             self._leave_if_asked(interrupts)
+
+    def _judge_finalists(self, interrupts: Interrupts, bar: SearchProgress,
+                         on_batch: Callable[[Search], None] | None) -> None:
+        """Judge what the searcher holds to be best within the budget. The next budget may have others."""
+        archive = self.searcher.archive
+        self._judge([genome for genome in self.searcher.finalists(self.budget) if genome not in archive],
+                    interrupts, bar, on_batch)
+        archive.update(self.partial)
+        self.partial = {}
+        self._save()
 
     def _evaluate(self, rung: int, allocations: Sequence[StepAllocation], interrupts: Interrupts) -> list[Evaluation]:
         """Evaluations of all, each made on one rank; the signals and the work of all ranks are gathered with them."""

@@ -18,6 +18,20 @@ class SearchDirError(ValueError):
     """A work dir that holds another search, or a state that can't be read."""
 
 
+def with_timesteps_in_words(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity with the list of timesteps as one entry, so that another list is one difference, not fifty."""
+    times = identity.get('timesteps')
+    if not times:
+        return dict(identity)
+    return {**identity, 'timesteps': f'{len(times)} steps: {", ".join(f"{t:g}" for t in times)}'}
+
+
+def shown(value: Any) -> str:
+    """A value for a message, of a line's length at most."""
+    text = repr(value)
+    return text if len(text) <= 48 else f'{text[:44]} ...{text[-1]}'
+
+
 def load_state(work_dir: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     """The state of this search in ``work_dir``; None if it begins.
 
@@ -38,11 +52,13 @@ def load_state(work_dir: Path, identity: Mapping[str, Any]) -> dict[str, Any] | 
             from None
     if version != VERSION:
         raise SearchDirError(f'{path} has version {version}, this slimdiff reads {VERSION}: choose another --work-dir.')
-    old, new = flatten(before), flatten(json.loads(json.dumps(plain(identity))))
+    old, new = (flatten(one) for one in (with_timesteps_in_words(before),
+                                         with_timesteps_in_words(json.loads(json.dumps(plain(identity))))))
     absent = object()
     differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key, absent) != new.get(key, absent)]
     if differing:
-        lines = [f'\n    {key}: {old.get(key, "(absent)")!r} -> {new.get(key, "(absent)")!r}' for key in differing[:8]]
+        lines = [f'\n    {key}: {shown(old.get(key, "(absent)"))} -> {shown(new.get(key, "(absent)"))}'
+                 for key in differing[:8]]
         more = f'\n    ... and {len(differing) - 8} more' if len(differing) > 8 else ''
         raise SearchDirError(f'The work dir {work_dir} holds another search, with other values of{"".join(lines)}{more}'
                              '\nNothing was changed. Choose another --work-dir, or remove that one.')

@@ -115,17 +115,21 @@ def test_checkpoints_of_another_architecture_are_refused(trained, run_tool, tmp_
     assert 'iter_6.pth' in done.stderr and 'Traceback' not in done.stderr
 
 
-def test_sample_from_a_diffusers_folder(trained, run_tool, tmp_path):
+def test_a_diffusers_folder_is_sampled_and_measured_like_the_checkpoint(trained, run_tool, tmp_path):
     from slimdiff.checkpoint import load_weights
     from slimdiff.configuration import load_config
     from slimdiff.registry import MODELS
     model = MODELS.build(load_config(str(CONFIG)).model)
     load_weights(model, trained[0] / 'iter_6.pth')
     model.unet.save_pretrained(tmp_path / 'unet')
-    for name, source in (('a.npz', tmp_path / 'unet'), ('b.npz', trained[0] / 'iter_6.pth')):
-        run_tool('sample.py', CONFIG, source, '--out', tmp_path / name, '-n', 2, '--steps', 2)
-    a, b = (np.load(tmp_path / name)['images'] for name in ('a.npz', 'b.npz'))
+    for name, source in (('a', tmp_path / 'unet'), ('b', trained[0] / 'iter_6.pth')):
+        run_tool('sample.py', CONFIG, source, '--out', tmp_path / f'{name}.npz', '-n', 2, '--steps', 2)
+        run_tool('test.py', CONFIG, source, '--work-dir', tmp_path / name, '--json', tmp_path / f'{name}.json',
+                 *SHORT, '--steps', 2)
+    a, b = (np.load(tmp_path / f'{name}.npz')['images'] for name in 'ab')
     assert np.array_equal(a, b)
+    a, b = (json.loads((tmp_path / f'{name}.json').read_text()) for name in 'ab')
+    assert a == b and 'fd' in a
 
 
 def test_two_processes_sample_each_image_once(trained, tmp_path):

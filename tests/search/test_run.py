@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,15 +55,15 @@ def test_files_and_figures(whole):
 def test_cost_is_counted_and_printed(whole):
     work_dir, outcome = whole
     cost = json.loads((work_dir / 'search_cost.json').read_text())
-    assert cost['candidates'] == len(outcome.candidates) == 12 + 4 * 12
+    assert cost['candidates'] == len(outcome.candidates) == 12 + 4 * 12 + 1  # and the optimum for the budget
     divergence = cost['by_evaluator']['2 DivergenceEvaluator']
     # Four images for each candidate and for the reference; shared prefixes leave fewer calls than steps.
-    assert divergence['images'] == 4 * (60 + 1) and cost['by_evaluator']['1 LossGapEvaluator']['images'] == 0
-    assert divergence['calls'] + divergence['calls_saved'] == 4 * 8 * (60 + 1) and divergence['calls_saved'] > 400
+    assert divergence['images'] == 4 * (61 + 1) and cost['by_evaluator']['1 LossGapEvaluator']['images'] == 0
+    assert divergence['calls'] + divergence['calls_saved'] == 4 * 8 * (61 + 1) and divergence['calls_saved'] > 400
     assert cost['by_evaluator']['1 LossGapEvaluator']['macs'] == 12 * 5 * 140
     assert -1 <= cost['rank_correlation']['LossGapEvaluator and DivergenceEvaluator'] <= 1
     text = outcome.describe()
-    assert '60 candidates, 0 failed' in text and 'rank correlation of LossGapEvaluator and Div' in text
+    assert '61 candidates, 0 failed' in text and 'rank correlation of LossGapEvaluator and Div' in text
     assert f'{divergence["images"]} generated images' in text
 
 
@@ -130,12 +131,30 @@ def test_a_rank_that_dies_ends_all_and_the_search_goes_on(whole, tmp_path):
     assert files(tmp_path) == files(whole[0])
 
 
-def test_another_budget_needs_no_search(whole):
-    work_dir, _ = whole
-    before = json.loads((work_dir / 'search_cost.json').read_text())['total']['macs']
-    outcome = make_search(work_dir, dict(macs=300.)).run(progress=False)
-    assert outcome.chosen[1].macs <= 300 and outcome.total_work.macs == before
-    make_search(work_dir, dict(fraction=.5)).run(progress=False)
+def test_another_budget_needs_no_search(whole, tmp_path):
+    """At most one candidate more: what the loss gap's exact front has for that budget."""
+    shutil.copytree(whole[0], tmp_path / 'run')
+    for budget in (dict(macs=300.), dict(macs=333.), dict(macs=300.)):
+        before = len(make_search(tmp_path / 'run').judged)
+        outcome = make_search(tmp_path / 'run', budget).run(progress=False)
+        assert outcome.chosen[1].macs <= budget['macs'] and len(outcome.candidates) - before in (0, 1)
+    assert len(outcome.candidates) == before
+
+
+@pytest.mark.parametrize('searcher', [dict(type='TwoStageSearch', population=2, generations=0),
+                                      dict(type='DynamicProgramming', points=2)])
+def test_what_is_chosen_is_no_worse_than_the_first_stage_alone(tmp_path, searcher):
+    """Two candidates, the ends of the front, leave a budget of 60 % at 10 %; the exact optimum for it does not."""
+    found = make_search(tmp_path / 'budget', dict(fraction=.6), searcher=searcher)
+    outcome = found.run(progress=False)
+    stage = getattr(found.searcher, 'first_stage', found.searcher)
+    best = [genome for cost, _, genome in stage.surrogate_front if cost <= 480][-1]
+    assert outcome.chosen[0] == found.space.decode(best) and len(outcome.candidates) == 3
+    assert 'of the budget' not in outcome.describe()
+    without = make_search(tmp_path / 'none', searcher=searcher).run(progress=False)
+    assert len(without.candidates) == 2
+    outcome.chosen = min(outcome.candidates, key=lambda judged: judged[1].macs)
+    assert 'This leaves 83% of the budget' in outcome.describe()
 
 
 def test_a_work_dir_of_another_search_is_refused(whole):
@@ -143,6 +162,8 @@ def test_a_work_dir_of_another_search_is_refused(whole):
     kept = files(work_dir)
     with pytest.raises(SearchDirError, match=r'(?s)another search.*search\.searcher\.seed: 1 -> 2.*Nothing was'):
         make_search(work_dir, searcher=dict(type='TwoStageSearch', population=12, generations=4, seed=2))
+    with pytest.raises(SearchDirError, match=r'num_steps: 8 -> 4\n +timesteps: .8 steps: 875, 750.* -> .4 steps: 750'):
+        make_search(work_dir, num_steps=4)
     other = make_model()
     with torch.no_grad():
         other.unet.scale += .1

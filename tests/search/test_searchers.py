@@ -9,6 +9,7 @@ from small_problem import COSTS, Table, Truth, judge, make_space, run, vectorise
 
 from slimdiff.sampling import StepAllocation
 from slimdiff.search import (
+    Budget,
     DynamicProgramming,
     Evaluation,
     NSGA2Search,
@@ -64,6 +65,20 @@ def test_dynamic_programming_asks_for_points_evenly():
     assert max(np.abs(np.diff(macs) - 279)) < 60
     with pytest.raises(ValueError, match='needs an additive evaluator.*got none'):
         DynamicProgramming().bind(space, [], COSTS)
+
+
+@pytest.mark.parametrize('make', [lambda: DynamicProgramming(points=2), lambda: TwoStageSearch(2, 0)])
+def test_the_finalist_is_the_best_of_all_within_the_budget(make):
+    space = make_space(8, 3)
+    table = Table(space)
+    searcher = make().bind(space, [table], COSTS)
+    before = json.dumps(searcher.state_dict())
+    everything = [(judge(space, table, g).macs, table.quality(g)) for g in space.enumerate()]
+    for limit in (57., 200., 333., 480., 799., 800.):
+        [genome] = searcher.finalists(Budget('macs', limit))
+        assert judge(space, table, genome).macs <= limit
+        assert table.quality(genome) == min(quality for macs, quality in everything if macs <= limit)
+    assert searcher.finalists(Budget('macs', 55.)) == [] and json.dumps(searcher.state_dict()) == before
 
 
 def share_of_front(searcher, macs, quality):

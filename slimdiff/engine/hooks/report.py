@@ -26,18 +26,29 @@ def split_floor(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[st
 
 def report_table(final: Mapping[str, float], untrained: Mapping[str, float], floor: Mapping[str, float],
                  iterations: int) -> str:
-    """One aligned table, a metric a row; what is unknown is a dash."""
+    """One aligned table, a metric a row; what is unknown is a dash.
 
-    def show(value: float | None, spread: float | None = None) -> str:
-        text = '-' if value is None else f'{value:.4g}'
-        return text if spread is None else f'{text} ± {spread:.2g}'
+    What a metric calls ``<name>_stderr`` stands behind ``<name>``, and what ``EvaluationLoop`` measured in a variant
+    of the model, ``width0.5/<name>``, in a column of its own.
+    """
 
-    rows = [('metric', 'untrained', f'after {iterations} it', 'real against real')]
-    rows += [(name, show(untrained.get(name)), show(value), show(floor.get(name), floor.get(f'{name}_std')))
-             for name, value in final.items()]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return '\n'.join('  '.join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]).rstrip()
-                     for row in rows)
+    def show(figures: Mapping[str, float], name: str, spread: str) -> str:
+        text = f'{figures[name]:.4g}' if name in figures else '-'
+        return f'{text} ± {figures[name + spread]:.2g}' if name + spread in figures else text
+
+    variants: dict[str, dict[str, float]] = {}
+    for name, value in final.items():
+        prefix, _, rest = name.partition('/')
+        variant, name = (prefix, rest) if rest in final else ('', name)
+        variants.setdefault(variant, {})[name] = value
+    full = variants.pop('', {})
+    rows = [('metric', 'untrained', f'after {iterations} it', *variants, 'real against real')]
+    rows += [(name, show(untrained, name, '_stderr'), show(full, name, '_stderr'),
+              *(show(figures, name, '_stderr') for figures in variants.values()), show(floor, name, '_std'))
+             for name in full if name.removesuffix('_stderr') not in full.keys() - {name}]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ('  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
+    return '\n'.join(line.rstrip() for line in lines)
 
 
 @HOOKS.register_module()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from slimdiff.search.budget import Budget
 from slimdiff.search.costs import NetworkCosts
 from slimdiff.search.evaluation import Evaluation, pareto
 from slimdiff.search.evaluators.base import Evaluator
@@ -44,6 +45,14 @@ class Searcher(ABC):
 
     def accept(self, genomes: Sequence[Genome], evaluations: Sequence[Evaluation]) -> None:  # noqa: B027 - optional
         """Learn from what was proposed; it is in the archive already."""
+
+    def finalists(self, budget: Budget) -> list[Genome]:
+        """Candidates to judge at the end of a search, for the budget that it picks for; none by default.
+
+        A search is made for all budgets; this is where a searcher that knows more of one says so. It must not change
+        the searcher, which the same search is asked of with other budgets.
+        """
+        return []
 
     @property
     def total(self) -> int | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
 from slimdiff.registry import SEARCHERS
+from slimdiff.search.budget import Budget
 from slimdiff.search.costs import NetworkCosts
 from slimdiff.search.evaluators.base import Evaluator
 from slimdiff.search.searchers.base import Searcher
@@ -103,7 +105,8 @@ class DynamicProgramming(Searcher):
 
     The first evaluator that has ``additive(space)``, such as
     :class:`~slimdiff.search.evaluators.LossGapEvaluator`, says what each cell adds at each width. The whole front is
-    then asked for, so that the last evaluator of the ladder judges it. Reuse is not additive, and not considered.
+    then asked for, so that the last evaluator of the ladder judges it, and so is the optimum for the search's budget
+    where ``points`` leave it out. Reuse is not additive, and not considered.
 
     Args:
         points: how many of the front's allocations to ask for, evenly over the costs; all by default.
@@ -147,6 +150,12 @@ class DynamicProgramming(Searcher):
     def chosen(self) -> list[Genome]:
         """At most ``points`` of the exact front, cheapest first."""
         return evenly([(cost, genome) for cost, _, genome in self.surrogate_front], self.points)
+
+    def finalists(self, budget: Budget) -> list[Genome]:
+        """The exact optimum of the additive evaluator within the budget."""
+        within = (genome for _, _, genome in reversed(self.surrogate_front)
+                  if budget.allows(self.space.decode(genome), self.space, self.costs))
+        return list(itertools.islice(within, 1))
 
     @property
     def total(self) -> int:

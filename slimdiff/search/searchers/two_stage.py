@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimdiff.registry import SEARCHERS
+from slimdiff.search.budget import Budget
 from slimdiff.search.searchers.dynamic_programming import DynamicProgramming, evenly
 from slimdiff.search.searchers.nsga2 import NSGA2Search
+from slimdiff.search.space import Genome
 
 
 @SEARCHERS.register_module()
@@ -16,7 +18,8 @@ class TwoStageSearch(NSGA2Search):
 
     The first stage needs no sampling. The second asks the last evaluator of the ladder, which sees what the surrogate
     can't (how errors of early steps are carried on, and what a reuse does), and needs few candidates because it begins
-    near the front.
+    near the front. In the end the exact optimum for the search's budget is judged, too, if it has not been: the best
+    within a budget is then no worse than what the surrogate alone would have picked.
 
     Args:
         seeds: how many allocations of the exact front the first population gets, evenly over the costs; three
@@ -47,3 +50,6 @@ class TwoStageSearch(NSGA2Search):
             front = [(cost, genome) for cost, genome in front if self.budget.allows(space.decode(genome), space, costs)]
         self.initial = evenly(front, self.seeds)
         return self
+
+    def finalists(self, budget: Budget) -> list[Genome]:
+        return self.first_stage.finalists(budget)

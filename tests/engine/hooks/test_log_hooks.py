@@ -83,6 +83,17 @@ def test_report_table():
                                   'swd             -            30                  -']
 
 
+def test_report_table_of_errors_and_variants():
+    final = {'eps_mse': 0.5, 'eps_mse_stderr': 0.125, 'fd': 2.0, 'width0.5/eps_mse': 0.75,
+             'width0.5/eps_mse_stderr': 0.25, 'width0.5/fd': 3.0, 'a/b': 7.0}
+    untrained = {'eps_mse': 1.0, 'eps_mse_stderr': 0.5, 'width0.5/eps_mse': 1.0}
+    assert report_table(final, untrained, {'fd': 1.0}, 9).splitlines() == [
+        'metric   untrained  after 9 it     width0.5  real against real',
+        'eps_mse    1 ± 0.5  0.5 ± 0.12  0.75 ± 0.25                  -',
+        'fd               -           2            3                  1',
+        'a/b              -           7            -                  -']
+
+
 def test_report_through_a_resume(tmp_path):
     changes = dict(val_cfg=dict(type='TinyEvaluation'), val_evaluator=[], default_hooks__report=dict(type='ReportHook'),
                    val_dataloader=tiny_run.tiny_config('x').train_dataloader, train_cfg__val_interval=4,
