@@ -17,7 +17,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from slimdiff.checkpoint import files
 from slimdiff.checkpoint.plain_data import decode, encode, encode_or_drop
@@ -235,8 +235,10 @@ class SlimRunner(Runner):
     def _check_data(self) -> None:
         """Let the model refuse a data set, such as latents of another first stage, before anything is written."""
         if hasattr(self.unwrapped_model, 'check_data'):
-            metainfo = getattr(self._train_loop.dataloader.dataset, 'metainfo', None) or {}
-            self.unwrapped_model.check_data(metainfo, decodes=self._val_loop is not None)
+            loader = self._train_loop.dataloader
+            metainfo = getattr(loader.dataset, 'metainfo', None) or {}
+            batch = None if isinstance(loader.dataset, IterableDataset) else loader.collate_fn([loader.dataset[0]])
+            self.unwrapped_model.check_data(metainfo, decodes=self._val_loop is not None, batch=batch)
 
     def _take_work_dir(self) -> None:
         for name in files.remove_temporary_files(self.work_dir):

@@ -91,6 +91,14 @@ def test_a_missing_first_stage_is_said_before_training_on_images(tmp_path, model
         run(tmp_path / 'run', model, SOURCE)
 
 
+def test_a_data_set_without_what_the_model_learns_from_is_refused_before_anything_is_written(tmp_path, model):
+    model['num_classes'] = 12
+    run(tmp_path / 'run', model, SOURCE)  # each photograph is a class
+    with pytest.raises(ValueError, match='has no labels: use a dataset with labels'):
+        run(tmp_path / 'refused', model, dict(type='RandomSamples', key='inputs', shape=[3, 16, 16], length=12))
+    assert not list((tmp_path / 'refused').glob('*.py'))
+
+
 def test_spectra_without_validation_images(tmp_path, model, latents):
     run(tmp_path / 'run', model, dict(type='LatentDataset', data_root=latents),
         custom_hooks=[dict(type='SpectrumPlotHook', interval=4, num_images=4)])

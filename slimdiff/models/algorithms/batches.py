@@ -56,6 +56,13 @@ def check_labels(labels: Tensor | None, num_classes: int | None, null: bool = Fa
                              f'{low}..{high}.')
 
 
+def check_text(caption: Sequence[str] | None, context: Tensor | None) -> None:
+    """Raise ValueError if there is nothing for a conditioner to read."""
+    if caption is None and context is None:
+        raise ValueError("This model has a conditioner, but the batch has no 'caption': use a dataset with captions, "
+                         "or give 'context'.")
+
+
 def check_context(context: Tensor | None, unet: nn.Module) -> None:
     """Raise ValueError unless context comes exactly where the network has cross-attention, and fits."""
     channels = expected_context(unet)
@@ -80,6 +87,19 @@ def check_latent_shape(shape: Sequence[int], unet: nn.Module, autoencoder: nn.Mo
                          f'UNet takes {channels} x {size} x {size} (model.unet.in_channels, sample_size). Encode '
                          f'the images at {size * autoencoder.downsampling} pixels with the config\'s autoencoder, or '
                          'set the UNet to the data.')
+
+
+def check_keys(batch: Mapping[str, Any], num_classes: int | None, reads_text: bool) -> None:
+    """Raise ValueError unless a batch brings what a model learns from.
+
+    Args:
+        num_classes: None for an unconditional model, which needs no labels.
+        reads_text: the model has a conditioner.
+    """
+    check_images(batch.get('inputs'), batch.get('latents'))
+    check_labels(None if batch.get('labels') is None else torch.as_tensor(batch['labels']), num_classes)
+    if reads_text:
+        check_text(batch.get('caption'), batch.get('context'))
 
 
 def check_data(metainfo: Mapping[str, Any], unet: nn.Module, autoencoder: nn.Module, decodes: bool = False) -> None:

@@ -43,8 +43,8 @@ class DiffusionModel(BaseModel):
         sample_captions: what :meth:`sample` draws without captions, image i the one at ``i % len``.
 
     Raises:
-        ValueError: an argument out of range, a prediction type that is not eps, x0 or v, or a text encoder of another
-            width than the network's context.
+        ValueError: an argument out of range, a prediction type that is not eps, x0 or v, classes of the network that
+            the model doesn't have, or a text encoder of another width than the network's context.
         RegistryError: an unknown scheduler, network, loss weight or autoencoder.
     """
 
@@ -86,6 +86,9 @@ class DiffusionModel(BaseModel):
         if sigma_data is not None:
             known['preconditioning'] = preconditioning_config(self.noise_scheduler.config, sigma_data)
         self.unet = MODELS.build(known | plain(unet))
+        if getattr(self.unet.config, 'num_classes', num_classes) not in (None, num_classes):
+            raise ValueError(f'unet.num_classes={self.unet.config.num_classes}, but model.num_classes={num_classes}: '
+                             'its classes would not be learned. Set model.num_classes and leave that of the UNet out.')
         self.sample_captions = list(sample_captions)
         self.conditioner = build_conditioner(conditioner, self.unet)
         self.alphas_cumprod = self.noise_scheduler.alphas_cumprod.double()
@@ -189,9 +192,7 @@ class DiffusionModel(BaseModel):
     def context_of(self, caption: Sequence[str] | None, context: Tensor | None) -> Tensor | None:
         """Context (N, S, D) of captions, by the conditioner, or the one given; checked."""
         if self.conditioner is not None:
-            if caption is None and context is None:
-                raise ValueError("This model has a conditioner, but the batch has no 'caption': use a dataset with "
-                                 "captions, or give 'context'.")
+            batches.check_text(caption, context)
             if context is None:
                 context = self.conditioner(caption, self.device)
         batches.check_context(context, self.unet)
@@ -209,9 +210,13 @@ class DiffusionModel(BaseModel):
         batches.check_latent_shape(latents.shape[1:], self.unet, self.autoencoder)
         return self.autoencoder.scale(latents)
 
-    def check_data(self, metainfo: Mapping[str, Any], decodes: bool = False) -> None:
-        """Raise ValueError unless this model can be trained on a data set: the Runner asks before it begins."""
+    def check_data(self, metainfo: Mapping[str, Any], decodes: bool = False,
+                   batch: Mapping[str, Any] | None = None) -> None:
+        """Raise ValueError unless this model can be trained on a data set, of which ``batch`` is a batch: the Runner
+        asks before it begins."""
         batches.check_data(metainfo, self.unet, self.autoencoder, decodes)
+        if batch is not None:
+            batches.check_keys(batch, self.num_classes, self.conditioner is not None)
 
     def forward(self, inputs: Tensor | None = None, labels: Tensor | None = None, context: Tensor | None = None,
                 caption: Sequence[str] | None = None, mode: str = 'loss',

@@ -41,6 +41,23 @@ def test_labels():
         batches.check_labels(torch.tensor([-1, 2]), 3)
 
 
+@pytest.mark.parametrize('batch, num_classes, text, message', [
+    (dict(inputs=[0], labels=[2]), 3, False, None),
+    (dict(latents=[0], caption=['a']), None, True, None),
+    (dict(inputs=[0], context=[0]), None, True, None),
+    (dict(labels=[0]), 3, False, 'this one has neither'),
+    (dict(inputs=[0]), 3, False, 'the batch has no labels'),
+    (dict(inputs=[0], labels=[3]), 3, False, r'must lie in 0\.\.2 .*got 3\.\.3'),
+    (dict(inputs=[0], labels=[0]), None, True, "has a conditioner, but the batch has no 'caption'"),
+])
+def test_keys_of_a_batch(batch, num_classes, text, message):
+    if message is None:
+        batches.check_keys(batch, num_classes, text)
+    else:
+        with pytest.raises(ValueError, match=message):
+            batches.check_keys(batch, num_classes, text)
+
+
 @pytest.mark.parametrize('width, context, message', [
     (None, None, None), (6, (2, 5, 6), None),
     (6, None, "context_channels=6, the batch's context is none"),

@@ -147,6 +147,7 @@ def test_prediction_at_the_highest_noise_is_nearly_exact_without_training():
     (dict(loss_weight=dict(type='MinSNRWeigth')), RegistryError, "Did you mean 'MinSNRWeight'"),
     (dict(loss_weight=dict(type='MinSNRWeight', gama=3)), RegistryError, "Did you mean 'gamma'"),
     (dict(sigma_data=-1.0), ValueError, 'sigma_data'),
+    (dict(unet=dict(num_classes=3)), ValueError, 'unet.num_classes=3, but model.num_classes=None'),
 ])
 def test_bad_configs(kwargs, error, message):
     with pytest.raises(error, match=message):
