@@ -238,8 +238,8 @@ def main(argv: list[str] | None = None) -> int:
         judges = fresh_judges(cfg, args)
         results.add(searches=rounded(judge_fronts(outcomes, searches[0].problem, judges)))
 
-    rivals = {name: Rival.under(model, costs, allocation) for name, allocation in allocations.items()}
-    rivals = merged(rivals, {name: Rival.dense(other) for name, other in others.items()})
+    dense = {name: Rival.dense(other) for name, other in others.items()}
+    rivals = merged(Rival.under(model, costs, allocations), dense)
     what = {name: allocation.to_dict() for name, allocation in allocations.items()}
     what |= {name: network_fingerprint(other.unet) for name, other in others.items()}
     for name, steps in samplers:

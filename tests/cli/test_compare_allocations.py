@@ -3,15 +3,12 @@
 import json
 
 import pytest
-import torch
 
 from slimdiff.analysis.reproduce.experiment import Arm, Column, Experiment
 from slimdiff.analysis.reproduce.follow_up import comparisons_of, to_compare
 from slimdiff.analysis.reproduce.plan import Planned
 from slimdiff.analysis.reproduce.work_dirs import Run
 from slimdiff.cli.compare_allocations import main
-from slimdiff.configuration import load_config
-from slimdiff.registry import MODELS
 from slimdiff.sampling import StepAllocation
 
 CONFIG = """
@@ -36,14 +33,9 @@ RUN = ['config.py', 'unet', '--work-dir', 'out', '--num-images', '6', '--batch-s
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'config.py').write_text(CONFIG)
-    model = MODELS.build(load_config('config.py').model)
-    torch.nn.init.normal_(model.unet.conv_out.weight, std=.1)
-    model.unet.save_pretrained('unet')
-    StepAllocation.prefix(.5, 1., .3).save('mine.json')
-    return tmp_path
+def folder(model_folder):
+    StepAllocation.prefix(.5, 1., .3).save((made := model_folder(CONFIG)) / 'mine.json')
+    return made
 
 
 def test_searches_and_samplers_are_kept(folder, capsys):

@@ -32,14 +32,8 @@ search = dict(
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A working directory with config.py and the network in unet/."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'config.py').write_text(CONFIG)
-    model = MODELS.build(load_config('config.py').model)
-    torch.nn.init.normal_(model.unet.conv_out.weight, std=.1)
-    model.unet.save_pretrained('unet')
-    return tmp_path
+def folder(model_folder):
+    return model_folder(CONFIG)
 
 
 def test_search_writes_everything_and_goes_on(folder, capsys):

@@ -40,13 +40,19 @@ class Rival:
     network: nn.Module | None = None
 
     @classmethod
-    def under(cls, model: Any, costs: NetworkCosts, allocation: StepAllocation) -> Rival:
-        """A slimmable model under an allocation: the dense networks that it uses are cut out once.
+    def under(cls, model: Any, costs: NetworkCosts, allocations: Mapping[str, StepAllocation]) -> dict[str, Rival]:
+        """A slimmable model under each of some allocations: every width is cut out once, for all that use it.
 
         Raises:
             ValueError: widths that the network has not, or another number of training timesteps.
         """
-        return cls(model, costs, allocation, StepAwareUNet.from_supernet(model.unet, allocation).eval())
+        widths = {width for allocation in allocations.values() for width in allocation.widths}
+        slimmable = hasattr(model.unet, 'extract')
+        for allocation in allocations.values():
+            allocation.check_widths(model.unet.widths if slimmable else (1.0, ))
+        networks = {width: model.unet.extract(width) if slimmable else model.unet for width in sorted(widths)}
+        return {name: cls(model, costs, allocation, StepAwareUNet(networks, allocation).eval())
+                for name, allocation in allocations.items()}
 
     @classmethod
     def dense(cls, model: Any) -> Rival:

@@ -59,8 +59,12 @@ def test_baselines_that_use_the_budget():
 
 def test_figures_are_those_of_evaluate(model, loader):
     costs = count_macs(model, (.5, 1.))
-    rivals = {'full': Rival.under(model, costs, StepAllocation.uniform(1.)),
-              'half': Rival.under(model, costs, StepAllocation.uniform(.5)), 'as it is': Rival.dense(model)}
+    rivals = Rival.under(model, costs, dict(full=StepAllocation.uniform(1.), half=StepAllocation.uniform(.5),
+                                            both=StepAllocation.prefix(.5, 1., .5)))
+    widths = {name: dict(rival.network.networks.items()) for name, rival in rivals.items()}
+    both = rivals.pop('both').network.networks
+    assert [*both.values()] == [*widths['half'].values(), *widths['full'].values()]  # not copies of them
+    rivals['as it is'] = Rival.dense(model)
     unet = model.unet
     found = compare(rivals, DDIM, 3, [metric()], loader, num_images=6, batch_size=4, seed=5)
     assert model.unet is unet and unet.active_width == 1
