@@ -20,14 +20,12 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from slimdiff.checkpoint import files
-from slimdiff.checkpoint.plain_data import decode, encode, encode_or_drop
 from slimdiff.datasets import build_dataloader
-from slimdiff.engine import scope  # noqa: F401 (registers)
+from slimdiff.engine import run_state, scope  # noqa: F401 (scope registers)
 from slimdiff.engine import work_dir as rules
 from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, wrapper_config
 from slimdiff.evaluation.common import on_main
 from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, plain
-from slimdiff.version import __version__
 
 #: hooks of every run; a config's ``default_hooks`` changes or removes (``name=None``) them by name
 DEFAULT_HOOKS = dict(
@@ -37,9 +35,6 @@ DEFAULT_HOOKS = dict(
     progress=dict(type='ProgressHook'),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook'))
-
-#: the part of a scheduler's state that is progress; the rest is its config's
-SCHEDULER_PROGRESS = ('last_step', '_global_step', '_last_value')
 
 
 class _ConsoleFilter(logging.Filter):
@@ -277,26 +272,13 @@ class SlimRunner(Runner):
         if resume_optimizer:
             self.optim_wrapper.load_state_dict(checkpoint['optimizer'])
         if resume_param_scheduler:
-            for key, state in self._scheduler_states(checkpoint.get('param_schedulers')):
-                key.__dict__.update({name: state[name] for name in SCHEDULER_PROGRESS if name in state})
-                key.optimizer._global_step = state['_global_step']
-        hub = checkpoint['message_hub']
-        self.message_hub.log_scalars.update(decode(hub['log_scalars']))
-        self.message_hub.runtime_info.update(decode(hub['runtime_info']))
-        self.message_hub._resumed_keys.update(hub['resumed_keys'])
+            run_state.restore_schedulers(self.param_schedulers, checkpoint.get('param_schedulers'))
+        run_state.restore_hub(self.message_hub, checkpoint['message_hub'])
         self.train_loop._iter = checkpoint['meta']['iter']
         self.train_loop._epoch = checkpoint['meta'].get('epoch', 0)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         self._has_loaded = True
         self.logger.info(f'Resumed from {filename} after iteration {self.train_loop._iter}.')
-
-    def _scheduler_states(self, states: list[dict[str, Any]] | None) -> list[tuple[Any, dict[str, Any]]]:
-        schedulers = self.param_schedulers or []
-        if len(schedulers) != len(states or []):
-            self.logger.warning(f'The checkpoint has {len(states or [])} parameter schedulers, the config '
-                                f'{len(schedulers)}: they start anew.')
-            return []
-        return list(zip(schedulers, states or []))
 
     def save_checkpoint(self, out_dir: str, filename: str, by_epoch: bool = False, meta: dict[str, Any] | None = None,
                         iteration: int | None = None, **unused: Any) -> None:
@@ -313,21 +295,12 @@ class SlimRunner(Runner):
             return
         done = self.iter + (0 if by_epoch else 1) if iteration is None else iteration
         state = self.unwrapped_model.state_dict()
-        hub = self.message_hub
-        scalars, _ = encode_or_drop({k: v for k, v in hub.log_scalars.items() if hub._resumed_keys.get(k, True)})
-        infos, _ = encode_or_drop({k: v for k, v in hub.runtime_info.items() if hub._resumed_keys.get(k, True)})
-        config, _ = encode_or_drop(plain(self.cfg._cfg_dict))
         checkpoint = dict(
-            meta={
-                'format': files.FORMAT, 'format_version': files.FORMAT_VERSION, 'slimdiff_version': __version__,
-                'iter': done, 'epoch': self.epoch, 'seed': self.seed, 'world_size': self.world_size,
-                'architecture': files.fingerprint(state), 'config': config, 'config_text': self.cfg.pretty_text,
-                'dataset_meta': encode_or_drop(plain(dict(self.visualizer.dataset_meta or {})))[0], **(meta or {})},
+            meta={**run_state.description(self, state, done), **(meta or {})},
             state_dict=dict(state),
             optimizer=self.optim_wrapper.state_dict(),
-            param_schedulers=[encode(s.state_dict()) for s in self.param_schedulers or []],
-            message_hub=dict(log_scalars=scalars, runtime_info=infos,
-                             resumed_keys={k: v for k, v in hub._resumed_keys.items() if k in scalars or k in infos}))
+            param_schedulers=run_state.scheduler_states(self.param_schedulers),
+            message_hub=run_state.hub_state(self.message_hub))
         self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
         files.save_checkpoint(checkpoint, osp.join(out_dir, filename))
 

@@ -1,0 +1,63 @@
+"""What of a run besides weights and optimizer goes into a checkpoint: what it is, schedules, logged values."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.logging import MessageHub, print_log
+
+from slimdiff.checkpoint import files
+from slimdiff.checkpoint.plain_data import decode, encode, encode_or_drop
+from slimdiff.registry import plain
+from slimdiff.version import __version__
+
+#: the part of a scheduler's state that is progress; the rest is its config's
+SCHEDULER_PROGRESS = ('last_step', '_global_step', '_last_value')
+
+
+def description(runner: Any, state: Mapping[str, Any], done: int) -> dict[str, Any]:
+    """The ``meta`` of a checkpoint after ``done`` iterations; ``state`` is that of the model without a wrapper."""
+    config, _ = encode_or_drop(plain(runner.cfg._cfg_dict))
+    dataset_meta, _ = encode_or_drop(plain(dict(runner.visualizer.dataset_meta or {})))
+    return {
+        'format': files.FORMAT, 'format_version': files.FORMAT_VERSION, 'slimdiff_version': __version__, 'iter': done,
+        'epoch': runner.epoch, 'seed': runner.seed, 'world_size': runner.world_size,
+        'architecture': files.fingerprint(state), 'config': config, 'config_text': runner.cfg.pretty_text,
+        'dataset_meta': dataset_meta}
+
+
+def scheduler_states(schedulers: Sequence[Any] | None) -> list[Any]:
+    """Of parameter schedulers, as plain data."""
+    return [encode(scheduler.state_dict()) for scheduler in schedulers or []]
+
+
+def restore_schedulers(schedulers: Sequence[Any] | None, states: Sequence[Mapping[str, Any]] | None) -> None:
+    """Go on from :func:`scheduler_states`; another number of schedulers starts anew, with a warning."""
+    schedulers, states = schedulers or [], states or []
+    if len(schedulers) != len(states):
+        print_log(f'The checkpoint has {len(states)} parameter schedulers, the config {len(schedulers)}: they start '
+                  'anew.', logger='current', level=logging.WARNING)
+        return
+    for scheduler, state in zip(schedulers, states):
+        scheduler.__dict__.update({name: state[name] for name in SCHEDULER_PROGRESS if name in state})
+        scheduler.optimizer._global_step = state['_global_step']
+
+
+def hub_state(hub: MessageHub) -> dict[str, Any]:
+    """Logged values and run-time information, as plain data; what isn't is left out."""
+
+    def data(values: Mapping[str, Any]) -> Any:
+        return encode_or_drop({key: value for key, value in values.items() if hub._resumed_keys.get(key, True)})[0]
+
+    scalars, infos = data(hub.log_scalars), data(hub.runtime_info)
+    kept = {key: value for key, value in hub._resumed_keys.items() if key in scalars or key in infos}
+    return dict(log_scalars=scalars, runtime_info=infos, resumed_keys=kept)
+
+
+def restore_hub(hub: MessageHub, state: Mapping[str, Any]) -> None:
+    """Go on from :func:`hub_state`."""
+    hub.log_scalars.update(decode(state['log_scalars']))
+    hub.runtime_info.update(decode(state['runtime_info']))
+    hub._resumed_keys.update(state['resumed_keys'])
