@@ -84,7 +84,7 @@ def caption_of(dataset: Any, k: int, sample: dict) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Draw; returns the exit status."""
     args = parse(argv)
-    cfg = load_checked_config(args)
+    cfg = load_checked_config(args, ())
 
     from slimdiff.registry import DATASETS
     loader = cfg.get(f'{args.split}_dataloader')

@@ -33,6 +33,10 @@ class KeyValues(argparse.Action):
             if not equals or not key:
                 raise argparse.ArgumentError(
                     self, f"expected KEY=VALUE, got '{text}' (the config and the checkpoint come before --cfg-options)")
+            if value.startswith('{'):
+                raise argparse.ArgumentError(
+                    self, f'{key}: a dict is given key by key, as {key}.type=NAME {key}.OTHER=VALUE, or in a config '
+                    'file based on this one')
             try:
                 options[key] = DictAction._parse_iterable(value)
             except AssertionError as error:
@@ -121,17 +125,24 @@ def first_rank() -> bool:
     return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
 
 
-def load_checked_config(args: argparse.Namespace) -> Config:
+def load_checked_config(args: argparse.Namespace, needs: Sequence[str] = ('model', )) -> Config:
     """The config of ``args.config`` with ``args.cfg_options`` and ``args.launcher``, its names checked.
 
+    Args:
+        needs: keys that the command can't do without.
+
     Raises:
-        ConfigError: not found, not readable, or a misspelt name.
+        ConfigError: not found, not readable, a misspelt name, or a key that is needed and absent.
         FileNotFoundError: another file that is not there (:func:`check_files`).
     """
     check_files(args)
-    from slimdiff.configuration import check_config, load_config
+    from slimdiff.configuration import ConfigError, check_config, load_config
     cfg = load_config(args.config, args.cfg_options)
     check_config(cfg)
+    lacking = ', '.join(key for key in needs if cfg.get(key) is None)
+    if lacking:
+        raise ConfigError(f"{args.config} lacks what this command needs: {lacking}. Base it on one of slimdiff's own "
+                          'configs (_base_ = ...), or write it (docs/en/user_guides/config.md).')
     if getattr(args, 'launcher', None) is not None:
         cfg.launcher = args.launcher
     if getattr(args, 'local_rank', None) is not None:

@@ -23,7 +23,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Print; returns the exit status."""
     args = parse(argv)
-    cfg = load_checked_config(args)
+    cfg = load_checked_config(args, ())
     if args.out:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         cfg.dump(args.out)

@@ -43,7 +43,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Test; prints a table and returns the exit status."""
     args = parse(argv)
-    cfg = load_checked_config(args)
+    cfg = load_checked_config(args, ('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
     use_captions(cfg, args.captions)
     cfg.work_dir = args.work_dir or str(default_work_dir(args.config) / 'test')
     for key, value in (('num_images', args.num_images), ('seed', args.seed)):

@@ -42,7 +42,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def training_config(args: argparse.Namespace) -> Config:
     """The config that :func:`main` trains with these arguments."""
-    cfg = load_checked_config(args)
+    cfg = load_checked_config(args, ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(default_work_dir(args.config))
     if args.amp:
         cfg.optim_wrapper.type = 'Bf16OptimWrapper'

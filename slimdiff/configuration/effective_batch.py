@@ -20,26 +20,31 @@ def processes(environment: Mapping[str, str], launcher: str) -> int:
     return int(environment.get(name, 1)) if name else 1
 
 
-def accumulation(base: int, batch: int, world_size: int) -> int:
-    """Iterations of ``batch`` on ``world_size`` processes that make up a batch of ``base``.
+def accumulation(base: int, batch: int, world_size: int, counts: int = 1) -> int:
+    """How many times ``counts`` iterations of ``batch`` on ``world_size`` processes make up a batch of ``base``.
 
     Raises:
         ConfigError: they don't make it up evenly; lists the batch sizes that do.
     """
-    if base % (batch * world_size):
+    if base % (batch * world_size * counts):
+        if counts > 1:
+            raise ConfigError(f'--keep-batch: {counts} iterations (optim_wrapper.accumulative_counts) of {batch} '
+                              f"samples on each of {world_size} processes do not evenly make up the config's batch of "
+                              f'{base} (auto_scale_lr.base_batch_size): leave accumulative_counts out, or lower it.')
         fitting = [n for n in range(1, base // world_size + 1) if base % (n * world_size) == 0]
         advice = f'set train_dataloader.batch_size to one of {", ".join(map(str, fitting))}' if fitting else \
             f'take a number of processes that divides {base}'
         raise ConfigError(f'--keep-batch: {world_size} processes with {batch} samples each do not evenly make up the '
                           f"config's batch of {base} (auto_scale_lr.base_batch_size): {advice}.")
-    return base // (batch * world_size)
+    return base // (batch * world_size * counts)
 
 
 def keep_batch(cfg: Config, world_size: int) -> int:
     """Change ``cfg`` so that an optimizer step sees ``auto_scale_lr.base_batch_size`` samples; returns the factor.
 
-    An iteration is one forward and backward pass. With a factor of k an optimizer step takes k of them, so iterations
-    of the loop, the learning-rate schedule and the hooks' intervals become k times as many.
+    An iteration is one forward and backward pass. With a factor of k an optimizer step takes k times as many of them,
+    and so do the loop, the learning-rate schedule and the hooks' intervals. What the config accumulates already
+    (``optim_wrapper.accumulative_counts``), its schedule counts already.
 
     Raises:
         ConfigError: the config doesn't say its batch, or it can't be made up.
@@ -48,10 +53,11 @@ def keep_batch(cfg: Config, world_size: int) -> int:
     if not base:
         raise ConfigError('--keep-batch: the config does not say which batch to keep: set '
                           'auto_scale_lr=dict(base_batch_size=...).')
-    factor = accumulation(base, cfg.train_dataloader.batch_size, world_size)
+    counts = cfg.optim_wrapper.get('accumulative_counts', 1)
+    factor = accumulation(base, cfg.train_dataloader.batch_size, world_size, counts)
     if factor == 1:
         return 1
-    cfg.optim_wrapper.accumulative_counts = factor * cfg.optim_wrapper.get('accumulative_counts', 1)
+    cfg.optim_wrapper.accumulative_counts = factor * counts
     stretch(cfg.train_cfg, LOOP_KEYS, factor)
     schedulers = cfg.get('param_scheduler') or []
     for scheduler in schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]:

@@ -31,7 +31,7 @@ def test_cfg_options_are_read_as_mmengine_reads_them():
     assert args.cfg_options == {'a.b': 2, 'c': [1, 2.5], 'd': (1, 'x'), 'e': None, 'f': 'a=b', 'g': True}
 
 
-@pytest.mark.parametrize('words', [['a'], ['=1'], ['a=[1,(2]']])
+@pytest.mark.parametrize('words', [['a'], ['=1'], ['a=[1,(2]'], ["a={'type': 'b'}"]])
 def test_bad_cfg_options(words, capsys):
     with pytest.raises(SystemExit) as caught:
         parser().parse_args(['x.py', '--cfg-options', *words])
@@ -46,13 +46,23 @@ def test_load_checked_config(tmp_path, monkeypatch):
     args = parser().parse_args([str(path), '--cfg-options', 'optim_wrapper.optimizer.lr=2', '--launcher', 'pytorch',
                                 '--local-rank', '1'])
     try:
-        cfg = load_checked_config(args)
+        cfg = load_checked_config(args, ('optim_wrapper', ))
         assert cfg.optim_wrapper.optimizer.lr == 2 and cfg.launcher == 'pytorch' and os.environ['LOCAL_RANK'] == '1'
     finally:
         os.environ.pop('LOCAL_RANK', None)
     path.write_text("optim_wrapper = dict(optimizer=dict(type='SDG', lr=1))\n")
     with pytest.raises(ConfigError, match='SGD'):
         load_checked_config(parser().parse_args([str(path)]))
+
+
+@pytest.mark.parametrize('tool, words, lacking', [
+    ('train.py', [], 'train_dataloader, train_cfg, optim_wrapper'), ('sample.py', ['config.py'], 'model'),
+    ('test.py', ['config.py'], 'test_dataloader, test_cfg, test_evaluator')])
+def test_a_config_that_lacks_what_a_command_needs(run_tool, tmp_path, tool, words, lacking):
+    (tmp_path / 'config.py').write_text('' if lacking == 'model' else "model = dict(type='DiffusionModel')\n")
+    done = run_tool(tool, 'config.py', *words, status=2)
+    assert f'config.py lacks what this command needs: {lacking}. Base it on' in done.stderr
+    assert 'Traceback' not in done.stderr
 
 
 @pytest.mark.parametrize('words, message', [

@@ -33,6 +33,18 @@ def test_everything_that_counts_iterations_is_stretched():
     assert keep_batch(untouched, 8) == 1 and untouched.to_dict() == load_config('configs/sd/ffhq.py').to_dict()
 
 
+def test_what_is_accumulated_already_counts():
+    """8 x 32 are the config's 256 on one process; 4 x 32 want twice as many; 16 x 32 are too many."""
+    def config(counts):
+        return load_config('configs/sd/ffhq.py', {'optim_wrapper.accumulative_counts': counts})
+    same, twice = config(8), config(4)
+    assert keep_batch(same, 1) == 1 and same.to_dict() == config(8).to_dict()
+    assert keep_batch(twice, 1) == 2 and twice.optim_wrapper.accumulative_counts == 8
+    assert twice.train_cfg.max_iters == 2 * 150_000
+    with pytest.raises(ConfigError, match=r'16 iterations .* of 32 samples on each of 1 processes .* leave acc'):
+        keep_batch(config(16), 1)
+
+
 @pytest.mark.parametrize('launcher, environment, expected', [
     ('none', {'WORLD_SIZE': '4'}, 1), ('pytorch', {'WORLD_SIZE': '4'}, 4), ('pytorch', {}, 1),
     ('slurm', {'SLURM_NTASKS': '16'}, 16)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -101,11 +101,11 @@ class BandwiseDenoisingError(ModelMetric):
                 images = batch['inputs'].to(device)
                 numbers = indices[position:position + len(images)]
                 position += len(images)
-                labels = batch['labels'].to(device) if getattr(model, 'num_classes', None) else None
-                tables.append(self._errors(model, model.encode(images), labels, numbers).cpu())
+                conditions = model.conditions_of(batch) if hasattr(model, 'conditions_of') else {}
+                tables.append(self._errors(model, model.encode(images), conditions, numbers).cpu())
         return gather_rows(dict(table=torch.cat(tables)) if tables else {})['table']
 
-    def _errors(self, model: Any, x0: Tensor, labels: Tensor | None, numbers: Sequence[int]) -> Tensor:
+    def _errors(self, model: Any, x0: Tensor, conditions: Mapping[str, Tensor], numbers: Sequence[int]) -> Tensor:
         """(N, bins, bands) of clean inputs (N, C, H, W)."""
         masks = band_masks(*x0.shape[-2:], self.band_edges, x0.device)
         bins = []
@@ -115,7 +115,7 @@ class BandwiseDenoisingError(ModelMetric):
                 times = [self._timestep(number, b, draw, start, stop) for number in numbers]
                 noise = torch.stack([self._noise(number, t, x0.shape[1:]) for number, t in zip(numbers, times)])
                 noise, t = noise.to(x0), torch.tensor(times, device=x0.device)
-                predicted = model.predict_eps(model.add_noise(x0, noise, t), t, labels)
+                predicted = model.predict_eps(model.add_noise(x0, noise, t), t, **conditions)
                 error += band_energy(predicted.float() - noise.float(), masks)
             bins.append(error / self.draws)
         return torch.stack(bins, 1)

@@ -7,10 +7,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
 from slimdiff.models.autoencoders.fit import check_latents
 from slimdiff.models.unets.context import expected_context
+
+
+class CheckedBatches(BaseDataPreprocessor):
+    """mmengine's preprocessor, which moves a batch to the device; before that the labels are looked at.
+
+    Args:
+        num_classes: None for an unconditional model.
+
+    Raises:
+        ValueError: labels that the model has no class for.
+    """
+
+    def __init__(self, num_classes: int | None = None) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, data: Any, training: bool = False) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get('labels'), Tensor):
+            check_labels(data['labels'], self.num_classes)
+        return super().forward(data, training)
 
 
 @dataclasses.dataclass
@@ -48,12 +69,13 @@ def check_labels(labels: Tensor | None, num_classes: int | None, null: bool = Fa
     if labels is None:
         raise ValueError(f'This model has num_classes={num_classes}, but the batch has no labels: use a dataset with '
                          'labels (class_from_folder=True of an ImageFolder), or model.num_classes=None.')
-    # On a GPU the comparison would wait for the device at every iteration; the embedding asserts there.
+    # On a GPU the comparison would wait for the device at every iteration; CheckedBatches has looked before that.
     if labels.device.type == 'cpu':
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= num_classes + null:
+            reserved = '' if high < num_classes or null else f' {num_classes} is the null class, which no image has.'
             raise ValueError(f'Labels must lie in 0..{num_classes - 1} (num_classes={num_classes}), got '
-                             f'{low}..{high}.')
+                             f'{low}..{high}.{reserved}')
 
 
 def check_text(caption: Sequence[str] | None, context: Tensor | None) -> None:

@@ -66,7 +66,7 @@ class DiffusionModel(BaseModel):
                  sample_captions: Sequence[str] = ('', ),
                  data_preprocessor: Mapping[str, Any] | None = None,
                  init_cfg: Mapping[str, Any] | None = None) -> None:
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        super().__init__(data_preprocessor=data_preprocessor or batches.CheckedBatches(num_classes), init_cfg=init_cfg)
         if not 0 <= class_dropout < 1:
             raise ValueError(f'class_dropout is a probability in [0, 1), got {class_dropout}.')
         self.noise_scheduler = build_scheduler(noise_scheduler)
@@ -175,9 +175,22 @@ class DiffusionModel(BaseModel):
             kwargs['encoder_hidden_states'] = context
         return self.unet(x_t, t, **kwargs).sample
 
-    def predict_eps(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def predict_eps(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None,
+                    context: Tensor | None = None) -> Tensor:
         """The predicted noise (N, C, H, W), whatever the prediction type; t is (N,)."""
-        return self.to_epsilon(self.predict(x_t, t, labels), x_t, t)
+        return self.to_epsilon(self.predict(x_t, t, labels, context), x_t, t)
+
+    def conditions_of(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What :meth:`predict` takes of a batch besides images, on its device: ``labels`` (N,), ``context`` (N, S, D).
+
+        Raises:
+            ValueError: the batch lacks what this model is conditioned on.
+        """
+        labels, context = batch.get('labels'), batch.get('context')
+        batches.check_labels(labels, self.num_classes)
+        context = self.context_of(batch.get('caption'), None if context is None else context.to(self.device))
+        found = {} if self.num_classes is None else {'labels': labels.to(self.device)}
+        return found if context is None else {**found, 'context': context}
 
     def noised_batch(self, inputs: Tensor | None = None, labels: Tensor | None = None, context: Tensor | None = None,
                      caption: Sequence[str] | None = None, latents: Tensor | None = None) -> NoisedBatch:

@@ -5,6 +5,7 @@ from torch.utils.data import DataLoader, Dataset
 from slimdiff.analysis.blur import BlurredWiener
 from slimdiff.evaluation import BandwiseDenoisingError
 from slimdiff.functional.spectrum import band_masks, radial_frequency
+from slimdiff.models import DiffusionModel
 
 SIZE = 16
 
@@ -111,3 +112,40 @@ def test_bins_beyond_the_schedule_are_refused(setup):
     loader, model = setup
     with pytest.raises(ValueError, match='1000 timesteps'):
         BandwiseDenoisingError(timestep_edges=(0, 4000)).evaluate(model, loader)
+
+
+class Captioned(Dataset):
+    def __init__(self, captions):
+        self.captions = captions
+
+    def __len__(self):
+        return len(self.captions)
+
+    def __getitem__(self, index):
+        image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(index)) * 2 - 1
+        return dict(inputs=image, caption=self.captions[index], labels=index % 2)
+
+
+def test_a_model_of_text_and_classes_sees_its_conditions():
+    """By hand: the prediction with the caption's context and the label, at the metric's own timestep and noise."""
+    network = dict(type='UNet', sample_size=8, norm_groups=4, context_channels=6,
+                   stages=[dict(channels=8, blocks=1, heads=2, cross_attention=True, downsample=False)])
+    model = DiffusionModel(unet=network, num_classes=2, conditioner=dict(type='RandomText', channels=6)).eval()
+    for parameter in model.unet.parameters():  # zero-initialised layers would hide the conditions
+        torch.nn.init.normal_(parameter, std=.1)
+    metric = BandwiseDenoisingError(timestep_edges=(0, 500, 1000))
+    data = Captioned(['a house', 'a tree', 'a cat'])
+    table = metric.table(model, DataLoader(data, batch_size=2))
+    for k in range(3):
+        x0 = data[k]['inputs'][None]
+        context, label = model.conditioner([data[k]['caption']]), torch.tensor([k % 2])
+        for b, (start, stop) in enumerate(((0, 500), (500, 1000))):
+            t = metric._timestep(k, b, 0, start, stop)
+            noise, times = metric._noise(k, t, x0.shape[1:])[None], torch.tensor([t])
+            with torch.no_grad():
+                found = model.predict_eps(model.add_noise(x0, noise, times), times, label, context)
+            assert table[k, b].sum().item() == pytest.approx((found - noise).square().mean().item(), rel=1e-4)
+    other = metric.table(model, DataLoader(Captioned(['a house', 'a boat', 'a cat']), batch_size=2))
+    assert torch.equal(other[::2], table[::2]) and (other[1] - table[1]).abs().max() > 1e-4
+    with pytest.raises(ValueError, match="has a conditioner, but the batch has no 'caption'"):
+        metric.table(model, DataLoader([dict(inputs=x0[0], labels=0)]))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from slimdiff.models import DiffusionModel
 from slimdiff.models.algorithms import batches
 
 
@@ -30,6 +31,20 @@ def test_the_null_class_is_a_label_only_where_it_is_asked_for(null, fits):
     else:
         with pytest.raises(ValueError, match=r'Labels must lie in 0\.\.2 \(num_classes=3\), got 0\.\.3'):
             batches.check_labels(labels, 3, null)
+
+
+def test_labels_are_looked_at_before_they_go_to_a_device():
+    """The null class has an embedding too, so on a GPU nothing else would notice it."""
+    preprocessor = batches.CheckedBatches(3)
+    preprocessor._device = torch.device('meta')  # stands for a GPU: it has no values to look at
+    data = dict(inputs=torch.zeros(2, 1), labels=torch.tensor([0, 2]))
+    assert preprocessor(data, True)['labels'].device.type == 'meta'
+    with pytest.raises(ValueError, match=r'0\.\.2 \(num_classes=3\), got 0\.\.3\. 3 is the null class'):
+        preprocessor({**data, 'labels': torch.tensor([0, 3])}, True)
+    assert preprocessor(dict(inputs=torch.zeros(2, 1)))['inputs'].device.type == 'meta'
+    model = DiffusionModel(unet=dict(type='UNet', sample_size=8, norm_groups=4, stages=[dict(channels=8)]),
+                           num_classes=3)
+    assert isinstance(model.data_preprocessor, batches.CheckedBatches) and model.data_preprocessor.num_classes == 3
 
 
 def test_labels():
