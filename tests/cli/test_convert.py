@@ -234,6 +234,16 @@ def test_other_things(tmp_path, capsys):
     assert 'these weights are no tensors: b' in refused(tmp_path / 'text.pt')
 
 
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_download_that_was_cut_off(zipped, tmp_path, capsys):
+    path = tmp_path / 'model.ckpt'
+    files.small_checkpoint('ffhq', path, first_stage=False, zipped=zipped)
+    path.write_bytes(path.read_bytes()[:100_000])
+    run(path, '--out', tmp_path / 'out', '--first-stage', 'only', status=2)
+    said = capsys.readouterr().err.lower()
+    assert 'download or copy' in said and 'again' in said and 'older checkpoint' not in said
+
+
 def test_configs_that_no_compvis_file_fits(tmp_path, capsys):
     files.small_checkpoint('ffhq', tmp_path / 'model.ckpt', first_stage=False)
     config = write_config(tmp_path, 'ffhq')
