@@ -13,7 +13,7 @@ import os
 import pickletools
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,26 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used (the message says which and why), or could not be written."""
+
+
+class ArchitectureError(CheckpointError):
+    """Weights of another model than the one that should take them.
+
+    Args:
+        path: where they come from.
+        shapes: name -> shape of all of them.
+        differences: in a few words.
+    """
+
+    def __init__(self, path: str | Path, shapes: Mapping[str, tuple[int, ...]], differences: str) -> None:
+        self.path, self.shapes, self.differences = Path(path), dict(shapes), differences
+        super().__init__(self.explained('Use the config that it was trained with (a copy lies beside a training\'s '
+                                        'checkpoints)'))
+
+    def explained(self, advice: str) -> str:
+        """The message, with what to do at its beginning."""
+        return (f'{advice}: {self.path} is of another architecture than the model of this config '
+                f'({self.differences}). Nothing was loaded.')
 
 
 class CheckpointWriteError(CheckpointError):
@@ -105,8 +125,12 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
 # ---- reading ------------------------------------------------------------------------------------------------------
 
 
-def _check_file(path: Path) -> None:
-    """Refuse what is not an intact zip archive, before torch looks at it."""
+def check_file(path: Path, instead: str = 'Use an older checkpoint.') -> None:
+    """Refuse what is not an intact zip archive, before torch looks at it.
+
+    Args:
+        instead: what to do about a damaged file.
+    """
     if path.is_dir():
         raise CheckpointError(f'{path} is a folder; a file is needed here, such as the iter_N.pth of a training. '
                               '(Folders of diffusers are for `slimdiff sample`, and teacher.checkpoint of a config.)')
@@ -115,16 +139,16 @@ def _check_file(path: Path) -> None:
     with open(path, 'rb') as file:
         magic = file.read(4)
     if not magic:
-        raise CheckpointError(f'{path} is empty (0 bytes): its writing was cut off. Use an older checkpoint.')
+        raise CheckpointError(f'{path} is empty (0 bytes): its writing was cut off. {instead}')
     if magic[:2] != b'PK':
         return
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()  # checks every CRC: torch's reader does not
     except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise CheckpointError(f'{path} is damaged (truncated): {error}. Use an older checkpoint.') from error
+        raise CheckpointError(f'{path} is damaged (truncated): {error}. {instead}') from error
     if broken is not None:
-        raise CheckpointError(f'{path} is damaged: the checksum of {broken} is wrong. Use an older checkpoint.')
+        raise CheckpointError(f'{path} is damaged: the checksum of {broken} is wrong. {instead}')
 
 
 def pickled_objects(path: str | Path) -> list[str]:
@@ -157,7 +181,7 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
         CheckpointError: missing, truncated, holding pickled code, or not written by slimdiff; the message says which.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     hint = ' If it is of latent-diffusion or Stable Diffusion: slimdiff convert.' if path.suffix == '.ckpt' else ''
     try:
         data = torch.load(path, map_location=map_location, weights_only=True)
@@ -220,23 +244,23 @@ def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _some(names: list[str], limit: int = 4) -> str:
-    more = f' and {len(names) - limit} more' if len(names) > limit else ''
-    return ', '.join(names[:limit]) + more
+def count_some(names: Sequence[str], limit: int = 1) -> str:
+    """How many there are, and the first of them."""
+    return f'{len(names)} ({", ".join(names[:limit])}{", ..." if len(names) > limit else ""})'
 
 
 def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], filename: str | Path) -> None:
-    """Raise CheckpointError unless ``weights`` have exactly the names and shapes of ``expected``."""
+    """Raise ArchitectureError unless ``weights`` have exactly the names and shapes of ``expected``."""
     missing = [name for name in expected if name not in weights]
     unexpected = [name for name in weights if name not in expected]
     shapes = [f'{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}'
               for name, value in expected.items() if name in weights and weights[name].shape != value.shape]
     if missing or unexpected or shapes:
-        parts = [f'{what}: {_some(names)}' for what, names in (
-            ('weights that the model has and the checkpoint lacks', missing),
-            ('weights that only the checkpoint has', unexpected), ('other shapes', shapes)) if names]
-        raise CheckpointError(f'{filename} is of another architecture than the model of the config ({"; ".join(parts)}'
-                              '). Nothing was loaded. Use the config it was trained with (it lies beside it).')
+        same = len(expected) - len(missing) - len(shapes)
+        parts = [f'{what}: {count_some(names)}' for what, names in (
+            ('missing', missing), ('unexpected', unexpected), ('of another shape', shapes)) if names]
+        raise ArchitectureError(filename, {name: tuple(value.shape) for name, value in weights.items()},
+                                f'{same} of {len(expected)} weights fit; {"; ".join(parts)}')
 
 
 def unprefixed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -271,7 +295,8 @@ def load_weights(model: nn.Module, filename: str | Path, weights: str = 'ema') -
         weights: 'ema' for the averaged weights, 'online' for those that the optimizer trains.
 
     Raises:
-        CheckpointError: as :func:`load_checkpoint`; another architecture; no EMA in it.
+        CheckpointError: as :func:`load_checkpoint`; no EMA in it; an :class:`ArchitectureError` for weights of
+            another model.
     """
     checkpoint = load_checkpoint(filename)
     model = getattr(model, 'module', model)

@@ -25,9 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimdiff.checkpoint.files import CheckpointError, _check_file
+from slimdiff.checkpoint.files import CheckpointError, check_file
 from slimdiff.checkpoint.pickle_data import Global, PickleDataError, PickleReader, StandIn
 
+#: what to do about a damaged file: it was made elsewhere
+AGAIN = 'Download or copy it again.'
 LEGACY_MAGIC = 0x1950a86a20f9469cfc6c
 LEGACY_PROTOCOL = 1001
 STORAGES = {
@@ -54,7 +56,7 @@ def load_foreign(path: str | Path) -> ForeignCheckpoint:
         CheckpointError: missing, damaged, hostile, or none of these formats.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path, AGAIN)
     if path.suffix == '.safetensors':
         return ForeignCheckpoint(_read_safetensors(path), [])
     zipped = zipfile.is_zipfile(path)
@@ -85,7 +87,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise CheckpointError(f'{path} is damaged, or not in safetensors format: {error}') from error
+        raise CheckpointError(f'{path} is damaged, or not in safetensors format: {error}. {AGAIN}') from error
 
 
 # ---- tensors ------------------------------------------------------------------------------------------------------
@@ -113,7 +115,7 @@ def mapped(path: Path) -> Tensor:
 
 def values_at(data: Tensor, start: int, count: int, dtype: torch.dtype) -> Tensor:
     """``count`` values of ``dtype`` from byte ``start``."""
-    _require(start + count * dtype.itemsize <= len(data), 'the file ends within its tensors')
+    _require(start + count * dtype.itemsize <= len(data), 'the file ends within its tensors: download or copy it again')
     raw = data[start:start + count * dtype.itemsize]
     return (raw if start % dtype.itemsize == 0 else raw.clone()).view(dtype)
 
@@ -255,7 +257,8 @@ def _read_legacy(path: Path) -> ForeignCheckpoint:
         for key in keys:
             dtype, count = types[key]
             header = bytes(data[place:place + 8].tolist())
-            _require(len(header) == 8 and struct.unpack('<q', header)[0] == count, f'the storage {key} is cut off')
+            _require(len(header) == 8 and struct.unpack('<q', header)[0] == count, f'the storage {key} is cut off: '
+                     'download or copy the file again')
             storages[key] = values_at(data, place + 8, count, dtype)
             place += 8 + count * dtype.itemsize
         file.seek(start)

@@ -259,8 +259,18 @@ def worker_message(error: Exception) -> str | None:
 def report(error: Exception, command: str) -> None:
     """Print the message of an expected error; in full on the first rank only."""
     rank = os.environ.get('RANK', '0')
-    text = worker_message(error) or str(error) or traceback.format_exception_only(error)[0].strip()
+    text = worker_message(error) or advised(error, rank) or traceback.format_exception_only(error)[0].strip()
     if rank == '0':
         print(f'slimdiff {command}: error: {text}\n{DEBUG_HINT}', file=sys.stderr)
     else:
         print(f'slimdiff {command} [rank {rank}]: error: {text.splitlines()[0]}', file=sys.stderr)
+
+
+def advised(error: Exception, rank: str) -> str:
+    """The message; for weights of another model, on the first rank, with the config that they are of."""
+    if rank == '0' and 'slimdiff.checkpoint.files' in sys.modules:  # else PyTorch need not be imported
+        from slimdiff.checkpoint.files import ArchitectureError
+        if isinstance(error, ArchitectureError):
+            from slimdiff.cli.which_config import explain
+            return explain(error)
+    return str(error)

@@ -55,15 +55,16 @@ def shipped_fits(checkpoint: Any) -> list[tuple[str, Any]]:
 
 
 def advice(checkpoint: Any) -> str:
-    """Which shipped config the UNet of a checkpoint fits best."""
+    """Which shipped config the UNet of a checkpoint fits best, in sentences about the file by its name."""
     fits = shipped_fits(checkpoint)
     if not fits or fits[0][1].share < 0.5:
-        return 'It fits none of the shipped teachers: write a config with its channels and attention (configs/ldm/).'
+        return (f'{checkpoint.path.name} fits none of the shipped teachers: write a config with its channels and '
+                'attention (configs/ldm/).')
     best = fits[0][1]
     names = ' or '.join(name for name, fit in fits if fit.share == best.share)
     if best.perfect:
-        return f'It fits {names}.'
-    return (f'It fits {names} best, by {best.share:.1%} of all names and shapes ({best.differences()}).'
+        return f'{checkpoint.path.name} fits {names}.'
+    return (f'{checkpoint.path.name} fits {names} best, by {best.share:.1%} of all names and shapes.'
             + width_of_context(checkpoint))
 
 
@@ -121,9 +122,9 @@ def convert_diffusion(checkpoint: Any, args: argparse.Namespace) -> tuple[Any, A
                          'CompVis\' UNets are bare: take a config with sigma_data=None.')
     fit = compare(checkpoint, unet)
     if not fit.perfect:
-        raise CheckpointError(f'{checkpoint.path} is not a checkpoint of {args.config}: {fit.same} of '
-                              f'{fit.same + len(fit.missing) + len(fit.shapes)} weights are there in the right shape '
-                              f'({fit.differences()}). {advice(checkpoint)}')
+        raise CheckpointError(f'{advice(checkpoint)} {checkpoint.path} is not a checkpoint of {args.config}: '
+                              f'{fit.same} of {fit.same + len(fit.missing) + len(fit.shapes)} weights fit; '
+                              f'{fit.differences()}.')
     noise = build_scheduler(cfg.model.get('noise_scheduler', dict(type='DDPMScheduler')))
     check_schedule(checkpoint, noise, args.config)
     weights = checkpoint.choose_weights(args.weights)
@@ -175,6 +176,16 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def first_stage_options(out: Path, record: dict[str, Any], model: Any) -> str:
+    """What makes the first stage in ``out`` that of a config, which may have none or one of the other class."""
+    kind, other = ('VQAutoencoder', 'KLAutoencoder')[::1 if record['first_stage'] == 'VQModel' else -1]
+    options = f'model.autoencoder.checkpoint={out}'
+    if (model.get('autoencoder') or {}).get('type') not in (None, 'IdentityAutoencoder', other):
+        return options
+    scale = '' if record['latent_scale'] == 1 else f' model.autoencoder.latent_scale={record["latent_scale"]:.8g}'
+    return f'model.autoencoder.type={kind} {options}{scale}'
+
+
 def report(out: Path, checkpoint: Any, unet: Any, first_stage: Any, record: dict[str, Any], model: Any,
            args: argparse.Namespace) -> None:
     """Say what was written, what was left out, and what to do with it."""
@@ -193,13 +204,18 @@ def report(out: Path, checkpoint: Any, unet: Any, first_stage: Any, record: dict
         print(f'{out}{"" if args.first_stage == "only" else "/vae" if record["first_stage"] != "VQModel" else "/vqvae"}'
               f': {record["first_stage"]}, {count(first_stage)}, latents times {record["latent_scale"]:.6g}')
         told = (model.get('autoencoder') or {}).get('latent_scale')
+        if told is None and checkpoint.latent_scale is None and record['first_stage'] != 'VQModel':
+            print(f'Warning: the file says no scale of its latents (scale_factor): {record["latent_scale"]:.6g}, '
+                  'Stable Diffusion\'s, is assumed. For another one: '
+                  + ('set model.autoencoder.latent_scale in the configs that use it.' if args.first_stage == 'only' else
+                     '--cfg-options model.autoencoder.latent_scale=VALUE.'))
         if told is not None and abs(told - record['latent_scale']) > 1e-4 * told:
             print(f'The config has model.autoencoder.latent_scale={told}; the checkpoint was trained with '
                   f'{record["latent_scale"]:.8g}: set that in your configs.')
     elif args.first_stage == 'also':
         print('There is no first stage in the file.')
     if unet is not None:
-        options = f' --cfg-options model.autoencoder.checkpoint={out}' if first_stage is not None else ''
+        options = '' if first_stage is None else f' --cfg-options {first_stage_options(out, record, model)}'
         print(f"Use it: teacher=dict(checkpoint='{out}'), or slimdiff sample {args.config} {out}{options}")
     else:
         print(f"Use it: model.autoencoder.checkpoint='{out}'")

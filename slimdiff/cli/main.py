@@ -15,16 +15,14 @@ from pathlib import Path
 from slimdiff.cli.common import runs_cleanly
 from slimdiff.version import __version__
 
-HELPERS = {'__init__', 'main', 'common', 'dry_run'}
-
 
 def commands() -> dict[str, str]:
     """Name -> one line of help."""
     found = {}
     for file in sorted(Path(__file__).parent.glob('*.py')):
-        if file.stem not in HELPERS:
-            doc = (ast.get_docstring(ast.parse(file.read_text(encoding='utf-8'))) or '').split('\n')[0]
-            found[file.stem] = doc.rpartition('``: ')[2]
+        tree = ast.parse(file.read_text(encoding='utf-8'))
+        if file.stem != 'main' and any(isinstance(part, ast.FunctionDef) and part.name == 'main' for part in tree.body):
+            found[file.stem] = (ast.get_docstring(tree) or '').split('\n')[0].rpartition('``: ')[2]
     return found
 
 

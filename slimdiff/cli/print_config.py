@@ -1,16 +1,24 @@
-"""``slimdiff print_config CONFIG``: the whole config, bases and overrides merged, its names checked."""
+"""``slimdiff print_config CONFIG``: the whole config, bases and overrides merged, its names checked.
+
+In place of a config it takes a checkpoint (.pth), and prints the config that it was trained with.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slimdiff.cli.common import add_config_arguments, load_checked_config, runs_cleanly
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog='slimdiff print_config', description='Print a config with its bases and overrides merged.')
+        prog='slimdiff print_config', description='Print a config with its bases and overrides merged, or the '
+        'one that a checkpoint (.pth) was trained with.')
     add_config_arguments(parser)
     parser.add_argument('--out', metavar='FILE', help='write it to this file instead (.py, .json or .yaml)')
     args = parser.parse_args(argv)
@@ -19,11 +27,27 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def config_of(checkpoint: Path) -> Config:
+    """The config in a checkpoint.
+
+    Raises:
+        CheckpointError: missing, unreadable, or without a config.
+    """
+    from mmengine.config import Config
+
+    from slimdiff.checkpoint import CheckpointError, load_checkpoint
+    from slimdiff.checkpoint.plain_data import decode
+    config = load_checkpoint(checkpoint)['meta'].get('config')
+    if not config:
+        raise CheckpointError(f'{checkpoint} holds no config.')
+    return Config(decode(config))
+
+
 @runs_cleanly
 def main(argv: list[str] | None = None) -> int:
     """Print; returns the exit status."""
     args = parse(argv)
-    cfg = load_checked_config(args, ())
+    cfg = config_of(Path(args.config)) if Path(args.config).suffix == '.pth' else load_checked_config(args, ())
     if args.out:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         cfg.dump(args.out)

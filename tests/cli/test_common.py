@@ -210,3 +210,29 @@ def test_openmp_is_told_to_share_the_cores_unless_it_was_told_otherwise(given, s
     done = subprocess.run([sys.executable, '-c', run], capture_output=True, text=True,
                           env={**kept, 'OMP_DISPLAY_ENV': 'verbose', **given})
     assert re.search(f"GOMP_SPINCOUNT = '{spins}'", done.stderr), done.stderr
+
+
+def test_weights_of_another_model_name_their_config(tmp_path, capsys):
+    """A checkpoint with its config, changed in what is no part of the network; and a folder of the network alone."""
+    from slimdiff.checkpoint import save_checkpoint
+    from slimdiff.cli.sample import main
+    from slimdiff.configuration import load_config
+    from slimdiff.models.serving import serving_config
+    from slimdiff.registry import MODELS, plain
+    for number, name in enumerate(('configs/sd/photo_patches_16px.py', 'configs/ldm/photo_patches_16px.py')):
+        cfg = load_config(name, {'model.num_steps': 3})
+        model = MODELS.build(serving_config(cfg.model))
+        meta = dict(format='slimdiff-checkpoint', format_version=1, config=plain(cfg._cfg_dict))
+        path, folder = tmp_path / f'{number}.pth', tmp_path / f'unet{number}'
+        save_checkpoint(dict(meta=meta, state_dict=model.state_dict()), path)
+        model.unet.save_pretrained(folder)
+        for source, options in ((path, ['--weights', 'online']), (folder, [])):
+            assert main(['configs/lite_ldm/photo_patches.py', str(source), '--out', str(tmp_path / 'x.png'),
+                         *options]) == 2
+            said = capsys.readouterr().err.splitlines()
+            said = next(line for line in said if 'error' in line)
+            first = said.partition(': error: ')[2].partition(':')[0]
+            assert first.startswith('Use configs/') and name in first and len(said) < 700, said
+            if source == path:  # the config in it tells those of the same network apart
+                assert first == f'Use {name}, as shipped, which {path.name} fits'
+            assert 'of another shape: ' in said and 'Nothing was loaded.' in said

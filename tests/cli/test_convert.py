@@ -161,14 +161,15 @@ def test_a_checkpoint_of_another_model(shipped, tmp_path, capsys):
     files.small_checkpoint('imagenet', path, first_stage=False)
     run(path, '--config', tmp_path / 'ffhq.py', '--out', out, status=2)
     said = capsys.readouterr().err
-    assert 'is not a checkpoint of' in said and 'It fits configs/ldm/imagenet.py.' in said
+    assert said.startswith('slimdiff convert: error: model.ckpt fits configs/ldm/imagenet.py. ')
+    assert 'is not a checkpoint of' in said and '; unexpected: ' in said and len(said) < 600
     files.small_checkpoint('lsun_bedroom', path, first_stage=False)
     run(path, '--config', tmp_path / 'lsun_church.py', '--out', out, status=2)
-    assert 'It fits configs/ldm/celebahq.py or configs/ldm/ffhq.py or configs/ldm/lsun_bedroom.py.' in \
+    assert 'model.ckpt fits configs/ldm/celebahq.py or configs/ldm/ffhq.py or configs/ldm/lsun_bedroom.py.' in \
         capsys.readouterr().err
     run(path, '--out', out, status=2)
     said = capsys.readouterr().err
-    assert '--config is needed' in said and 'It fits configs/ldm/celebahq.py or' in said
+    assert '--config is needed' in said and 'model.ckpt fits configs/ldm/celebahq.py or' in said
     assert not out.exists()
 
 
@@ -179,7 +180,7 @@ def test_stable_diffusion_is_txt2img_with_another_context(shipped, tmp_path, cap
     words = (path, '--config', tmp_path / 'txt2img.py', '--out', tmp_path / 'out')
     run(*words, status=2)
     said = capsys.readouterr().err
-    assert 'It fits configs/ldm/txt2img.py best, by 9' in said
+    assert 'sd.ckpt fits configs/ldm/txt2img.py best, by 9' in said
     assert '--cfg-options model.unet.context_channels=16.' in said
     run(*words, '--cfg-options', 'model.unet.context_channels=16')
     assert slimdiff.UNet.from_pretrained(tmp_path / 'out/unet').config.context_channels == 16
@@ -188,7 +189,7 @@ def test_stable_diffusion_is_txt2img_with_another_context(shipped, tmp_path, cap
 def test_something_that_fits_nothing(shipped, tmp_path, capsys):
     path = files.save_lightning(tmp_path / 'x.ckpt', {'model.diffusion_model.a.weight': torch.zeros(3)})
     run(path, '--config', tmp_path / 'ffhq.py', '--out', tmp_path / 'out', status=2)
-    assert 'It fits none of the shipped teachers' in capsys.readouterr().err
+    assert 'x.ckpt fits none of the shipped teachers' in capsys.readouterr().err
 
 
 def test_another_noise_schedule(tmp_path, capsys):
@@ -232,6 +233,39 @@ def test_other_things(tmp_path, capsys):
     assert 'holds no weights' in refused(tmp_path / 'list.pt')
     torch.save({'state_dict': {'a': torch.zeros(1), 'b': 'text'}}, tmp_path / 'text.pt')
     assert 'these weights are no tensors: b' in refused(tmp_path / 'text.pt')
+
+
+def test_the_printed_command_samples(tmp_path, capsys):
+    """Also for a config without a first stage; and a scale that nobody says is not assumed silently."""
+    import shlex
+
+    from slimdiff.cli.sample import main as sample
+    for name, warned in (('ffhq', False), ('lsun_church', True)):
+        files.small_checkpoint(name, tmp_path / 'model.ckpt')
+        config, out = write_config(tmp_path, name), tmp_path / name
+        run(tmp_path / 'model.ckpt', '--config', config, '--out', out)
+        said = capsys.readouterr().out
+        warning = 'Warning: the file says no scale of its latents (scale_factor): 0.18215, '
+        assert (warning in said) == warned
+        words = shlex.split(said.partition('or slimdiff sample ')[2].splitlines()[0])
+        assert 'model.autoencoder.type=' + ('KL' if warned else 'VQ') + 'Autoencoder' in words
+        assert sample([*words[:2], '--out', str(tmp_path / 'a.png'), '-n', '1', '--steps', '1', *words[2:]]) == 0
+        capsys.readouterr()
+    run(tmp_path / 'model.ckpt', '--config', config, '--out', out, '--cfg-options',
+        'model.autoencoder.latent_scale=0.25', 'model.autoencoder.type=KLAutoencoder')
+    said = capsys.readouterr().out
+    assert 'Warning' not in said and 'latents times 0.25' in said
+    assert 'autoencoder.type' not in said.partition('slimdiff sample')[2]
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_download_that_was_cut_off(zipped, tmp_path, capsys):
+    path = tmp_path / 'model.ckpt'
+    files.small_checkpoint('ffhq', path, first_stage=False, zipped=zipped)
+    path.write_bytes(path.read_bytes()[:100_000])
+    run(path, '--out', tmp_path / 'out', '--first-stage', 'only', status=2)
+    said = capsys.readouterr().err.lower()
+    assert 'download or copy' in said and 'again' in said and 'older checkpoint' not in said
 
 
 def test_configs_that_no_compvis_file_fits(tmp_path, capsys):

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from slimdiff.models.converters.compvis import AVERAGE_COUNTERS, UNET, CompVisCheckpoint, average_name, some
+from slimdiff.checkpoint.files import count_some
+from slimdiff.models.converters.compvis import AVERAGE_COUNTERS, UNET, CompVisCheckpoint, average_name
 from slimdiff.models.converters.unet import bare_shape, unet_sources
 from slimdiff.models.unets import UNet
 from slimdiff.registry import MODELS, plain
@@ -48,9 +49,9 @@ class Fit:
         return self.same / max(self.same + len(self.missing) + len(self.shapes) + len(self.extra), 1)
 
     def differences(self) -> str:
-        """What differs, in a few words."""
-        return '; '.join(f'{label}: {some(names, 3)}' for label, names in (
-            ('it lacks', self.missing), ('of another shape are', self.shapes), ('it has besides', self.extra)) if names)
+        """What differs, in a few words: counts, and a name of each kind."""
+        return '; '.join(f'{label}: {count_some(names)}' for label, names in (
+            ('missing', self.missing), ('of another shape', self.shapes), ('unexpected', self.extra)) if names)
 
 
 def compare(checkpoint: CompVisCheckpoint, unet: UNet) -> Fit:
