@@ -105,17 +105,23 @@ def prepare_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool) -
     """Make the folder and note the settings in it, or check that what is there has the same ones.
 
     Raises:
-        ValueError: latents of other settings, or a folder that can't be written.
+        ValueError: latents of other settings, shards without an index that don't say theirs, or a folder that can't be
+            written.
     """
     from slimdiff.checkpoint.files import remove_temporary_files
-    from slimdiff.datasets.latent_files import INDEX, read_index, write_index
+    from slimdiff.datasets.latent_files import INDEX, DamagedIndexError, comparable, read_index, write_index
+    from slimdiff.datasets.missing import MissingDataError
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'--out: {folder} is a file; give a folder.')
     shards = [*folder.glob('latents-*.npy'), *folder.glob('records-*.json')] if folder.is_dir() else []
-    before = read_index(folder) if (folder / INDEX).is_file() and not overwrite else None
-    if before is None and shards and not overwrite:
-        raise ValueError(f'--out: {folder} holds shards but no {INDEX}, so whose they are is unknown. Choose another '
-                         'folder, or --overwrite to replace them.')
+    before = None
+    if not overwrite and (shards or (folder / INDEX).is_file()):
+        try:
+            before = read_index(folder)
+        except MissingDataError:
+            check_shards(folder, settings, 'missing')
+        except DamagedIndexError:
+            check_shards(folder, settings, 'damaged')
     differing = [] if before is None else [
         f'{key}: {before.get(key)!r} there, {value!r} now' for key, value in comparable(settings).items()
         if comparable(before).get(key) != value]
@@ -130,14 +136,22 @@ def prepare_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool) -
     write_index(folder, dict(complete=False, **settings))
 
 
-def comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without what changes no file: where the weights lie, and their scale."""
-    import json
-    result = {key: value for key, value in settings.items() if key not in ('complete', 'shards', 'statistics')}
-    autoencoder = dict(result.get('autoencoder') or {})
-    for key in ('source', 'latent_scale'):
-        autoencoder.pop(key, None)
-    return json.loads(json.dumps({**result, 'autoencoder': autoencoder}))
+def check_shards(folder: Path, settings: Mapping[str, Any], what: str) -> None:
+    """Check that the shards of a folder without a readable index are of these settings, as they themselves say.
+
+    Raises:
+        ValueError: some are not, or don't say.
+    """
+    from slimdiff.datasets.latent_files import INDEX, settings_digest, shards_of
+    same, other = shards_of(folder, settings_digest(settings))
+    if other or not same:
+        why = (f'{other} of the shards there are of other settings, or do not say of which (those of an older slimdiff)'
+               if other else 'no intact shard is there that says of which settings it is')
+        raise ValueError(f'--out: {INDEX} in {folder} is {what}, and {why}. Run the command that made them, choose '
+                         'another folder, or --overwrite, which removes all shards of this folder and encodes every '
+                         'image again.')
+    print(f'{INDEX} in {folder} is {what}: it is written anew, for {same} shards are of these settings.',
+          file=sys.stderr)
 
 
 def check_space(folder: Path, needed: int) -> None:

@@ -35,8 +35,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='a .pth of train or publish_model')
     parser.add_argument('out', help='the folder to write, or the file (.onnx, .pt2); one of an earlier export is '
                         'replaced')
-    parser.add_argument('--format', choices=('diffusers', *SUFFIXES), default='diffusers',
-                        help='torch is torch.export; onnx and torch are compared with PyTorch and timed')
+    parser.add_argument('--format', choices=('diffusers', *SUFFIXES),
+                        help='default: by the end of OUT, .onnx for onnx, .pt2 for torch (torch.export), else a folder '
+                        'of diffusers; onnx and torch are compared with PyTorch and timed')
     parser.add_argument('--dtype', choices=DTYPES, default='float32', help="of the UNet's weights; programs are in "
                         'float32')
     parser.add_argument('--weights', choices=('ema', 'online'), default='ema')
@@ -46,9 +47,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         "(default: the text encoder's)")
     add_allocation_argument(parser)
     args = parser.parse_args(argv)
+    implied = {suffix: name for name, suffix in SUFFIXES.items()}.get(Path(args.out).suffix.lower(), 'diffusers')
+    args.format = args.format or implied
     suffix = SUFFIXES.get(args.format)
-    if suffix and Path(args.out).suffix != suffix:
-        parser.error(f'--format {args.format} writes a file: OUT must end in {suffix}, got {args.out}')
+    if args.format != implied:
+        parser.error(f'--format {args.format} writes a file: OUT must end in {suffix}, got {args.out}' if suffix else
+                     f'--format diffusers writes a folder, but OUT is {args.out}: leave --format out for the file that '
+                     f'it names, or choose a name without {Path(args.out).suffix}')
     if suffix and args.dtype != 'float32':
         parser.error(f'--format {args.format} is in float32; --dtype is for folders of diffusers')
     if suffix and args.allocation:

@@ -69,10 +69,11 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         hint = ''
         if isinstance(error, FileNotFoundError):
             folders = ' or '.join(str(root / 'configs') for root in installation_roots())
-            hint = f" A path in _base_ is relative to the config's own folder; slimdiff's configs are in {folders}."
+            hint = f"A path in _base_ is relative to the config's own folder; slimdiff's configs are in {folders}."
         elif 'import' in str(error).lower() and file.suffix == '.py':
-            hint = ' A config of slimdiff is plain Python without import statements; use custom_imports=dict(...).'
-        raise ConfigError(f'{shown(file)}: cannot be read: {type(error).__name__}: {error}{hint}') from error
+            hint = 'A config of slimdiff is plain Python without import statements; use custom_imports=dict(...).'
+        text = f'{shown(file)}: cannot be read: {type(error).__name__}: {error}'
+        raise ConfigError(f'{text.rstrip(" .")}. {hint}' if hint else text) from error
     cfg.setdefault('default_scope', 'slimdiff')
     if overrides:
         apply_overrides(cfg, overrides)

@@ -3,12 +3,14 @@
 A shard is two files. ``latents-00000.npy`` is an array (n, C, h, w), or (n, 2, C, h, w) where each image is followed by
 its mirror image; numpy maps it into memory, so a sample costs one read of its own bytes, in any order. bfloat16, which
 numpy lacks, lies in it as uint16. ``records-00000.json`` has what else the samples had (labels, captions), the sums for
-the statistics, and the checksums of both files. A shard counts as finished once its records are there, and they are
-written last. ``index.json`` says what was encoded by what, and after the last shard also the statistics.
+the statistics, the checksums of both files, and a digest of the settings, by which a lost index is made anew. A shard
+counts as finished once its records are there, and they are written last. ``index.json`` says what was encoded by what,
+and after the last shard also the statistics.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -34,6 +36,42 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 class LatentFilesError(ValueError):
     """Encoded latents that can't be read or written; the message says which and why."""
+
+
+class DamagedIndexError(LatentFilesError):
+    """An ``index.json`` that is no JSON."""
+
+
+# ---- settings -----------------------------------------------------------------------------------------------------
+
+
+def comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an index without what changes no shard: where the weights lie, and their scale."""
+    result = {key: value for key, value in settings.items() if key not in ('complete', 'shards', 'statistics')}
+    autoencoder = dict(result.get('autoencoder') or {})
+    for key in ('source', 'latent_scale'):
+        autoencoder.pop(key, None)
+    return json.loads(json.dumps({**result, 'autoencoder': autoencoder}))
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of :func:`comparable`, by which a shard is known without its index."""
+    return _hash(comparable(settings))
+
+
+def shards_of(folder: Path, digest: str) -> tuple[int, int]:
+    """How many of a folder's shards say that they are of these settings, and how many say otherwise or nothing.
+
+    Damaged ones count as neither.
+    """
+    same = other = 0
+    for file in folder.glob('records-*.json'):
+        with contextlib.suppress(LatentFilesError, ValueError):
+            if read_records(folder, int(file.stem.removeprefix('records-'))).get('settings') == digest:
+                same += 1
+            else:
+                other += 1
+    return same, other
 
 
 # ---- arrays -------------------------------------------------------------------------------------------------------
@@ -88,13 +126,14 @@ class _Hashed:
 
 
 def write_shard(folder: Path, number: int, latents: np.ndarray, dtype: str, extras: Mapping[str, Sequence[Any]],
-                first: int) -> dict[str, Any]:
+                first: int, settings: str | None = None) -> dict[str, Any]:
     """Write a shard; returns its records.
 
     Args:
         latents: as :func:`to_array` gives them, (n, ...).
         extras: what else the samples had, a list of n plain values by name.
         first: index of the first sample.
+        settings: their :func:`settings_digest`.
 
     Raises:
         LatentFilesError: the system refuses; nothing that was there is harmed.
@@ -110,7 +149,8 @@ def write_shard(folder: Path, number: int, latents: np.ndarray, dtype: str, extr
     write_file(folder / name, write)
     values = to_tensor(latents, dtype).double().movedim(-3, 0).flatten(1)  # by channel
     records = dict(first=first, count=len(latents), **sums, values=values.shape[1], sum=values.sum(1).tolist(),
-                   square_sum=values.square().sum(1).tolist(), extras={k: list(v) for k, v in extras.items()})
+                   square_sum=values.square().sum(1).tolist(), extras={k: list(v) for k, v in extras.items()},
+                   settings=settings)
     text = json.dumps(dict(sha256=_hash(records), records=records)).encode()
     write_file(folder / records_name, lambda file: file.write(text))
     return records
@@ -144,7 +184,8 @@ def read_index(folder: Path) -> dict[str, Any]:
 
     Raises:
         MissingDataError: none there.
-        LatentFilesError: damaged, or of another format.
+        DamagedIndexError: damaged.
+        LatentFilesError: of another format.
     """
     path = folder / INDEX
     if not path.is_file():
@@ -153,8 +194,9 @@ def read_index(folder: Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text())
     except ValueError as error:
-        raise LatentFilesError(f'{path} is damaged: {error}. Run slimdiff encode_latents again; intact shards are '
-                               'kept.') from None
+        raise DamagedIndexError(f'{path} is damaged: {error}. Run the slimdiff encode_latents command of this folder '
+                                'again: it writes the index anew, and keeps the intact shards of the same settings.'
+                                ) from None
     if not isinstance(index, dict) or index.pop('format', None) != FORMAT:
         raise LatentFilesError(f'{path} is not an index of slimdiff encode_latents.')
     if index.pop('version') > VERSION:

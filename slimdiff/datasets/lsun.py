@@ -45,6 +45,8 @@ def environment(folder: Path) -> Any:
     if folder not in _ENVIRONMENTS:
         lmdb, file = _lmdb(), folder / 'data.mdb'
         remedy = 'Unpack the archive again, or, if that fails, download it again.'
+        if file.is_file() and not file.stat().st_size:  # of which lmdb says 'Bad file descriptor'
+            raise ValueError(f"data_root: '{file}' is empty (0 bytes). {remedy}")
         try:
             # No lock file: the data may lie on a read-only disk. No read-ahead: the access is random.
             opened = lmdb.open(str(folder), readonly=True, lock=False, create=False, readahead=False)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from slimdiff.datasets.latent_files import (
     LatentFilesError,
     read_records,
+    settings_digest,
     shard_names,
     shard_ranges,
     to_array,
@@ -91,7 +92,7 @@ def encode_shards(folder: Path, numbers: Sequence[int], dataset: Any, autoencode
     Raises:
         ValueError: images of several sizes, latents that are not finite, or a disk that refuses.
     """
-    ranges = shard_ranges(settings['length'], settings['shard_size'])
+    ranges, digest = shard_ranges(settings['length'], settings['shard_size']), settings_digest(settings)
     shards = [ranges[number] for number in numbers]
     source = read_batches(dataset, shards, batch_size, workers)
     with Progress(sum(map(len, shards)), 'encoding') as bar:
@@ -106,7 +107,8 @@ def encode_shards(folder: Path, numbers: Sequence[int], dataset: Any, autoencode
                     values += [texts_of(dataset, i, sample) if name == 'caption' else int(sample[name])
                                for i, sample in zip(indices, samples)]
                 bar.update(len(samples))
-            write_shard(folder, number, np.concatenate(arrays), settings['dtype'], extras, shard[0])
+            write_shard(folder, number, np.concatenate(arrays), settings['dtype'], extras, shard[0],
+                        digest)
 
 
 def stack(samples: Sequence[Mapping[str, Any]], indices: Sequence[int], size: Sequence[int]) -> Tensor:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from slimdiff.optional import require_packages
 Run = Callable[[dict[str, Tensor]], Tensor]
 
 OUTPUT = 'out_sample'
+BATCH_AXIS = 'batch'
 #: largest difference from PyTorch's output, relative to the largest output (at least 1)
 TOLERANCE = 1e-4
 #: batch sizes that are compared; neither is the one that is traced
@@ -66,7 +68,7 @@ def random_inputs(unet: nn.Module, batch: int, context_length: int = 77, timeste
 def trace(unet: nn.Module, make_inputs: Callable[[int], dict[str, Tensor]]) -> torch.export.ExportedProgram:
     """Export a UNet with a batch axis of any size; the other axes are those of ``make_inputs(batch)``."""
     inputs = make_inputs(TRACED_BATCH)
-    batch = torch.export.Dim('batch', min=1)
+    batch = torch.export.Dim(BATCH_AXIS, min=1)
     with torch.no_grad(), quiet():
         return torch.export.export(UNetProgram(unet.eval()), (), inputs, strict=False,
                                    dynamic_shapes={name: {0: batch} for name in inputs})
@@ -117,7 +119,21 @@ def convert_onnx(program: torch.export.ExportedProgram, info: Mapping[str, Any],
             raise ValueError(f'ONNX: with opset {opset} the export fails ({error}). Leave --opset out for the one that '
                              'PyTorch recommends.') from error
     converted.model.metadata_props['slimdiff'] = json.dumps(info)
+    name_batch_axis(converted.model)
     return converted
+
+
+def name_batch_axis(model: Any) -> None:
+    """Call the batch axis BATCH_AXIS in all shapes of an ``onnx_ir.Model``, where the exporter has a symbol ('s53').
+
+    Shapes that are computed from it ('16*s53') are renamed within.
+    """
+    symbol = re.compile(rf'\b{re.escape(model.graph.inputs[0].shape[0].value)}\b')
+    values = [*model.graph.inputs, *(value for node in model.graph.all_nodes() for value in node.outputs)]
+    for value in values:
+        for axis, size in enumerate(value.shape or ()):
+            if isinstance(getattr(size, 'value', None), str):
+                value.shape[axis] = symbol.sub(BATCH_AXIS, size.value)
 
 
 def write_onnx(converted: Any, path: Path) -> int:

@@ -94,7 +94,10 @@ def gated_projection(x: Tensor, gates: Tensor, weight: Tensor, bias: Tensor | No
     n, channels, height, width = x.shape
     outputs = weight.shape[0]
     gates = gates.to(weight.dtype)
-    weight = weight.view(outputs, 4, channels).transpose(0, 1) * gates[:, :, None]  # (N, 4, O, C)
+    # Viewed with the channels last, so that its gradient has the strides of the UNet's channels_last weights. For 1x1
+    # it is the same memory either way, but DDP compares strides, and copies where they differ.
+    weight = weight.permute(0, 2, 3, 1).view(outputs, 4, channels)
+    weight = weight.transpose(0, 1) * gates[:, :, None]  # (N, 4, O, C)
     kernel = haar_idwt2(weight.reshape(n, 4, outputs * channels, 1, 1)).view(n, outputs, channels, 2, 2)
     if is_channels_last(x):
         matrix = kernel.permute(0, 3, 4, 2, 1).reshape(n, 4 * channels, outputs)

@@ -164,6 +164,53 @@ def test_a_damaged_shard_is_made_again(setting, tmp_path, monkeypatch, capsys):
     assert 'latents-00001.npy is damaged: its checksum is wrong. It is made again' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('damage', [b'', b'{"format": "slimdiff-la', b'\xff\x00', None])
+def test_a_lost_index_is_made_anew_of_its_shards(setting, tmp_path, monkeypatch, capsys, damage):
+    config, _, _ = setting
+    encode(config, tmp_path / 'out')
+    before, index = content(tmp_path / 'out'), tmp_path / 'out/index.json'
+    index.unlink() if damage is None else index.write_bytes(damage)
+    found = content(tmp_path / 'out')
+    for change in (['--flip'], ['--dtype', 'float32'], ['--shard-size', '5']):
+        encode(config, tmp_path / 'out', *change, status=2)
+        assert (f'is {"missing" if damage is None else "damaged"}, and 3 of the shards there are of other settings'
+                in capsys.readouterr().err)
+    assert content(tmp_path / 'out') == found
+    with pytest.raises(ValueError, match='Run the slimdiff encode_latents command of this folder' if damage is not None
+                       else 'there are no encoded latents'):
+        LatentDataset(str(tmp_path / 'out'))
+    (tmp_path / 'out/latents-00001.npy').write_bytes(b'cut off')
+    written, real = [], encoding.write_shard
+    monkeypatch.setattr(encoding, 'write_shard', lambda *args: (written.append(args[1]), real(*args)))
+    encode(config, tmp_path / 'out')
+    assert 'it is written anew, for 2 shards are of these settings' in capsys.readouterr().err
+    assert written == [1] and content(tmp_path / 'out') == before
+
+
+def test_a_damaged_index_beside_shards_that_do_not_say_their_settings(setting, tmp_path, capsys):
+    config, _, _ = setting
+    encode(config, tmp_path / 'out')
+    before = content(tmp_path / 'out')
+    for file in (tmp_path / 'out').glob('records-*.json'):  # as an older slimdiff wrote them
+        records = json.loads(file.read_text())['records']
+        del records['settings']
+        file.write_text(json.dumps(dict(sha256=latent_files._hash(records), records=records)))
+    encode(config, tmp_path / 'out')  # the index is there: nothing is lost
+    assert len(LatentDataset(str(tmp_path / 'out'), verify=True)) == LENGTH
+    (tmp_path / 'out/index.json').write_text('[{}')
+    capsys.readouterr()
+    encode(config, tmp_path / 'out', status=2)
+    said = capsys.readouterr().err
+    assert 'do not say of which' in said and '--overwrite, which removes all shards' in said
+    encode(config, tmp_path / 'out', '--overwrite')
+    assert content(tmp_path / 'out') == before
+    # A file of another program, in a folder of its own, is not replaced.
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/index.json').write_text('{"a": 1}\n{"a": 2}\n')
+    encode(config, tmp_path / 'mine', status=2)
+    assert (tmp_path / 'mine/index.json').read_text() == '{"a": 1}\n{"a": 2}\n'
+
+
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork')
 def test_a_killed_run_goes_on(setting, tmp_path, monkeypatch):
     """SIGKILL at the worst moment: latents of a shard are written, its records are not."""
@@ -218,9 +265,6 @@ def test_other_settings_in_the_folder(setting, tmp_path, capsys):
     assert content(tmp_path / 'out') == before
     encode(config, tmp_path / 'out', '--dtype', 'float32', '--overwrite')
     assert LatentDataset(str(tmp_path / 'out')).dtype == 'float32'
-    (tmp_path / 'out/index.json').unlink()
-    encode(config, tmp_path / 'out', status=2)
-    assert 'holds shards but no index.json' in capsys.readouterr().err
 
 
 def test_another_scale_is_only_noted(setting, tmp_path, monkeypatch):

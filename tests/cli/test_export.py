@@ -11,7 +11,7 @@ from first_stages import tiny_vq
 
 import slimdiff
 from slimdiff.checkpoint import load_checkpoint, save_checkpoint
-from slimdiff.cli.export import main
+from slimdiff.cli.export import main, parse
 from slimdiff.configuration import load_config
 from slimdiff.export.program import random_inputs
 from slimdiff.models.serving import serving_config
@@ -154,7 +154,7 @@ def test_a_latent_model_leaves_with_its_first_stage(tmp_path, capsys):
 def test_torch_program(tmp_path, capsys):
     config, checkpoint, model = make(tmp_path)
     out = tmp_path / 'unet.pt2'
-    assert main([str(config), str(checkpoint), str(out), '--format', 'torch']) == 0
+    assert main([str(config), str(checkpoint), str(out)]) == 0  # .pt2 says which format
     said = capsys.readouterr().out
     assert 'class_labels  batch  int64' in said and 'batch 3: largest difference' in said and 'x as fast' in said
     extra = {'slimdiff.json': ''}
@@ -165,6 +165,25 @@ def test_torch_program(tmp_path, capsys):
         expected = model.unet(**inputs).sample
     torch.testing.assert_close(program(**inputs), expected, rtol=0, atol=1e-5)
     assert expected.std() > 0.1 and not list(tmp_path.glob('.*'))
+
+
+@pytest.mark.parametrize('words, format', [
+    (['u.onnx'], 'onnx'), (['u.pt2'], 'torch'), (['u'], 'diffusers'), (['v1.5'], 'diffusers'), (['U.ONNX'], 'onnx'),
+    (['u.onnx', '--format', 'onnx'], 'onnx'), (['u', '--format', 'diffusers'], 'diffusers')])
+def test_the_end_of_the_name_says_the_format(words, format):
+    assert parse(['config.py', 'x.pth', *words]).format == format
+
+
+@pytest.mark.parametrize('words, message', [
+    (['u.pt2', '--format', 'onnx'], '--format onnx writes a file: OUT must end in .onnx, got u.pt2'),
+    (['u', '--format', 'torch'], '--format torch writes a file: OUT must end in .pt2, got u'),
+    (['u.onnx', '--format', 'diffusers'], '--format diffusers writes a folder, but OUT is u.onnx: leave --format out'),
+    (['u.pt2', '--dtype', 'bfloat16'], '--format torch is in float32'),
+])
+def test_a_format_that_contradicts_the_name(words, message, capsys):
+    with pytest.raises(SystemExit):
+        parse(['config.py', 'x.pth', *words])
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_refusals(tmp_path, run_tool):

@@ -62,7 +62,8 @@ def test_scope_and_bases(tmp_path):
 @pytest.mark.parametrize('text, message', [
     ('model = dict(', 'SyntaxError'),
     ('x = unknown_name', "name 'unknown_name' is not defined"),
-    ("_base_ = './nowhere.py'", "nowhere.py.*relative to the config's own folder; slimdiff's configs are in .*configs"),
+    ("_base_ = './nowhere.py'",
+     r"nowhere\.py'\. A path in _base_ is relative to the config's own folder; slimdiff's configs are in .*configs"),
 ])
 def test_unreadable(text, message, tmp_path):
     path = tmp_path / 'broken.py'

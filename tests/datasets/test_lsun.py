@@ -114,9 +114,11 @@ def test_missing_and_corrupt_databases(folder, tmp_path):
     # lmdb itself opens this one and dies of SIGBUS when a page beyond the end is read.
     with pytest.raises(ValueError, match=r"data.mdb' is cut off: it has \d+ bytes of at least"):
         LSUN(broken('half', whole[:len(whole) // 2]))
-    for name, content in dict(empty=b'', head=whole[:3000], text=b'<html>' * 9000).items():
+    for name, content in dict(head=whole[:3000], text=b'<html>' * 9000).items():
         with pytest.raises(ValueError, match=f"{name}/data.mdb' cannot be opened as an lmdb database"):
             LSUN(broken(name, content))
+    with pytest.raises(ValueError, match=r"data.mdb' is empty \(0 bytes\). Unpack the archive again, or, .*download"):
+        LSUN(broken('empty', b''))
     with pytest.raises(ValueError, match=r"data.mdb' is damaged"):
         LSUN(broken('zeros', whole[:8192] + b'\0' * (len(whole) - 8192)))
     with lmdb.open(str(tmp_path / 'none'), map_size=1 << 20):

@@ -56,6 +56,33 @@ def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, tiny_process, wrappe
     assert (tmp_path / 'two/iter_12.pth').exists()
 
 
+STRIDES = '''
+import torch
+from torch import distributed
+from slimdiff import UNet
+
+distributed.init_process_group('gloo')
+unet = UNet(sample_size=16, norm_groups=4, stages=[dict(channels=4, blocks=1), dict(channels=8, downsample=False)],
+            downsampler=dict(type='WaveletGatedDown'), upsampler=dict(type='WaveletGatedUp'))
+for parameter in unet.parameters():
+    torch.nn.init.normal_(parameter, std=0.1)
+model = torch.nn.parallel.DistributedDataParallel(unet)
+x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(distributed.get_rank()))
+model(x, torch.tensor([3, 700])).sample.square().mean().backward()
+differing = [name for name, p in unet.named_parameters() if p.grad.stride() != p.stride()]
+assert not differing, differing
+distributed.destroy_process_group()
+'''
+
+
+def test_gradients_lie_in_memory_as_ddp_wants_them(tmp_path, tiny_process):
+    # A 1x1 weight is channels_last and contiguous at once: only its strides tell, and DDP warns of the wrong ones.
+    (tmp_path / 'strides.py').write_text(STRIDES)
+    process = tiny_process(command=[*TORCHRUN[:-1], tmp_path / 'strides.py'])
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and 'bucket view strides' not in output, output
+
+
 def test_sigterm_stops_all_ranks_at_the_same_iteration(tmp_path, tiny_process):
     process = torchrun(tiny_process, tmp_path, '--iter-seconds', 0.02, max_iters=10_000)
     deadline = time.monotonic() + 60

@@ -64,6 +64,10 @@ def test_onnx(tmp_path, monkeypatch):
     assert json.loads({item.key: item.value for item in file.metadata_props}['slimdiff']) == {'latent_scale': 1.0}
     assert [value.name for value in file.graph.output] == ['out_sample']
     assert {value.name for value in file.graph.input} == {'sample', 'timestep', 'class_labels', 'encoder_hidden_states'}
+    for value in [*file.graph.input, *file.graph.output]:
+        assert [dim.dim_param for dim in value.type.tensor_type.shape.dim if dim.dim_param] == ['batch'], value.name
+    named = {dim.dim_param for value in file.graph.value_info for dim in value.type.tensor_type.shape.dim}
+    assert 'batch' in named and not [name for name in named if name and 'batch' not in name]
     monkeypatch.setattr(programs, 'ONE_FILE_LIMIT', 0)
     programs.write_onnx(converted, tmp_path / 'large.onnx')
     assert (tmp_path / 'large.onnx').stat().st_size < (tmp_path / 'unet.onnx').stat().st_size
@@ -77,6 +81,21 @@ def test_onnx(tmp_path, monkeypatch):
             torch.testing.assert_close(run(inputs), expected, rtol=0, atol=1e-4)
     found = programs.compare(unet, run, lambda batch: programs.random_inputs(unet, batch), seconds=0)
     assert [one.batch for one in found] == [1, 3] and all(one.runs == 3 and one.program_seconds > 0 for one in found)
+
+
+@pytest.mark.parametrize('changes', [
+    dict(num_classes=None, context_channels=None, stages=[dict(channels=8, blocks=1)]),
+    dict(class_token=True),
+    dict(num_classes=None)], ids=['no condition', 'class token', 'text'])
+def test_the_batch_axis_of_an_onnx_program_has_a_name(changes, tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    unet = network(**{**changes, 'preconditioning': None})
+    traced = programs.trace(unet, lambda batch: programs.random_inputs(unet, batch, 7))
+    programs.write_onnx(programs.convert_onnx(traced, {}), tmp_path / 'unet.onnx')
+    session = onnxruntime.InferenceSession(tmp_path / 'unet.onnx', providers=['CPUExecutionProvider'])
+    found = {value.name: value.shape for value in [*session.get_inputs(), *session.get_outputs()]}
+    expected = {name: ['batch', *value.shape[1:]] for name, value in programs.random_inputs(unet, 1, 7).items()}
+    assert found == {**expected, 'out_sample': ['batch', 3, 8, 8]}
 
 
 def test_a_program_that_differs_is_refused():
