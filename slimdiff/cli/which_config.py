@@ -100,13 +100,19 @@ def comparable(value: Any) -> Any:
 
 
 def network_settings(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a model's network with their defaults, and what else of the model decides on it."""
+    """The arguments of a model's network with their defaults, and what else of the model decides on it.
+
+    {} for a class that no config names, such as that of a folder with a step-aware network, or one of diffusers.
+    """
     from slimdiff.registry import MODELS
+    network = MODELS.get(model['unet']['type'])
+    if network is None:
+        return {}
     given = dict(model['unet'])
     if model.get('num_classes') is not None:
         given.setdefault('num_classes', model['num_classes'])
     arguments: dict[str, Any] = {}
-    for kind in reversed(MODELS.get(given['type']).__mro__):
+    for kind in reversed(network.__mro__):
         parameters = inspect.signature(kind.__init__).parameters.values() if '__init__' in vars(kind) else ()
         arguments |= {p.name: p.default for p in parameters if p.default is not p.empty}
     arguments |= given
