@@ -185,17 +185,6 @@ def use_allocation(model: Any, path: str | None) -> None:
         raise ValueError(f'--allocation {path}: {error}') from None
 
 
-def share_cores() -> None:
-    """Let PyTorch's threads sleep soon when they wait for each other, unless the environment says how they wait.
-
-    GNU OpenMP lets them spin for milliseconds, for a thread which has no core in that time where another process is
-    busy: training on two shared cores took several times as long (benchmarks/bench_shared_machine.py). It reads the
-    variable when PyTorch is imported; 1,000 rounds are what it takes itself where it knows of too many threads.
-    """
-    if not {'GOMP_SPINCOUNT', 'OMP_WAIT_POLICY'} & os.environ.keys():
-        os.environ['GOMP_SPINCOUNT'] = '1000'
-
-
 def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
     """Decorator of a command's ``main(argv=None) -> int``: an expected error is a message and exit status 2.
 
@@ -207,7 +196,6 @@ def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
         argv = list(sys.argv[1:] if argv is None else argv)
         debug = '--debug' in argv or os.environ.get('SLIMDIFF_DEBUG', '0') not in ('', '0')
         argv = [word for word in argv if word != '--debug']
-        share_cores()
         try:
             status = main(argv)
             sys.stdout.flush()

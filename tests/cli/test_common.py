@@ -199,19 +199,6 @@ def test_an_error_in_a_loader_worker_is_its_message_without_the_traceback(capsys
     assert 'photo.png cannot be read.\nUse on_error="skip".' in printed and 'Traceback' not in printed
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='PyTorch brings GNU OpenMP on Linux')
-@pytest.mark.parametrize('given, spins', [({}, '1000'), ({'GOMP_SPINCOUNT': '77'}, '77'),
-                                          ({'OMP_WAIT_POLICY': 'active'}, '30000000000')])
-def test_openmp_is_told_to_share_the_cores_unless_it_was_told_otherwise(given, spins):
-    """GNU OpenMP says itself what it has read."""
-    run = 'from slimdiff.cli.common import runs_cleanly; main = lambda argv: bool(__import__("torch").zeros(1)); ' \
-          'main.__module__ = "x"; runs_cleanly(main)([])'
-    kept = {key: value for key, value in os.environ.items() if key not in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')}
-    done = subprocess.run([sys.executable, '-c', run], capture_output=True, text=True,
-                          env={**kept, 'OMP_DISPLAY_ENV': 'verbose', **given})
-    assert re.search(f"GOMP_SPINCOUNT = '{spins}'", done.stderr), done.stderr
-
-
 def test_weights_of_another_model_name_their_config(tmp_path, capsys):
     """A checkpoint with its config, changed in what is no part of the network; and a folder of the network alone."""
     from slimdiff.checkpoint import save_checkpoint
