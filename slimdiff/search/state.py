@@ -23,7 +23,7 @@ def with_timesteps_in_words(identity: Mapping[str, Any]) -> dict[str, Any]:
     times = identity.get('timesteps')
     if not times:
         return dict(identity)
-    return {**identity, 'timesteps': f'{len(times)} steps: {", ".join(f"{t:g}" for t in times)}'}
+    return {**identity, 'timesteps': f'{len(times)} steps: {", ".join(f"{t:.17g}" for t in times)}'}
 
 
 def shown(value: Any) -> str:
