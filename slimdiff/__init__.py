@@ -9,16 +9,16 @@ diffusers_hook.register()
 
 
 def __getattr__(name: str):
-    # `slimdiff.UNet` is the path that exported diffusers folders record (see models/unets/unet.py);
+    # `slimdiff.UNet` is the path that exported diffusers folders record (see models/backbones/unet/unet.py);
     # importing it lazily keeps `import slimdiff` free of torch for setup and for `slimdiff --help`.
     if name == 'UNet':
-        from slimdiff.models.unets.unet import UNet
+        from slimdiff.models.backbones.unet.unet import UNet
         return UNet
     if name == 'SlimmableUNet':
-        from slimdiff.models.slimmable.unet import SlimmableUNet
+        from slimdiff.models.backbones.slimmable.unet import SlimmableUNet
         return SlimmableUNet
     if name == 'StepAwareUNet':
-        from slimdiff.models.unets.step_aware import StepAwareUNet
+        from slimdiff.models.backbones.step_aware import StepAwareUNet
         return StepAwareUNet
     if name == 'SlimDiffusionPipeline':
         from slimdiff.export.pipeline import SlimDiffusionPipeline

@@ -173,7 +173,7 @@ def use_allocation(model: Any, path: str | None) -> None:
     """
     if path is None:
         return
-    from slimdiff.models.unets import StepAwareUNet, make_step_aware
+    from slimdiff.models.backbones import StepAwareUNet, make_step_aware
     from slimdiff.sampling.allocation import StepAllocation
     allocation = StepAllocation.load(path)
     if isinstance(model.unet, StepAwareUNet):

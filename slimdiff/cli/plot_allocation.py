@@ -30,8 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     check_files(args)
     from slimdiff.analysis.allocation_plot import allocation_table, plot_allocations
+    from slimdiff.models.backbones.network_set import check_same_timesteps
     from slimdiff.models.serving import serving_config
-    from slimdiff.models.unets.network_set import check_same_timesteps
     from slimdiff.registry import MODELS
     from slimdiff.sampling import build_scheduler
     from slimdiff.sampling.allocation import Reuse, StepAllocation

@@ -65,7 +65,7 @@ def trained_widths(unet: Mapping[str, Any]) -> tuple[float, ...] | None:
         return None
     widths = unet.get('widths') or unet.get('_networks')  # these are by width: a step-aware folder's
     if not widths and 'Slimmable' in str(unet.get('type')):
-        from slimdiff.models.slimmable import SlimmableUNet
+        from slimdiff.models.backbones.slimmable import SlimmableUNet
         widths = inspect.signature(SlimmableUNet).parameters['widths'].default
     return tuple(map(float, widths or (1.0, )))
 

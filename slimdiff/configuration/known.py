@@ -131,7 +131,7 @@ def default_hook_names() -> set[str]:
 
 
 def _stage_keys() -> frozenset[str]:
-    from slimdiff.models.unets.stages import Stage
+    from slimdiff.models.backbones.unet.stages import Stage
     return frozenset(field.name for field in dataclasses.fields(Stage))
 
 

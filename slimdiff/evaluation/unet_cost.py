@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.evaluation.cost import Cost, count_cost
-from slimdiff.models.unets.context import expected_context
+from slimdiff.models.backbones.protocol import expected_context
 
 
 def unet_inputs(unet: nn.Module, context_length: int = 1,

@@ -11,8 +11,8 @@ from diffusers import DiffusionPipeline, VQModel
 from slimdiff.export.pipeline import SlimDiffusionPipeline
 from slimdiff.models.autoencoders import IdentityAutoencoder
 from slimdiff.models.autoencoders.pretrained import PretrainedAutoencoder
+from slimdiff.models.backbones.protocol import expected_context
 from slimdiff.models.conditioners import PretrainedText
-from slimdiff.models.unets.context import expected_context
 
 #: the stock pipeline that samples with a scheduler as slimdiff does
 STOCK = {'DDIMScheduler': 'DDIMPipeline', 'DDPMScheduler': 'DDPMPipeline'}

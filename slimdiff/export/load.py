@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from slimdiff.checkpoint.files import check_weights, load_weights
-from slimdiff.models.slimmable import SlimmableUNet
-from slimdiff.models.unets import StepAwareUNet, UNet, make_step_aware
-from slimdiff.models.unets.network_set import check_alike, check_same_timesteps
+from slimdiff.models.backbones import StepAwareUNet, UNet, make_step_aware
+from slimdiff.models.backbones.network_set import check_alike, check_same_timesteps
+from slimdiff.models.backbones.slimmable import SlimmableUNet
 from slimdiff.sampling.allocation import StepAllocation
 
 

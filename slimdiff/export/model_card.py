@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from slimdiff.evaluation.cost import count_cost, human
 from slimdiff.export.program import random_inputs
-from slimdiff.models.unets.context import expected_context
+from slimdiff.models.backbones.protocol import expected_context
 from slimdiff.registry import plain
 from slimdiff.version import __version__
 

@@ -11,7 +11,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
 
-from slimdiff.models.unets.context import expected_context
+from slimdiff.models.backbones.protocol import expected_context
 from slimdiff.registry import did_you_mean
 from slimdiff.sampling import denoise, guided
 from slimdiff.sampling.images import to_uint8

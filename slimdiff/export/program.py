@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimdiff.models.unets.context import expected_context
+from slimdiff.models.backbones.protocol import expected_context
 from slimdiff.optional import require_packages
 
 Run = Callable[[dict[str, Tensor]], Tensor]

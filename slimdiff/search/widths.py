@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimdiff.models.unets.steps import State, conditions_of, take_step
-from slimdiff.models.unets.unet import UNetOutput
+from slimdiff.models.backbones.steps import State, conditions_of, take_step
+from slimdiff.models.backbones.unet.unet import UNetOutput
 from slimdiff.sampling import Action
 
 
@@ -45,7 +45,7 @@ class ActionNetwork(nn.Module):
 
     The state of a sampling, :attr:`state`, is put in and taken out by the caller, so that many samplings can take
     turns. Networks are the dense ones of ``extract``, made once a width, as in
-    :class:`~slimdiff.models.unets.step_aware.StepAwareUNet`, which takes its steps by the same function.
+    :class:`~slimdiff.models.backbones.step_aware.StepAwareUNet`, which takes its steps by the same function.
 
     Args:
         supernet: has ``extract(width)``.

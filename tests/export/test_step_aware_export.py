@@ -14,8 +14,8 @@ from slimdiff.checkpoint import save_checkpoint
 from slimdiff.cli import export, sample
 from slimdiff.cli import test as test_command
 from slimdiff.configuration import load_config
+from slimdiff.models.backbones import make_step_aware
 from slimdiff.models.serving import serving_config
-from slimdiff.models.unets import make_step_aware
 from slimdiff.registry import MODELS
 from slimdiff.sampling import image_generators
 from slimdiff.sampling.allocation import Reuse, Run, StepAllocation

@@ -2,7 +2,7 @@
 
 import torch
 
-from slimdiff.models.slimmable import SlimmableUNet
+from slimdiff.models.backbones.slimmable import SlimmableUNet
 
 WAVELET = dict(downsampler=dict(type='WaveletGatedDown'), upsampler=dict(type='WaveletGatedUp'))
 SHUFFLE = dict(downsampler=dict(type='PixelUnshuffleDown'), upsampler=dict(type='PixelShuffleUp'))

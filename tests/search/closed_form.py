@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from slimdiff.models.algorithms import DiffusionModel
-from slimdiff.models.unets.unet import UNetOutput
+from slimdiff.models.backbones.unet.unet import UNetOutput
 from slimdiff.search import NetworkCosts, Problem
 
 COSTS = NetworkCosts({.25: 10., .5: 30., 1.: 100.})

@@ -11,7 +11,7 @@ from diffusers import SchedulerMixin
 from torch import nn
 
 from slimdiff.evaluation.unet_cost import context_length_of, unet_cost
-from slimdiff.models.unets import StepAwareUNet
+from slimdiff.models.backbones import StepAwareUNet
 from slimdiff.sampling import StepAllocation
 from slimdiff.sampling.denoise import prepared
 from slimdiff.search.costs import NetworkCosts, calls_per_step

@@ -11,7 +11,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
 from slimdiff.models.autoencoders.fit import check_latents
-from slimdiff.models.unets.context import expected_context
+from slimdiff.models.backbones.protocol import expected_context
 
 
 class CheckedBatches(BaseDataPreprocessor):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from slimdiff.models.algorithms.batches import NoisedBatch
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
+from slimdiff.models.backbones.protocol import expected_context
 from slimdiff.models.distillation import OUTPUT, Bridge, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
-from slimdiff.models.unets.context import expected_context
 from slimdiff.registry import LOSSES, MODELS, check_arguments, plain
 
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel, NoisedBatch
 from slimdiff.models.algorithms.distiller import Distiller, mean_over_ranks
+from slimdiff.models.backbones.slimmable import SlimmableUNet
+from slimdiff.models.backbones.slimmable.importance import order_channels
 from slimdiff.models.distillation import OUTPUT, TapRecorder
 from slimdiff.models.distillation.loading import load_teacher
-from slimdiff.models.slimmable import SlimmableUNet
-from slimdiff.models.slimmable.importance import order_channels
 from slimdiff.registry import MODELS, did_you_mean, plain
 from slimdiff.sampling import mix_seed
 
@@ -149,7 +149,8 @@ class SlimmableDiffusion(SandwichTraining, DiffusionModel):
         width_weights: ``{width: weight}`` of the loss of each width, 1 by default; relative to one another.
         eval_widths: widths that a validation measures; all by default.
         start_from: a dense checkpoint or folder with the same network, to start from.
-        order: put the important channels of ``start_from`` first (:mod:`slimdiff.models.slimmable.importance`).
+        order: put the important channels of ``start_from`` first
+            (:mod:`slimdiff.models.backbones.slimmable.importance`).
         **settings: arguments of :class:`DiffusionModel`.
 
     Raises:

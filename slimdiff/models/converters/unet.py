@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.checkpoint import CheckpointError
+from slimdiff.models.backbones.unet import UNet
 from slimdiff.models.converters.compvis import (
     AVERAGE,
     AVERAGE_COUNTERS,
@@ -26,7 +27,6 @@ from slimdiff.models.converters.compvis import (
 )
 from slimdiff.models.layers import CrossAttentionBlock, ResidualBlock, SelfAttentionBlock
 from slimdiff.models.resamplers import AvgPoolDown, ConvDown, NearestConvUp, NearestUp
-from slimdiff.models.unets import UNet
 
 #: parts of our block -> parts of CompVis'
 RESIDUAL = {'norm1': 'in_layers.0', 'conv1': 'in_layers.2', 'embedding': 'emb_layers.1', 'norm2': 'out_layers.0',

@@ -15,8 +15,8 @@ from slimdiff.checkpoint import find_path, load_checkpoint
 from slimdiff.checkpoint.files import check_weights, weights_of
 from slimdiff.checkpoint.hub import download, is_hub_id
 from slimdiff.functional.prediction import check_prediction_type
+from slimdiff.models.backbones import UNet
 from slimdiff.models.serving import serving_config
-from slimdiff.models.unets import UNet
 from slimdiff.registry import MODELS
 
 #: classes that a teacher may be, by the name in config.json; ours and diffusers'

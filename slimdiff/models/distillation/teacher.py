@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from slimdiff.functional.precision import has_bf16_products
 from slimdiff.functional.prediction import convert_prediction
+from slimdiff.models.backbones.protocol import expected_context
 from slimdiff.models.conditioners import build_conditioner
 from slimdiff.models.distillation.answers import AnswerStore
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.models.distillation.overlap import Answer, beside
 from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, as_tensor, find_tap
-from slimdiff.models.unets.context import expected_context
 
 #: alphas_cumprod of two schedules may differ by rounding (float32 files), not by more.
 SCHEDULE_TOLERANCE = 1e-4

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from slimdiff import SlimmableUNet, StepAwareUNet, UNet
-from slimdiff.models.unets import make_step_aware
+from slimdiff.models.backbones import make_step_aware
 from slimdiff.registry import MODELS
 from slimdiff.sampling import build_scheduler
 from slimdiff.sampling.allocation import Reuse, Run, StepAllocation

@@ -22,9 +22,9 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from slimdiff.models.backbones.unet.stages import DownStage, MidStage, Run, Stage, UpStage, plan_blocks
 from slimdiff.models.layers import Preconditioning, ResidualBlock
 from slimdiff.models.layers.residual import group_norm, silu, zero_init
-from slimdiff.models.unets.stages import DownStage, MidStage, Run, Stage, UpStage, plan_blocks
 from slimdiff.registry import MODELS, RESAMPLERS
 
 
@@ -50,7 +50,7 @@ class UNet(ModelMixin, ConfigMixin):
         sample_size: height and width that pipelines sample at; must divide by ``size_multiple``.
         in_channels, out_channels: of the images or latents.
         stages: one dict for each resolution, highest first; the keys are those of
-            :class:`~slimdiff.models.unets.stages.Stage`.
+            :class:`~slimdiff.models.backbones.unet.stages.Stage`.
         mid_channels: width of the middle stage; that of the last stage by default.
         mid_heads: attention heads of the middle stage; None for no attention.
         mid_cross_attention: the middle attention is a transformer block with cross-attention.

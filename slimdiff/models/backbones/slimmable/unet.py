@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimdiff.models.backbones.slimmable import flat_slicing
+from slimdiff.models.backbones.slimmable.axes import check_shapes, feature_maps, unet_axes
+from slimdiff.models.backbones.slimmable.config import check_widths, slim_config
+from slimdiff.models.backbones.slimmable.flat_slicing import FlatSlicer, Kinds
+from slimdiff.models.backbones.slimmable.slicing import Slicer
+from slimdiff.models.backbones.unet import UNet
+from slimdiff.models.backbones.unet.stages import Stage
+from slimdiff.models.backbones.unet.unet import UNetOutput
 from slimdiff.models.layers.channels import Axes, Channels
-from slimdiff.models.slimmable import flat_slicing
-from slimdiff.models.slimmable.axes import check_shapes, feature_maps, unet_axes
-from slimdiff.models.slimmable.config import check_widths, slim_config
-from slimdiff.models.slimmable.flat_slicing import FlatSlicer, Kinds
-from slimdiff.models.slimmable.slicing import Slicer
-from slimdiff.models.unets import UNet
-from slimdiff.models.unets.stages import Stage
-from slimdiff.models.unets.unet import UNetOutput
 from slimdiff.registry import MODELS
 
 

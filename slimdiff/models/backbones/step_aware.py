@@ -15,7 +15,7 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor, nn
 
-from slimdiff.models.unets.network_set import (
+from slimdiff.models.backbones.network_set import (
     Memory,
     arguments_of,
     check_alike,
@@ -26,8 +26,8 @@ from slimdiff.models.unets.network_set import (
     key_of,
     size_of,
 )
-from slimdiff.models.unets.steps import State, conditions_of, take_step
-from slimdiff.models.unets.unet import UNetOutput
+from slimdiff.models.backbones.steps import State, conditions_of, take_step
+from slimdiff.models.backbones.unet.unet import UNetOutput
 from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
 
 

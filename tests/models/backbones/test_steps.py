@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slimdiff import UNet
-from slimdiff.models.unets.steps import conditions_of, take_step
+from slimdiff.models.backbones.steps import conditions_of, take_step
 from slimdiff.sampling.allocation import Reuse, Run
 
 
