@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from slimdiff.checkpoint.files import ArchitectureError
 
 UNET = 'unet.'
+#: of a preconditioned network's weights
+WRAPPED = 'network.'
 #: more names are counted
 NAMED = 3
 
@@ -39,7 +41,8 @@ def stored_config(path: Path) -> dict[str, Any]:
         return decode(load_checkpoint(path)['meta'].get('config') or {})
     with contextlib.suppress(OSError, ValueError):
         unet = json.loads((path / 'config.json').read_text(encoding='utf-8'))
-        return {'model': {'unet': {'type': unet['_class_name'], **{k: v for k, v in unet.items() if k[0] != '_'}}}}
+        kind = unet.pop('network_class', unet['_class_name'])
+        return {'model': {'unet': {'type': kind, **{k: v for k, v in unet.items() if k[0] != '_'}}}}
     return {}
 
 
@@ -56,6 +59,7 @@ def fitting_configs(shapes: Mapping[str, tuple[int, ...]], stored: Mapping[str, 
     from slimdiff.configuration.load import known_configs
     from slimdiff.registry import plain
     own = {name.removeprefix(UNET): tuple(shape) for name, shape in shapes.items() if name.startswith(UNET)} or shapes
+    own = {name.removeprefix(WRAPPED): tuple(shape) for name, shape in own.items()}
     settings = network_settings(stored['model']) if 'model' in stored else {}
     built: dict[str, bool] = {}
     found = {}

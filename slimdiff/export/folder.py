@@ -23,7 +23,9 @@ OURS = {'unet', 'scheduler', 'vae', 'vqvae', 'text_encoder', 'tokenizer', 'model
 def stock_pipeline(model: Any) -> str | None:
     """The name of diffusers' own pipeline that samples ``model`` alike: unconditional in pixels, by DDIM or DDPM."""
     plain = (isinstance(model.autoencoder, IdentityAutoencoder) and model.num_classes is None
-             and expected_context(model.unet) is None)
+             and expected_context(model.unet) is None
+             # diffusers' pipelines want its own outputs, and know no other class of network than these
+             and type(model.unet).__module__.partition('.')[0] in ('slimdiff', 'diffusers'))
     return STOCK.get(type(model.sampler).__name__) if plain else None
 
 
@@ -51,7 +53,7 @@ def make_pipeline(model: Any) -> DiffusionPipeline | None:
         parts['tokenizer'], parts['text_encoder'] = model.conditioner.parts()
         parts['max_length'] = model.conditioner.max_length
     return SlimDiffusionPipeline(unet=model.unet, scheduler=model.sampler, num_inference_steps=model.num_steps,
-                                 guidance_scale=model.guidance_scale, **parts)
+                                 guidance_scale=model.guidance_scale, num_classes=model.num_classes, **parts)
 
 
 def export_pipeline(model: Any, folder: Path, unet_only: bool = False) -> str | None:

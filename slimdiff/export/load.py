@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slimdiff.checkpoint.files import check_weights, load_weights
-from slimdiff.models.backbones import StepAwareUNet, UNet, make_step_aware
+from slimdiff.checkpoint.files import ArchitectureError, check_weights, load_weights
+from slimdiff.models.backbones import make_step_aware
+from slimdiff.models.backbones.load import load_folder
 from slimdiff.models.backbones.network_set import check_alike, check_same_timesteps
-from slimdiff.models.backbones.slimmable import SlimmableUNet
-from slimdiff.sampling.allocation import StepAllocation
+from slimdiff.models.backbones.protocol import StepAllocated, name_of, offers
 
 
 def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema') -> dict[str, Any]:
@@ -42,22 +42,24 @@ def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
         ValueError: no such folder, or a network that is not the config's.
     """
     folder = Path(folder)
-    source = folder / 'unet' if (folder / 'unet').is_dir() else folder
-    if not (source / 'config.json').is_file():
-        raise ValueError(f'{folder} holds neither unet/config.json (a pipeline) nor config.json (a UNet): '
-                         'give a .pth of train, or a folder of export or save_pretrained.')
-    config = StepAwareUNet.load_config(source)
-    if config.get('_networks'):  # without the full width: they are not the config's network, but stand for it
-        step_aware = StepAwareUNet.from_pretrained(source, low_cpu_mem_usage=False)
-        check_alike({1.0: model.unet, **{w: step_aware.network(w) for w in step_aware.allocation.widths}})
-        check_same_timesteps(step_aware.allocation, model.num_train_timesteps)
-        model.unet = step_aware.to(model.unet.device)
+    network = load_folder(folder)
+    step_aware, config = offers(network, StepAllocated), dict(network.config)
+    if step_aware and 1.0 not in network.allocation.widths:  # they are not the config's network, but stand for it
+        check_alike({1.0: model.unet, **{w: network.network(w) for w in network.allocation.widths}})
+        check_same_timesteps(network.allocation, model.num_train_timesteps)
+        model.unet = network.to(model.unet.device)
         return config
-    # low_cpu_mem_usage is diffusers' default, and without `accelerate` a warning that means nothing here.
-    network = (SlimmableUNet if 'widths' in config else UNet).from_pretrained(source, low_cpu_mem_usage=False)
-    weights = network.state_dict()
-    check_weights(weights, model.unet.state_dict(), source)
+    full = network.network(1.0) if step_aware else network
+    weights = full.state_dict()
+    try:
+        check_weights(weights, model.unet.state_dict(), folder / 'unet' if (folder / 'unet').is_dir() else folder)
+    except ArchitectureError:
+        if name_of(full) == name_of(model.unet):
+            raise
+        raise ValueError(f'{folder} holds a network of the class {name_of(full)}, but the config has '
+                         f"unet=dict(type='{name_of(model.unet)}', ...), whose weights are others. Use the config "
+                         'that it was trained with.') from None
     model.unet.load_state_dict(weights)
-    if '_allocation' in config:
-        make_step_aware(model, StepAllocation.from_dict(config['_allocation']))
+    if step_aware:
+        make_step_aware(model, network.allocation)
     return config

@@ -15,7 +15,8 @@ class SearchProgress(Progress):
     """
 
     def __init__(self, total: int | None, done: int = 0, enabled: bool = True) -> None:
-        super().__init__(max((total or done) - done, 0), 'searching', unit='candidates', enabled=enabled)
+        super().__init__(None if total is None else max(total - done, 0), 'searching', unit='candidates',
+                         enabled=enabled)
         self.before = done
         self._note = ''
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,24 +49,14 @@ def arguments_of(network: nn.Module) -> dict[str, Any]:
 
 
 def description_of(network: nn.Module) -> dict[str, Any]:
-    """What makes a network again: the library and name of its class, and its arguments."""
-    cls = type(network)
-    return {'class': [cls.__module__.partition('.')[0], cls.__name__], 'config': arguments_of(network)}
-
-
-def class_named(path: list[str]) -> Any:
-    """The class ``[library, name]`` of a saved config; as in diffusers, the library must have been imported."""
-    library, name = path
-    if library not in sys.modules or not hasattr(sys.modules[library], name):
-        raise ValueError(f'The networks of this folder are of the class {library}.{name}, which is not there: import '
-                         f'{library} first, in a version that has it.')
-    return getattr(sys.modules[library], name)
+    """What makes a network again: the name of its class, and its arguments."""
+    return {'class': type(network).__name__, 'config': arguments_of(network)}
 
 
 def check_alike(networks: Mapping[float, nn.Module]) -> None:
     """Raise ValueError unless all networks take and give the same."""
-    for key in ('in_channels', 'out_channels', 'sample_size', 'num_classes', 'class_token', 'context_channels',
-                'cross_attention_dim', 'preconditioning'):
+    for key in ('in_channels', 'out_channels', 'sample_size', 'num_classes', 'num_class_embeds', 'class_token',
+                'context_channels', 'cross_attention_dim', 'preconditioning'):
         values = {width: network.config.get(key) for width, network in networks.items()}
         first, *others = values.values()
         if any(other != first for other in others):

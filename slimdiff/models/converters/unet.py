@@ -96,7 +96,7 @@ def unet_sources(unet: UNet) -> dict[str, Source]:
         ValueError: a UNet that isn't CompVis' in layout or in what it computes.
     """
     config, layout = unet.config, _Layout()
-    for key, value in (('flip_sin_to_cos', True), ('freq_shift', 0), ('norm_eps', 1e-5), ('preconditioning', None)):
+    for key, value in (('flip_sin_to_cos', True), ('freq_shift', 0), ('norm_eps', 1e-5)):
         if config[key] != value:
             raise _unlike(f'{key}={config[key]}')
     for ours, theirs in (('time_embedding.linear_1', 'time_embed.0'), ('time_embedding.linear_2', 'time_embed.2'),

@@ -15,12 +15,9 @@ from slimdiff.checkpoint import find_path, load_checkpoint
 from slimdiff.checkpoint.files import check_weights, weights_of
 from slimdiff.checkpoint.hub import download, is_hub_id
 from slimdiff.functional.prediction import check_prediction_type
-from slimdiff.models.backbones import UNet
+from slimdiff.models.backbones.load import load_folder
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS
-
-#: classes that a teacher may be, by the name in config.json; ours and diffusers'
-CLASSES = ('UNet', 'UNet2DModel', 'UNet2DConditionModel')
 
 
 @dataclasses.dataclass
@@ -66,12 +63,6 @@ def load_teacher(checkpoint: str | Mapping[str, Any], weights: str = 'ema',
     return _from_folder(path, scheduler)
 
 
-def network_class(name: str) -> type[nn.Module]:
-    """One of :data:`CLASSES`. diffusers' are imported when they are needed: it takes seconds."""
-    import diffusers
-    return UNet if name == 'UNet' else getattr(diffusers, name)
-
-
 def _download(name: str) -> Path:
     try:
         return download(name, ['*.json', 'unet/*.json', 'unet/*.safetensors', 'scheduler/*.json', '*.safetensors'])
@@ -91,37 +82,15 @@ def _from_checkpoint(path: Path, weights: str) -> LoadedTeacher:
 
 def _from_folder(folder: Path, scheduler: Mapping[str, Any] | None) -> LoadedTeacher:
     unet = folder / 'unet' if (folder / 'unet').is_dir() else folder
-    if not (unet / 'config.json').is_file():
-        raise ValueError(f"The teacher's folder {folder} holds neither unet/config.json (a pipeline) nor config.json "
-                         '(a UNet): it was not written by save_pretrained.')
-    kind = json.loads((unet / 'config.json').read_text()).get('_class_name')
-    if kind not in CLASSES:
-        raise ValueError(f"The teacher in {unet} is a '{kind}'; a teacher can be one of {', '.join(CLASSES)}.")
-    try:
-        # Weights of another shape are not ignored: they are reported below, with those that are missing.
-        network, info = network_class(kind).from_pretrained(unet, output_loading_info=True, low_cpu_mem_usage=False,
-                                                      ignore_mismatched_sizes=True)
-    except Exception as error:  # missing file, damaged file: diffusers and safetensors have many classes of them
-        raise ValueError(f'The teacher in {unet} cannot be loaded: {error}') from error
-    problems = [f'{label} {", ".join(map(_describe, sorted(info[key])[:4]))}' + (', ...' if len(info[key]) > 4 else '')
-                for key, label in (('missing_keys', 'it lacks'), ('unexpected_keys', 'it has besides'),
-                                   ('mismatched_keys', 'of another shape are')) if info.get(key)]
-    if problems:
-        raise ValueError(f'The weights of the teacher in {unet} do not fit its config: {"; ".join(problems)}. A '
-                         'teacher with random layers would teach noise; save it again.')
+    network = load_folder(folder, 'teacher')
     said = _scheduler_config(folder, unet) | dict(scheduler or {})
     known = dict(getattr(network.config, 'preconditioning', None) or {})
-    if not said and known:  # our UNet says itself what its preconditioning was made for
+    if not said and known:  # it was made for a schedule
         said = {**known['schedule'], 'prediction_type': known['prediction_type']}
     if not said:
         return LoadedTeacher(network, str(folder))
     return LoadedTeacher(network, str(folder), DDPMScheduler.from_config(said).alphas_cumprod.double(),
                          check_prediction_type(said.get('prediction_type', 'epsilon')))
-
-
-def _describe(key: str | tuple[str, Any, Any]) -> str:
-    """A weight's name, or (name, shape in the file, shape by the config)."""
-    return key if isinstance(key, str) else f'{key[0]} {tuple(key[1])} instead of {tuple(key[2])}'
 
 
 def _scheduler_config(folder: Path, unet: Path) -> dict[str, Any]:
