@@ -13,6 +13,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from slimdiff.models.backbones.protocol import at_width
 from slimdiff.registry import declared_arguments, plain
 
 #: what a condition may be called in the signature of a network's ``forward``
@@ -118,8 +119,12 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
         return getattr(self.network, 'bare', self.network)
 
     def forward(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None = None,
-                encoder_hidden_states: Tensor | None = None, return_dict: bool = True) -> Prediction | tuple[Tensor]:
-        """Predict, whatever the network's own arguments and outputs are."""
+                encoder_hidden_states: Tensor | None = None, return_dict: bool = True,
+                width: float | None = None) -> Prediction | tuple[Tensor]:
+        """Predict, whatever the network's own arguments and outputs are; at ``width``, if it has several."""
+        if width is not None:
+            with at_width(self.network, width):
+                return self(sample, timestep, class_labels, encoder_hidden_states, return_dict)
         timestep = each(timestep, sample)
         conditions = named(self.network, given(class_labels, encoder_hidden_states))
         output = self.around(lambda x: as_tensor(self.network(x, timestep, **conditions), self.config.network_class),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,16 @@ def find_class(name: str) -> type[nn.Module]:
         raise ValueError(f"There is no network class '{name}' in slimdiff's registry or in diffusers."
                          f'{did_you_mean(str(name), MODELS.module_dict)} One of your own: register it '
                          '(@MODELS.register_module()) and import its module first (custom_imports of the config).')
+    check_forward(found)
     return found
+
+
+def check_forward(network: type[nn.Module]) -> None:
+    """Raise ValueError for a class whose ``forward`` has no (x_t, t): what is required cannot have a default."""
+    parameters = [p for p in inspect.signature(network.forward).parameters.values() if p.name != 'self']
+    if len(parameters) < 2 or parameters[1].default is not inspect.Parameter.empty:
+        raise ValueError(f'{network.__name__} is not a network that denoises: the second argument of its forward is no '
+                         'timestep. A backbone has forward(sample, timestep, ...).')
 
 
 def make(network: type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:

@@ -133,7 +133,7 @@ class Teacher:
             refuse('channels of the input', mine[0], theirs[0],
                    'They must share the autoencoder, or both work on pixels.')
         if mine[1:] != theirs[1:]:
-            refuse('image size', ' x '.join(map(str, mine[1:])), ' x '.join(map(str, theirs[1:])),
+            refuse('image size', *(' x '.join(map(str, dict.fromkeys(shape[1:]))) for shape in (mine, theirs)),
                    "Train the student at the teacher's size (model.unet.sample_size and the dataset's image_size), or "
                    'fine-tune the teacher at the new size first.')
         if self.alphas_cumprod is None:

@@ -146,9 +146,12 @@ class UNet(ModelMixin, ConfigMixin):
         """As in diffusers.
 
         Raises:
-            ValueError: a config of slimdiff 0.1, whose UNet held the output preconditioning itself.
+            ValueError: a config of a preconditioned network, or of slimdiff 0.1, whose UNet held that itself.
         """
         if isinstance(config, Mapping) and config.get('preconditioning'):
+            if 'network_class' in config:
+                raise ValueError('This is the config of a PreconditionedBackbone around a UNet: open it with '
+                                 'slimdiff.PreconditionedBackbone.')
             raise ValueError('This folder was written by slimdiff 0.1, whose UNet held its output preconditioning; it '
                              'is a wrapper now (PreconditionedBackbone), and the files of 0.1 are not read. Train and '
                              'export again.')
