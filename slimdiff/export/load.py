@@ -9,7 +9,7 @@ from slimdiff.checkpoint.files import ArchitectureError, check_weights, load_wei
 from slimdiff.models.backbones import make_step_aware
 from slimdiff.models.backbones.load import load_folder
 from slimdiff.models.backbones.network_set import check_alike, check_same_timesteps
-from slimdiff.models.backbones.protocol import StepAllocated, name_of, offers
+from slimdiff.models.backbones.protocol import StepAllocated, bare, name_of, offers
 
 
 def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema') -> dict[str, Any]:
@@ -54,7 +54,8 @@ def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
     try:
         check_weights(weights, model.unet.state_dict(), folder / 'unet' if (folder / 'unet').is_dir() else folder)
     except ArchitectureError:
-        if name_of(full) == name_of(model.unet):
+        found, wanted = type(bare(full)), type(bare(model.unet))
+        if issubclass(found, wanted) or issubclass(wanted, found):
             raise
         raise ValueError(f'{folder} holds a network of the class {name_of(full)}, but the config has '
                          f"unet=dict(type='{name_of(model.unet)}', ...), whose weights are others. Use the config "

@@ -17,7 +17,7 @@ from slimdiff.checkpoint.tensor_store import TensorStore
 from slimdiff.evaluation.common import on_main
 from slimdiff.evaluation.cost import human
 from slimdiff.interrupts import Interrupts
-from slimdiff.models.backbones.protocol import name_of
+from slimdiff.models.backbones.protocol import ReusableFeatures, name_of, require
 from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, did_you_mean, plain
 from slimdiff.sampling import StepAllocation, build_scheduler
 from slimdiff.search.budget import Budget
@@ -88,6 +88,8 @@ class Search:
                              'of several widths (SlimmableUNet, or one with widths, at, extract).')
         scheduler = build_scheduler(config.get('sampler') or model.sampler, base=model.noise_scheduler)
         features = 'features' in space.get('reuse', ())
+        if features:
+            require(model.unet, ReusableFeatures, 'To reuse features', "leave 'features' out of search.space.reuse")
         costs = costs or count_macs(model, sorted({max(widths_of(model)), *map(float, space['widths'])}), features)
         self.problem = Problem(model, scheduler, config.get('num_steps') or model.num_steps, costs, dataloader)
         self.space = SearchSpace(num_train_timesteps=model.num_train_timesteps, timesteps=self.problem.timesteps,

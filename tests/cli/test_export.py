@@ -42,7 +42,7 @@ def make(folder, text=CONFIG, extra=None, **model):
     averages = {k: v.clone() for k, v in network.state_dict().items()} | (extra or {})
     state = {k: v + 1 for k, v in averages.items()}
     checkpoint = folder / 'iter_1.pth'
-    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 1}, 'state_dict': state,
+    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 2}, 'state_dict': state,
                      'ema': {'state_dict': averages}}, checkpoint)
     return config, checkpoint, network
 

@@ -20,7 +20,7 @@ def save_pth(model, path, config, ema_offset=1.0):
     """A checkpoint as the trainer writes it; the averaged weights differ by a constant."""
     state = model.state_dict()
     averages = {k: v + ema_offset for k, v in state.items() if k.startswith('unet.')}
-    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 1, 'config': {'model': config}},
+    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 2, 'config': {'model': config}},
                      'state_dict': state, 'ema': {'decay': 0.9, 'state_dict': averages}}, path)
 
 
