@@ -201,12 +201,14 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.cli.sample import build_model
     from slimdiff.configuration import load_config
     from slimdiff.datasets import build_dataloader
+    from slimdiff.models.backbones.protocol import Slimmable, require
     from slimdiff.sampling import StepAllocation, build_scheduler
     from slimdiff.search import count_macs
     from slimdiff.search.widths import widths_of
 
     metrics = set_metrics(cfg)
     model = build_model(cfg, args.checkpoint, args.weights)
+    require(model.unet, Slimmable, 'A comparison of widths', 'give a model of several widths')
     widths = widths_of(model)
     loader = build_dataloader(cfg.val_dataloader)
     samplers = args.samplers or [(type(model.sampler).__name__, model.num_steps)]

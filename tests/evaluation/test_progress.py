@@ -5,6 +5,7 @@ import pytest
 
 import slimdiff.evaluation.progress as module
 from slimdiff.evaluation.progress import Progress
+from slimdiff.search.progress import SearchProgress
 
 
 @pytest.fixture
@@ -24,6 +25,14 @@ def test_plain_lines_give_rate_and_remaining_time(clock, monkeypatch):
             progress.update(40)
     # 20 s: lines at 12 s only, 120 images at 10 a second.
     assert lines == ['sampling 120/1000 img, 10 img/s, 88 s left']
+
+
+def test_an_unknown_total_shows_the_rate_alone(clock):
+    with SearchProgress(None, done=4) as progress:
+        clock[0] += 8
+        progress.update(2)
+        progress.note = 'best 0.1'
+        assert progress.line() == 'searching 2 candidates, 0.25 candidates/s (4 before), best 0.1'
 
 
 def test_a_terminal_gets_a_bar_and_a_silent_one_nothing(monkeypatch):
