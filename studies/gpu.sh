@@ -54,11 +54,17 @@ teacher() {
 }
 
 central() {
-    local iterations=${ITERATIONS:-10000}; [ -n "$QUICK" ] && iterations=4
-    part central "${LIMIT:-500}" "$PYTHON" studies/together.py --seeds 0 1 2 3 4 --iterations "$iterations" --out "$OUT" \
+    local iterations=${ITERATIONS:-20000} images=10000 teacher=configs/ldm/fashion_mnist_teacher
+    [ -n "$QUICK" ] && { iterations=4; images=100; }
+    part central "${LIMIT:-600}" "$PYTHON" studies/together.py --seeds 0 1 2 3 4 --iterations "$iterations" \
+        --seconds "${SECONDS_OF_TRAINING:-300}" --out "$OUT" \
         --arm Lite=configs/lite_ldm/fashion_mnist.py --arm WG=configs/sd/fashion_mnist_gated.py \
         --arm SD=configs/sd/fashion_mnist.py --arm Lite+distillation=configs/lite_ldm/fashion_mnist_distilled.py@3 \
-        --arm WG+spatial=configs/sd/fashion_mnist_spatial.py@3 --arm WG+frequency=configs/sd/fashion_mnist_frequency.py@3
+        --arm WG+spatial=configs/sd/fashion_mnist_spatial.py@3 --arm WG+frequency=configs/sd/fashion_mnist_frequency.py@3 \
+        --arm DDSM=configs/ddsm/fashion_mnist.py@1
+    part comparison 160 "$PYTHON" studies/compare_networks.py "$OUT" --num-images $images \
+        --teacher configs/ldm/fashion_mnist.py=$teacher
+    part samplers 60 "$PYTHON" studies/compare_networks.py "$OUT" --num-images $((images / 2)) --sampler-study SD/0
 }
 
 case $PART in

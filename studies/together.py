@@ -204,11 +204,12 @@ def read_images(cfg: Any, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def train(configs: Mapping[str, Any], seeds: Mapping[str, Sequence[int]], iterations: int, device: torch.device,
-          eager: bool = False, warm_up: int = 3) -> tuple[list[Arm], dict[str, Any]]:
+          eager: bool = False, warm_up: int = 3, seconds: float | None = None) -> tuple[list[Arm], dict[str, Any]]:
     """Train all arms; returns them with averaged weights, and what the log would say.
 
     Args:
         seeds: of each arm.
+        seconds: fewer iterations, if that is all that fits into so many seconds: judged once, early on.
     """
     images, labels = read_images(next(iter(configs.values())), device)
     batch = next(iter(configs.values())).train_dataloader.batch_size
@@ -221,7 +222,10 @@ def train(configs: Mapping[str, Any], seeds: Mapping[str, Sequence[int]], iterat
     history: list[dict[str, Any]] = []
     start = time.perf_counter()
     bar = tqdm(total=iterations, unit='it', desc=f'{sum(len(g.arms) for g in groups)} runs', mininterval=5)
+    judged, since = warm_up + 150, start
     for iteration in range(iterations):
+        if iteration >= iterations:
+            break
         if graphs and iteration == warm_up:
             torch.cuda.synchronize()
             for group in groups:
@@ -235,6 +239,18 @@ def train(configs: Mapping[str, Any], seeds: Mapping[str, Sequence[int]], iterat
                 with torch.cuda.stream(group.stream):
                     group.run(iteration)
         bar.update()
+        if seconds is not None and iteration in (warm_up + 20, judged):
+            if device.type == 'cuda':
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            if iteration == judged:
+                rate = (judged - warm_up - 20) / (now - since)
+                iterations = min(iterations, judged + int(rate * (seconds - (now - start))))
+                print(f'{rate:.1f} it/s: {iterations} iterations', flush=True)
+                bar.total = iterations
+                for arm in (arm for group in groups for arm in group.arms):
+                    arm.rates = learning_rates(configs[arm.name], iterations)
+            since = now
         if iteration % 50 == 49:
             for group in groups:
                 if group.stream is not None:
@@ -259,10 +275,11 @@ def main() -> None:
                         help='SEEDS: how many of --seeds this arm has, the first so many (default: all)')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--iterations', type=int, default=10_000)
+    parser.add_argument('--seconds', type=float, help='fewer iterations, if that is all that fits')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--eager', action='store_true', help='no CUDA graphs')
     parser.add_argument('--export', metavar='FOLDER', help='also write the first arm of the first seed as a pipeline')
-    parser.add_argument('--out', required=True, help='folder for weights.safetensors and training.json')
+    parser.add_argument('--out', required=True, help='folder for weights_SEED.safetensors and training.json')
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -272,11 +289,12 @@ def main() -> None:
         path, _, count = rest.partition('@')
         configs[name] = load_config(path)
         seeds[name] = args.seeds[:int(count)] if count else args.seeds
-    arms, log = train(configs, seeds, args.iterations, device, args.eager)
+    arms, log = train(configs, seeds, args.iterations, device, args.eager, seconds=args.seconds)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    save_file({f'{arm.name}/{arm.seed}/{key}': value.detach().cpu().contiguous()
-               for arm in arms for key, value in arm.network.state_dict().items()}, out / 'weights.safetensors')
+    for seed in args.seeds:
+        save_file({f'{arm.name}/{seed}/{key}': value.detach().cpu().contiguous() for arm in arms if arm.seed == seed
+                   for key, value in arm.network.state_dict().items()}, out / f'weights_{seed}.safetensors')
     if args.export:
         from slimdiff.export.folder import export_pipeline
         export_pipeline(arms[0].model.cpu(), Path(args.export))

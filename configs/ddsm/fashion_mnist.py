@@ -15,10 +15,9 @@ model = dict(
         type='SlimmableUNet',
         widths=(0.25, 0.5, 0.75, 1.0),
         stages=[
+            dict(channels=16, blocks=1, up_blocks=2),
             dict(channels=32, blocks=1, up_blocks=2),
-            dict(channels=64, blocks=1, up_blocks=2),
-            dict(channels=96, blocks=1, up_blocks=2, downsample=False, heads=4),
+            dict(channels=64, blocks=1, up_blocks=2, downsample=False, heads=4),
         ],
-        norm_groups=4,
         downsampler=dict(type='ConvDown'),
         upsampler=dict(type='NearestConvUp')))
