@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from slimdiff.installation import find_path
 
 #: key of the safetensors file's metadata
 KEY = 'slimdiff_classifier'
+#: of a batch norm, which evaluation doesn't need
+COUNTER = 'num_batches_tracked'
 
 
 class SmallClassifier(nn.Module):
-    """Seven layers of convolution: images (N, channels, size, size) in [-1, 1] -> scores (N, classes).
+    """Six convolutions: images (N, channels, size, size) in [-1, 1] -> scores (N, classes).
 
-    With the default widths 0.3 M parameters and 10 M MACs at 32x32.
+    With the default widths 163,000 parameters and 5.5 M MACs at 32x32.
 
     Args:
         classes: names of the classes, in the order of the scores.
@@ -31,7 +34,7 @@ class SmallClassifier(nn.Module):
     """
 
     def __init__(self, classes: Sequence[str], channels: int = 1, size: int = 32,
-                 widths: Sequence[int] = (32, 64, 128)) -> None:
+                 widths: Sequence[int] = (24, 48, 96)) -> None:
         super().__init__()
         self.classes, self.channels, self.size, self.widths = list(classes), channels, size, list(widths)
         layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
@@ -53,11 +56,11 @@ class SmallClassifier(nn.Module):
 
 
 def save_classifier(network: SmallClassifier, path: str | Path, info: Mapping[str, Any]) -> None:
-    """Write the weights in half precision (0.6 MB), with what the network is and ``info``, as safetensors."""
+    """Write the weights in half precision (0.33 MB), with what the network is and ``info``, as safetensors."""
     from safetensors.torch import save
     config = dict(classes=network.classes, channels=network.channels, size=network.size, widths=network.widths)
-    weights = {name: value.half().contiguous() if value.is_floating_point() else value
-               for name, value in network.state_dict().items() if not name.endswith('num_batches_tracked')}
+    weights = {name: value.half().contiguous()
+               for name, value in network.state_dict().items() if not name.endswith(COUNTER)}
     content = save(weights, metadata={KEY: json.dumps(dict(config=config, **info))})
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda file: file.write(content))
@@ -79,48 +82,32 @@ def load_classifier(path: str | Path) -> tuple[SmallClassifier, dict[str, Any]]:
             info = json.loads((file.metadata() or {})[KEY])
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
         network = SmallClassifier(**info.pop('config'))
-        network.load_state_dict(weights, strict=False)
+        weights |= {name: value for name, value in network.state_dict().items() if name.endswith(COUNTER)}
+        network.load_state_dict(weights)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"classifier: '{path}' is not a file of a classifier ({type(error).__name__}: {error}). {how}"
                          ) from error
     return network.eval().requires_grad_(False), info
 
 
-def augmented(images: Tensor, flip: bool, shift: int, generator: torch.Generator) -> Tensor:
-    """The images mirrored, if ``flip``, in half of the cases, and moved by up to ``shift`` pixels along each axis."""
-    n = len(images)
-    if flip:
-        mirrored = torch.rand(n, 1, 1, 1, generator=generator) < 0.5
-        images = torch.where(mirrored, images.flip(3), images)
-    size = images.shape[-1]
-    padded = F.pad(images, (shift, ) * 4, mode='replicate')
-    rows, columns = (torch.randint(2 * shift + 1, (n, 1), generator=generator) + torch.arange(size) for _ in range(2))
-    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def train_classifier(network: SmallClassifier, batches: Callable[[], Any], iterations: int, lr: float = 4e-3,
-                     flip: bool = True, shift: int = 2, seed: int = 0,
+def train_classifier(network: SmallClassifier, batches: Iterator[Mapping[str, Any]], iterations: int, lr: float = 4e-3,
                      progress: Callable[[int], None] = lambda images: None) -> None:
     """Train by AdamW with a learning rate that rises for a fifth of the time, then falls to nothing.
 
     Args:
-        batches: gives the next ``dict(inputs, labels)``.
-        flip, shift: of :func:`augmented`.
+        batches: each ``dict(inputs, labels)``.
         progress: told of the images of each iteration.
     """
-    generator = torch.Generator().manual_seed(seed)
     network.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=iterations, pct_start=0.2)
-    for _ in range(iterations):
-        batch = batches()
-        scores = network(augmented(batch['inputs'], flip, shift, generator))
-        loss = F.cross_entropy(scores, batch['labels'], label_smoothing=0.05)
+    for batch in itertools.islice(batches, iterations):
+        loss = F.cross_entropy(network(batch['inputs']), batch['labels'], label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        progress(len(scores))
+        progress(len(batch['labels']))
     network.eval()
 
 

@@ -40,6 +40,7 @@ class ClassAccuracy(FeatureMetric):
         network, self.info = load_classifier(classifier)
         super().__init__(network)
         self.classifier, self.prefix = classifier, prefix
+        self._position = torch.arange(len(network.classes))  # of the data set's labels among the scores
 
     def check_data(self, metainfo: Mapping[str, Any]) -> None:
         known, names = self.extractor.classes, metainfo.get('classes')
@@ -55,7 +56,11 @@ class ClassAccuracy(FeatureMetric):
         return dict(predicted=self.extractor(images).argmax(1))
 
     def accuracy(self, rows: Rows) -> float:
-        return (rows['predicted'] == self._position[rows['labels'].long()]).double().mean().item()
+        labels = rows['labels'].long()
+        if labels.max() >= len(self._position):
+            raise ValueError(f'ClassAccuracy: images of label {labels.max()} were made, but the data set names '
+                             f'{len(self._position)} classes. Set model.num_classes to that.')
+        return (rows['predicted'] == self._position[labels]).double().mean().item()
 
     def distance(self, real: Rows, generated: Rows) -> dict[str, float]:
         return {self.prefix: self.accuracy(generated), f'{self.prefix}/real': self.accuracy(real)}
