@@ -9,6 +9,10 @@ teacher's forward alone, without gradient, in the precision of the config, (3) a
 Memory: the weights, optimizer state and gradients, and above them the peak of what PyTorch's allocator hands out
 within a step (on CPU counted by the profiler, on CUDA by max_memory_allocated). On CPU it is checked against the
 system's count (VmHWM, Linux) of three processes that do one of the three each, less that of one that does nothing.
+
+On CUDA a fourth part takes turns with them: (4) the distillation with ``Teacher(overlap=False)``, whose forward waits
+for its turn on the student's stream; the ratio (4) / (3) is what the second stream gains. A teacher whose checkpoint
+isn't there gets random weights, which take the same time.
 """
 
 from __future__ import annotations
@@ -33,16 +37,21 @@ from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS
 
 PARTS = ('student', 'teacher', 'distillation')
+IN_TURN = 'distillation, one stream'
 
 
 class Part:
     """One of the three: what a turn does, and the tensors that it keeps between turns."""
 
-    def __init__(self, name: str, cfg: Any, batch: int, device: torch.device) -> None:
-        model_cfg = cfg.model if name == 'distillation' else serving_config(cfg.model)
+    def __init__(self, name: str, cfg: Any, batch: int, device: torch.device, amp: bool = False) -> None:
+        model_cfg = cfg.model if name in ('distillation', IN_TURN) else serving_config(cfg.model)
+        if name == IN_TURN:
+            model_cfg = {**model_cfg, 'teacher': {**model_cfg['teacher'], 'overlap': False}}
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=amp)
         size, classes = cfg.model.unet.sample_size, cfg.model.get('num_classes')
         generator = torch.Generator().manual_seed(0)
-        self.images = torch.randn(batch, 3, size, size, generator=generator).to(device)
+        channels = cfg.model.unet.get('in_channels', 3)
+        self.images = torch.randn(batch, channels, size, size, generator=generator).to(device)
         self.labels = None if classes is None else torch.randint(classes, (batch, ), generator=generator).to(device)
         self.kept: list[torch.Tensor] = [self.images]
         if name == 'teacher':
@@ -58,14 +67,17 @@ class Part:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
         self.run = self.step
         self.kept += self.parameters
-        if name == 'distillation':
+        self.key = 'inputs' if self.model.autoencoder.downsampling == 1 else 'latents'
+        if hasattr(self.model, 'teacher'):
             self.kept += list(self.model.teacher.unet.parameters())
 
     def forward(self) -> None:
         self.teacher(self.images, self.t, self.labels)
 
     def step(self) -> None:
-        self.model(self.images, self.labels)['loss'].backward()
+        with self.autocast:
+            loss = self.model(**{self.key: self.images}, labels=self.labels)['loss']
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -109,8 +121,11 @@ def measure_time(parts: dict[str, Part], rounds: int, steps: int, device: torch.
 
     seconds = timing.interleave({name: turn(part) for name, part in parts.items()}, rounds, warmup=3)
     ratio = [d / (s + t) for s, t, d in zip(*(seconds[name] for name in PARTS))]
-    return dict(milliseconds={name: timing.spread([1000 * t / steps for t in times])
-                              for name, times in seconds.items()}, ratio=timing.spread(ratio))
+    found = dict(milliseconds={name: timing.spread([1000 * t / steps for t in times])
+                               for name, times in seconds.items()}, ratio=timing.spread(ratio))
+    if IN_TURN in seconds:
+        found['one_stream_over_two'] = timing.spread([a / b for a, b in zip(seconds[IN_TURN], seconds['distillation'])])
+    return found
 
 
 def peak_resident() -> int:
@@ -128,6 +143,8 @@ def resident_bytes(arguments: list[str]) -> int:
 def load(args: argparse.Namespace, size: int | None, folder: Path) -> Any:
     """The config; at another image size with a teacher of that size, whose weights are random."""
     cfg = load_config(args.config)
+    if find_path(cfg.model.teacher.checkpoint) is None and cfg.model.teacher.get('config'):
+        cfg.model.teacher.checkpoint = serving_config(load_config(cfg.model.teacher.config).model)
     if size in (None, cfg.model.unet.sample_size):
         return cfg
     cfg.model.unet.sample_size = size
@@ -147,6 +164,7 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=4, help='in a turn')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--threads', type=int, help='CPU threads')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast of the student')
     parser.add_argument('--out', help='JSON file')
     parser.add_argument('--only', choices=(*PARTS, 'nothing'), help=argparse.SUPPRESS)
     parser.add_argument('--folder', help=argparse.SUPPRESS)
@@ -163,12 +181,13 @@ def main() -> None:
             cfg = load(args, int(size) if size else None, folder)
             if args.only:
                 if args.only != 'nothing':
-                    part = Part(args.only, cfg, int(batch), device)
+                    part = Part(args.only, cfg, int(batch), device, args.amp)
                     for _ in range(5):
                         part.run()
                 print(peak_resident())
                 return
-            parts = {name: Part(name, cfg, int(batch), device) for name in PARTS}
+            names = (*PARTS, IN_TURN) if device.type == 'cuda' else PARTS
+            parts = {name: Part(name, cfg, int(batch), device, args.amp) for name in names}
             result = dict(batch_size=int(batch), image_size=cfg.model.unet.sample_size,
                           **measure_time(parts, args.rounds, args.steps, device))
             peaks = {name: peak_bytes(part, device) for name, part in parts.items()}
@@ -183,8 +202,9 @@ def main() -> None:
                 result['resident_ratio'] = above['distillation'] / (above['student'] + above['teacher'])
             results.append(result)
             describe(result)
-    timing.write(args.out, dict(config=args.config, device=str(device), rounds=args.rounds, steps_a_round=args.steps,
-                                bf16_teacher=bool(load_config(args.config).model.teacher.get('bf16')), cases=results))
+    bf16_teacher = bool(load_config(args.config).model.teacher.get('bf16'))
+    timing.write(args.out, dict(config=args.config, device=str(device), amp=args.amp, rounds=args.rounds,
+                                steps_a_round=args.steps, bf16_teacher=bf16_teacher, cases=results))
 
 
 def describe(result: dict[str, Any]) -> None:
@@ -193,6 +213,9 @@ def describe(result: dict[str, Any]) -> None:
     for name, value in result['milliseconds'].items():
         print(f'  {name:13} {value["median"]:8.2f} ms  ({value["q25"]:.2f} - {value["q75"]:.2f}), '
               f'peak {result["peak_bytes"][name] / 1e6:.1f} MB')
+    if 'one_stream_over_two' in result:
+        gain = result['one_stream_over_two']
+        print(f'  one stream / two: {gain["median"]:.3f} ({gain["q25"]:.3f} - {gain["q75"]:.3f})')
     ratio = result['ratio']
     print(f'  distillation / (student + teacher): time {ratio["median"]:.3f} '
           f'({ratio["q25"]:.3f} - {ratio["q75"]:.3f}), '

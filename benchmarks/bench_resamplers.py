@@ -80,21 +80,25 @@ def rivals(combine: str, channels: int) -> dict[str, nn.Module]:
     return found
 
 
-def timed(modules: dict[str, nn.Module], x: Tensor, backward: bool, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each module by round; the gradients that start the backward pass are made beforehand."""
+def timed(modules: dict[str, nn.Module], x: Tensor, backward: bool, rounds: int,
+          calls: int = 1) -> dict[str, list[float]]:
+    """Seconds of a call of each module by round; the gradients that start the backward pass are made beforehand."""
     def function(module: nn.Module):
         with torch.no_grad():
             starts = [torch.randn_like(y) for y in module(x)]
         wanted = [x, *module.parameters()]
 
         def forward_backward() -> None:
-            torch.autograd.grad(module(x), wanted, starts)
+            for _ in range(calls):
+                torch.autograd.grad(module(x), wanted, starts)
 
         def forward() -> None:
             with torch.no_grad():
-                module(x)
+                for _ in range(calls):
+                    module(x)
         return forward_backward if backward else forward
-    return interleave({name: function(module) for name, module in modules.items()}, rounds)
+    seconds = interleave({name: function(module) for name, module in modules.items()}, rounds)
+    return {name: [t / calls for t in times] for name, times in seconds.items()}
 
 
 def main() -> None:
@@ -103,19 +107,25 @@ def main() -> None:
     parser.add_argument('--formats', nargs='+', default=['channels_last', 'contiguous'],
                         choices=['channels_last', 'contiguous'])
     parser.add_argument('--combine', nargs='+', default=['sum', 'concat'], choices=['sum', 'concat'])
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32')
+    parser.add_argument('--calls', type=int, default=1, help='calls in a turn; a call on a GPU is too short to time')
     parser.add_argument('--json')
     args = parser.parse_args()
     torch.manual_seed(0)
-    result = {'rounds': args.rounds, 'dtype': 'float32', 'unit': 'seconds'}
+    dtype = getattr(torch, args.dtype)
+    result = {'rounds': args.rounds, 'device': args.device, 'dtype': args.dtype, 'calls': args.calls,
+              'unit': 'seconds a call'}
     print(f'{"":58s}{"ms":>8s}   times as long as slimdiff: median (quartiles), of the fastest rounds')
     for combine in args.combine:
         for shape in SHAPES:
             for memory in args.formats:
                 layout = torch.channels_last if memory == 'channels_last' else torch.contiguous_format
-                x = torch.randn(shape).to(memory_format=layout).requires_grad_()
-                modules = {name: m.to(memory_format=layout) for name, m in rivals(combine, shape[1]).items()}
+                x = torch.randn(shape).to(args.device, dtype, memory_format=layout).requires_grad_()
+                modules = {name: m.to(args.device, dtype, memory_format=layout)
+                           for name, m in rivals(combine, shape[1]).items()}
                 for backward in (False, True):
-                    seconds = timed(modules, x, backward, args.rounds)
+                    seconds = timed(modules, x, backward, args.rounds, args.calls)
                     kind = f'{combine}, {"x".join(map(str, shape))}, {memory}, {"fwd+bwd" if backward else "fwd"}'
                     against = ratios(seconds, 'slimdiff')
                     for name, r in against.items():
@@ -124,7 +134,7 @@ def main() -> None:
                     result[kind] = {'seconds': times, 'times as long as slimdiff': against}
                     print(kind)
                     for name, t in times.items():
-                        line = f'    {name:54s}{t["median"] * 1e3:8.2f}'
+                        line = f'    {name:54s}{t["median"] * 1e3:8.3f}'
                         if name in against:
                             r = against[name]
                             line += f'   {r["median"]:.2f} ({r["q25"]:.2f} .. {r["q75"]:.2f}), {r["of minima"]:.2f}'

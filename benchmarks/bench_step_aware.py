@@ -98,15 +98,17 @@ def supernet_of(config: str) -> tuple[SlimmableUNet, int]:
 
 
 def measure_inference(supernet: SlimmableUNet, allocation: StepAllocation, batch: int, steps: int,
-                      rounds: int) -> dict:
+                      rounds: int, device: torch.device, dtype: torch.dtype) -> dict:
     """Time the rivals over ``steps`` denoising steps; print and return the figures."""
     scheduler = build_scheduler(dict(type='DDIMScheduler', num_train_timesteps=allocation.num_train_timesteps))
     scheduler.set_timesteps(steps)
     timesteps = scheduler.timesteps.tolist()
     (sample, _), conditions = unet_inputs(supernet, batch_size=batch)
-    sample = torch.randn(sample.shape)
-    step_aware = StepAwareUNet.from_supernet(supernet, allocation).eval()
-    supernet.eval()
+    sample, conditions = torch.randn(sample.shape).to(device, dtype), {k: v.to(device) for k, v in conditions.items()}
+    one, one_conditions = unet_inputs(supernet)
+    costs = {w: count_cost(supernet.extract(w), *one, **one_conditions) for w in {*allocation.widths, 1.0}}
+    supernet = nn.Module.to(supernet, device, dtype).eval()
+    step_aware = nn.Module.to(StepAwareUNet.from_supernet(supernet, allocation).eval(), device, dtype)
     full = supernet.extract(1.0).eval()
     walk = ModuleWalk(supernet.extract(1.0).eval(), allocation)
 
@@ -119,13 +121,12 @@ def measure_inference(supernet: SlimmableUNet, allocation: StepAllocation, batch
               'step-aware': lambda t: step_aware(sample, t, **conditions),
               'slimmable': lambda t: supernet(sample, t, width=allocation.action_at(t).width, **conditions),
               'DDSM': lambda t: walk(sample, t, **conditions)}
-    one, one_conditions = unet_inputs(supernet)
-    costs = {w: count_cost(supernet.extract(w), *one, **one_conditions) for w in {*allocation.widths, 1.0}}
     macs = {name: {w: getattr(cost, name) for w, cost in costs.items()} for name in ('published', 'with_attention')}
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-1
     with torch.inference_mode():
         for t in timesteps:  # the same images from both, or the comparison is void
-            torch.testing.assert_close(rivals['step-aware'](t).sample, rivals['slimmable'](t).sample, rtol=1e-3,
-                                       atol=1e-3)
+            torch.testing.assert_close(rivals['step-aware'](t).sample, rivals['slimmable'](t).sample, rtol=tolerance,
+                                       atol=tolerance)
     saved = {name: len(timesteps) * macs_of[1.0] / allocation.macs(timesteps, macs_of)
              for name, macs_of in macs.items()}
     seconds = interleave({name: functools.partial(run, call) for name, call in rivals.items()}, rounds, warmup=1)
@@ -151,11 +152,12 @@ def measure_inference(supernet: SlimmableUNet, allocation: StepAllocation, batch
     return result
 
 
-def measure_training(supernet: SlimmableUNet, batch: int, rounds: int) -> dict:
+def measure_training(supernet: SlimmableUNet, batch: int, rounds: int, device: torch.device) -> dict:
     """Time forward and backward at each width, sliced and extracted; print and return the figures."""
     (sample, _), conditions = unet_inputs(supernet, batch_size=batch)
-    sample, times = torch.randn(sample.shape), torch.randint(0, 1000, (batch, ))
-    supernet.train()
+    sample, times = torch.randn(sample.shape, device=device), torch.randint(0, 1000, (batch, ), device=device)
+    conditions = {key: value.to(device) for key, value in conditions.items()}
+    supernet = nn.Module.to(supernet, device, torch.float32).train()
 
     def step(network: nn.Module, **width: float) -> None:
         loss = network(sample, times, **conditions, **width).sample.square().mean()
@@ -185,18 +187,22 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=8, help='denoising steps a turn')
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--training-rounds', type=int, default=7, help='0: no training')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32', help='of inference')
     parser.add_argument('--json')
     args = parser.parse_args()
     torch.manual_seed(0)
+    device = torch.device(args.device)
     supernet, total = supernet_of(args.config)
     allocation = StepAllocation.linear(supernet.widths, num_train_timesteps=total) if args.allocation is None \
         else StepAllocation.load(args.allocation)
     if allocation.uses_reuse:
         raise SystemExit('--allocation: DDSM has no reuse; give an allocation of widths alone.')
     result = dict(config=args.config, inference=measure_inference(
-        supernet, allocation, args.batch_size, args.steps, args.rounds))
+        supernet, allocation, args.batch_size, args.steps, args.rounds, device, getattr(torch, args.dtype)),
+                  device=args.device, dtype=args.dtype)
     if args.training_rounds:
-        result['training'] = measure_training(supernet, args.batch_size, args.training_rounds)
+        result['training'] = measure_training(supernet, args.batch_size, args.training_rounds, device)
     write(args.json, result)
 
 

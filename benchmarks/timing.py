@@ -24,6 +24,8 @@ def interleave(functions: dict[str, Callable[[], object]], rounds: int, warmup: 
         for name in names if i % 2 == 0 else names[::-1]:
             start = time.perf_counter()
             functions[name]()
+            if torch.cuda.is_initialized():  # work on a GPU goes on when the call has returned
+                torch.cuda.synchronize()
             seconds[name].append(time.perf_counter() - start)
     return seconds
 
@@ -48,7 +50,8 @@ def machine() -> dict[str, object]:
         lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith('model name')]
         flags = 'amx_bf16' in cpuinfo.read_text()
         model = (lines[0].split(':')[1].strip() if lines else model) + (' (AMX)' if flags else '')
-    return {'cpu': model, 'threads': torch.get_num_threads(), 'torch': torch.__version__,
+    gpu = {'gpu': torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {**gpu, 'cpu': model, 'threads': torch.get_num_threads(), 'torch': torch.__version__,
             'python': platform.python_version()}
 
 

@@ -29,7 +29,7 @@ def missing_package(names: str | Sequence[str], extra: str, user: str,
 
     Args:
         names: of one package, or of several.
-        extra: of slimdiff, that brings them: ``datasets``, ``text``, ``onnx``.
+        extra: of slimdiff, that brings them: ``datasets``, ``features``, ``text``, ``onnx``.
         user: what needs them, as the user knows it.
         error: what importing them raised: a package that is there may be broken.
     """

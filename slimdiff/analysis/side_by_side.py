@@ -11,18 +11,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from slimdiff.analysis.figures import octave_ticks, save_figure
-from slimdiff.sampling.images import image_grid
+from slimdiff.sampling.images import as_rgb, image_grid
 
 
 def image_rows(images: Tensor, rows: int, columns: int, gap: int = 1) -> np.ndarray:
-    """The first ``rows * columns`` uint8 images (N, 3, H, W), row by row, as one (H', W', 3) array, white between.
+    """The first ``rows * columns`` uint8 images (N, C, H, W), row by row, as one (H', W', 3) array, white between.
 
     Raises:
         ValueError: fewer images.
     """
     if len(images) < rows * columns:
         raise ValueError(f'{rows} rows of {columns} images need {rows * columns}, got {len(images)}.')
-    return image_grid(images[:rows * columns], columns, gap).permute(1, 2, 0).numpy()
+    return image_grid(as_rgb(images[:rows * columns]), columns, gap).permute(1, 2, 0).numpy()
 
 
 def plot_side_by_side(sets: Mapping[str, Tensor], titles: Sequence[str], spectra: Mapping[str, Any], path: str | Path,
@@ -30,7 +30,7 @@ def plot_side_by_side(sets: Mapping[str, Tensor], titles: Sequence[str], spectra
     """Images of each set, one below the other, and the ratio of their spectra to that of real images at the right.
 
     Args:
-        sets: name -> uint8 images (N, 3, H, W); those of one index should come from one seed.
+        sets: name -> uint8 images (N, C, H, W); those of one index should come from one seed.
         titles: one for each set.
         spectra: what :func:`~slimdiff.analysis.spectra.compare_spectra` returns; sets it does not know have no curve.
     """

@@ -8,6 +8,7 @@ teacher or a text encoder is needed.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         'the first config: medians of ratios within a round. Ctrl-C prints what was measured so far.')
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='the first one is what the others are compared '
                         'with')
-    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--batch-size', type=int, nargs='+', default=[8], help='several are measured one after the '
+                        'other (default: 8)')
     parser.add_argument('--rounds', type=int, default=20, help='turns of each config (default: 20)')
     parser.add_argument('--steps', type=int, default=1, help='denoising steps in a turn (default: 1)')
     parser.add_argument('--warmup', type=int, default=2, help='steps before the clock runs (default: 2)')
@@ -50,8 +52,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
     for name in ('batch_size', 'rounds', 'steps', 'warmup', 'threads'):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            parser.error(f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}')
+        given = getattr(args, name)
+        if given is not None and min(given if isinstance(given, list) else [given]) < 1:
+            parser.error(f'--{name.replace("_", "-")} must be at least 1, got {given}')
     if args.checkpoint is not None and len(args.checkpoint) != len(args.configs):
         parser.error(f'--checkpoint takes one file for each config: got {len(args.checkpoint)} for '
                      f'{len(args.configs)} configs')
@@ -67,10 +70,24 @@ class Entry:
     checkpoint: str | None
     cost: Cost
     class_params: int
-    weight_bytes: int
-    step: Step
-    timing: Timing
+    unet: torch.nn.Module
+    context_length: int
+    weight_bytes: int = 0
+    step: Step | None = None
+    timing: Timing | None = None
     rise_bytes: int = 0
+
+    def set_batch(self, size: int, dtype: str, device: torch.device) -> None:
+        """Make the step for a batch of ``size``, and forget what was timed."""
+        import torch
+
+        from slimdiff.evaluation import throughput
+        from slimdiff.evaluation.unet_cost import unet_inputs
+        inputs, kwargs = unet_inputs(self.unet, self.context_length, size)
+        generator = torch.Generator().manual_seed(SEED)
+        inputs = [torch.randn(x.shape, generator=generator) if x.is_floating_point() else x for x in inputs]
+        self.step = throughput.denoising_step(self.unet, inputs, kwargs, dtype, device)
+        self.timing, self.weight_bytes, self.rise_bytes = throughput.Timing(), throughput.weight_bytes(self.unet), 0
 
     def to_dict(self, batch_size: int) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -91,7 +108,8 @@ def pick_device(name: str | None) -> torch.device:
         raise ValueError(f"--device: got '{name}'; give cpu, cuda or cuda:N.")
     device = torch.device(name)
     if device.type == 'cuda':
-        if (device.index or 0) >= torch.cuda.device_count():
+        device = torch.device('cuda', device.index or 0)  # set_device wants an index
+        if device.index >= torch.cuda.device_count():
             raise ValueError(f'--device {name}: PyTorch sees {torch.cuda.device_count()} GPUs here. Give --device cpu.')
         torch.cuda.set_device(device)
     return device
@@ -108,12 +126,9 @@ def shown_name(config: str) -> str:
     return config
 
 
-def prepare(config: str, checkpoint: str | None, args: argparse.Namespace, device: torch.device) -> Entry:
-    """Build, count, cast and compile one config's network."""
-    import torch
-
-    from slimdiff.evaluation import throughput
-    from slimdiff.evaluation.unet_cost import class_parameters, context_length_of, unet_cost, unet_inputs
+def prepare(config: str, checkpoint: str | None, args: argparse.Namespace) -> Entry:
+    """Build, count and compile one config's network."""
+    from slimdiff.evaluation.unet_cost import class_parameters, context_length_of, unet_cost
     from slimdiff.models.serving import network_digest, serving_config
     from slimdiff.registry import MODELS
     cfg = load_checked_config(argparse.Namespace(config=config, cfg_options=args.cfg_options))
@@ -124,14 +139,9 @@ def prepare(config: str, checkpoint: str | None, args: argparse.Namespace, devic
         model = build_model(cfg, checkpoint, 'ema').to('cpu')
     unet, length = model.unet, context_length_of(model)
     cost, tokens = unet_cost(model, length), class_parameters(unet)
-    inputs, kwargs = unet_inputs(unet, length, args.batch_size)
-    generator = torch.Generator().manual_seed(SEED)
-    inputs = [torch.randn(x.shape, generator=generator) if x.is_floating_point() else x for x in inputs]
     if args.compile:
         unet.compile(mode=None if args.compile == 'default' else args.compile, dynamic=False)
-    step = throughput.denoising_step(unet, inputs, kwargs, args.dtype, device)
-    return Entry(shown_name(config), network_digest(cfg.model), checkpoint, cost, tokens,
-                 throughput.weight_bytes(unet), step, throughput.Timing())
+    return Entry(shown_name(config), network_digest(cfg.model), checkpoint, cost, tokens, unet, length)
 
 
 def warm_up(entry: Entry, args: argparse.Namespace, device: torch.device) -> None:
@@ -155,7 +165,7 @@ def comparison(first: Entry, other: Entry) -> dict[str, Any]:
     return compare(first.timing, other.timing, macs)
 
 
-def report(entries: Sequence[Entry], args: argparse.Namespace, setting: str) -> str:
+def report(entries: Sequence[Entry], batch_size: int, setting: str) -> str:
     """The tables that are printed."""
     from slimdiff.evaluation.cost import human
     rows = [('config', 'params', 'MACs published', 'with attention', 'activations', 'peak memory', 'steps/s', 'p50 ms',
@@ -164,7 +174,7 @@ def report(entries: Sequence[Entry], args: argparse.Namespace, setting: str) -> 
         cost = e.cost
         rows.append((e.name, human(cost.params), human(cost.published), human(cost.with_attention),
                      human(cost.activations), f'{(e.weight_bytes + e.rise_bytes) / 2**20:.4g} MiB',
-                     f'{e.timing.throughput(args.batch_size):.4g}',
+                     f'{e.timing.throughput(batch_size):.4g}',
                      *(milliseconds(s) for s in e.timing.latency().values())))
     lines = [setting, '', table(rows), '',
              'steps/s: denoising time steps (of one image) per second, batch / p50; latencies are of a batch. Peak '
@@ -195,44 +205,25 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
 
 
-def settings_of(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+def settings_of(args: argparse.Namespace, batch_size: int, device: torch.device) -> dict[str, Any]:
     import torch
 
     from slimdiff.analysis.record import cpu_name
     from slimdiff.evaluation.throughput import DTYPES as MEANINGS
     hardware = torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name()
-    return dict(device=device.type, hardware=hardware, threads=torch.get_num_threads(), batch_size=args.batch_size,
+    return dict(device=device.type, hardware=hardware, threads=torch.get_num_threads(), batch_size=batch_size,
                 dtype=args.dtype, dtype_means=MEANINGS[args.dtype], compile=args.compile, rounds=args.rounds,
                 steps=args.steps, warmup=args.warmup)
 
 
-@runs_cleanly
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
-    args = parse(argv)
-    checkpoints = args.checkpoint or [None] * len(args.configs)
-    for config, checkpoint in zip(args.configs, checkpoints):
-        check_files(argparse.Namespace(config=config, checkpoint=checkpoint))
-    import sys
-
-    import torch
-
-    from slimdiff.analysis.record import provenance
-    from slimdiff.checkpoint import write_json
-    from slimdiff.evaluation.cost import human
+def measure(entries: Sequence[Entry], batch_size: int, args: argparse.Namespace,
+            device: torch.device) -> tuple[dict[str, Any], bool]:
+    """Time the networks in turns with batches of one size and print the tables; what goes into the JSON file, and
+    whether Ctrl-C cut it short."""
     from slimdiff.evaluation.progress import Progress
     from slimdiff.evaluation.throughput import seconds_of, take_turns
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = pick_device(args.device)
-    entries: list[Entry] = []
-    for config, checkpoint in zip(args.configs, checkpoints):
-        entry = prepare(config, checkpoint, args, device)
-        if any(entry.name == other.name for other in entries):  # the same one twice shows the noise of the machine
-            entry.name += f' ({1 + sum(entry.name == other.name.split(" (")[0] for other in entries)})'
-        print(f'{entry.name}: {human(entry.cost.params)} parameters, {human(entry.cost.published)} MACs', flush=True)
-        entries.append(entry)
     for entry in entries:
+        entry.set_batch(batch_size, args.dtype, device)
         warm_up(entry, args, device)
     interrupted = False
     clocks = {e.name: lambda step=e.step: seconds_of(step, device) for e in entries}
@@ -243,19 +234,49 @@ def main(argv: Sequence[str] | None = None) -> int:
             interrupted = True
             if not all(e.timing.turns for e in entries):
                 raise  # not one whole round: nothing to tell
-    settings = settings_of(args, device)
+    settings = settings_of(args, batch_size, device)
     done = min(len(e.timing.turns) for e in entries)
     threads = f', {settings["threads"]} threads' if device.type == 'cpu' else ''
-    print('\n' + report(entries, args, f'batch {args.batch_size}, {settings["dtype_means"]}'
+    print('\n' + report(entries, batch_size, f'batch {batch_size}, {settings["dtype_means"]}'
                         + (f', compiled ({args.compile})' if args.compile else '')
                         + f', {settings["hardware"]}{threads}; rounds: {done}, steps in a round: {args.steps}'))
-    if args.json:
-        result = dict(**provenance('benchmark.py', sys.argv[1:] if argv is None else argv), settings=settings,
-                      interrupted=interrupted, configs={e.name: e.to_dict(args.batch_size) for e in entries},
-                      against_first={e.name: comparison(entries[0], e) for e in entries[1:]})
-        write_json(args.json, result)
-        print(f'wrote {args.json}')
+    result = dict(settings=settings, interrupted=interrupted, configs={e.name: e.to_dict(batch_size) for e in entries},
+                  against_first={e.name: comparison(entries[0], e) for e in entries[1:]})
     if interrupted:
         print(f'Interrupted after {done} of {args.rounds} rounds.', file=sys.stderr)
-        return 130
-    return 0
+    return result, interrupted
+
+
+@runs_cleanly
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = parse(argv)
+    checkpoints = args.checkpoint or [None] * len(args.configs)
+    for config, checkpoint in zip(args.configs, checkpoints):
+        check_files(argparse.Namespace(config=config, checkpoint=checkpoint))
+    import torch
+
+    from slimdiff.analysis.record import provenance
+    from slimdiff.checkpoint import write_json
+    from slimdiff.evaluation.cost import human
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = pick_device(args.device)
+    entries: list[Entry] = []
+    for config, checkpoint in zip(args.configs, checkpoints):
+        entry = prepare(config, checkpoint, args)
+        if any(entry.name == other.name for other in entries):  # the same one twice shows the noise of the machine
+            entry.name += f' ({1 + sum(entry.name == other.name.split(" (")[0] for other in entries)})'
+        print(f'{entry.name}: {human(entry.cost.params)} parameters, {human(entry.cost.published)} MACs', flush=True)
+        entries.append(entry)
+    results, interrupted = [], False
+    for batch_size in args.batch_size:
+        result, interrupted = measure(entries, batch_size, args, device)
+        results.append(result)
+        if interrupted:
+            break
+    if args.json:
+        source = provenance('benchmark.py', sys.argv[1:] if argv is None else argv)
+        write_json(args.json, {**source, **(results[0] if len(args.batch_size) == 1 else dict(batches=results))})
+        print(f'wrote {args.json}')
+    return 130 if interrupted else 0

@@ -48,10 +48,10 @@ def fit_text(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
 
 def draw_samples(samples: Sequence[dict], captions: Sequence[str], columns: int | None = None,
                  zoom: int | None = None) -> Image.Image:
-    """Draw samples, ``dict(inputs=(3, H, W) in [-1, 1])`` of one size, in a grid with a caption below each."""
+    """Draw samples, ``dict(inputs=(1 or 3, H, W) in [-1, 1])`` of one size, in a grid with a caption below each."""
     from PIL import Image, ImageDraw
 
-    from slimdiff.sampling.images import to_uint8
+    from slimdiff.sampling.images import as_rgb, to_uint8
     height, width = samples[0]['inputs'].shape[1:]
     zoom = zoom or max(1, math.ceil(64 / width))
     columns = min(columns or max(12, math.ceil(math.sqrt(len(samples)))), len(samples))
@@ -61,7 +61,7 @@ def draw_samples(samples: Sequence[dict], captions: Sequence[str], columns: int 
     draw = ImageDraw.Draw(picture)
     for i, (sample, caption) in enumerate(zip(samples, captions)):
         left, top = i % columns * (width + GAP), i // columns * (height + CAPTION + GAP)
-        pixels = to_uint8(sample['inputs'][None])[0].permute(1, 2, 0).numpy()
+        pixels = to_uint8(as_rgb(sample['inputs'][None]))[0].permute(1, 2, 0).numpy()
         picture.paste(Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST), (left, top))
         draw.text((left, top + height + 1), fit_text(draw, caption, width), fill='black')
     return picture

@@ -1,6 +1,7 @@
 """Evaluation: how good the images are, and what the network costs."""
 
 from slimdiff.evaluation.cost import Cost, count_cost
+from slimdiff.evaluation.efficientnet import EfficientNetLite0
 from slimdiff.evaluation.evaluate import evaluate, noise_floor
 from slimdiff.evaluation.extractors import RandomConvExtractor, TorchScriptExtractor
 from slimdiff.evaluation.loop import EvaluationLoop
@@ -8,7 +9,9 @@ from slimdiff.evaluation.metrics import (
     FID,
     KID,
     BandwiseDenoisingError,
+    ClassAccuracy,
     FrechetDistance,
+    KernelDistance,
     LaplacianSWD,
     ModelMetric,
     RadialSpectrumDistance,
@@ -16,7 +19,7 @@ from slimdiff.evaluation.metrics import (
 )
 
 __all__ = [
-    'FID', 'KID', 'BandwiseDenoisingError', 'Cost', 'EvaluationLoop', 'FrechetDistance', 'LaplacianSWD', 'ModelMetric',
-    'RadialSpectrumDistance', 'RandomConvExtractor', 'SetMetric', 'TorchScriptExtractor', 'count_cost', 'evaluate',
-    'noise_floor'
+    'FID', 'KID', 'BandwiseDenoisingError', 'ClassAccuracy', 'Cost', 'EfficientNetLite0', 'EvaluationLoop',
+    'FrechetDistance', 'KernelDistance', 'LaplacianSWD', 'ModelMetric', 'RadialSpectrumDistance',
+    'RandomConvExtractor', 'SetMetric', 'TorchScriptExtractor', 'count_cost', 'evaluate', 'noise_floor'
 ]

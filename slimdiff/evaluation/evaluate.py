@@ -103,6 +103,7 @@ def collect_real(dataloader: DataLoader, metrics: Sequence[SetMetric], num_real:
         return None
     for metric in metrics:
         metric.reset()
+        metric.check_data(getattr(dataloader.dataset, 'metainfo', None) or {})
     indices, loader = shard_loader(dataloader, num_real)
     device, labels = _device(metrics), []
     with Progress(len(indices), 'real images', enabled=progress) as bar, torch.inference_mode():
@@ -110,7 +111,7 @@ def collect_real(dataloader: DataLoader, metrics: Sequence[SetMetric], num_real:
             images = batch['inputs'].to(device)
             labels.append(batch.get('labels', torch.zeros(len(images), dtype=torch.long)))
             for metric in metrics:
-                metric.update(images, real=True)
+                metric.update(images, real=True, labels=batch.get('labels'))
             bar.update(len(images))
     for metric in metrics:
         _gather(metric, real=True)
@@ -123,6 +124,12 @@ def _device(metrics: Sequence[SetMetric]) -> torch.device:
     needs_network = any(hasattr(metric, 'extractor') for metric in metrics)
     return torch.device('cuda', torch.cuda.current_device()) if needs_network and torch.cuda.is_available() \
         else torch.device('cpu')
+
+
+def default_labels(model: Any, indices: Sequence[int]) -> Tensor | None:
+    """The labels that ``model.sample`` gives these images by itself: all classes in turn; None if there are none."""
+    classes = getattr(model, 'num_classes', None)
+    return None if classes is None else torch.tensor([i % classes for i in indices])
 
 
 def _collect_generated(model: Any, metrics: Sequence[SetMetric], num_images: int, batch_size: int, seed: int,
@@ -139,8 +146,9 @@ def _collect_generated(model: Any, metrics: Sequence[SetMetric], num_images: int
                     bar.update(min(size / steps, target - bar.done))
 
             images = quantise(model.sample(list(part), seed=seed, on_step=on_step, **sampling))
+            labels = default_labels(model, part)
             for metric in metrics:
-                metric.update(images, real=False)
+                metric.update(images, real=False, labels=labels)
             bar.update(target - bar.done)
     for metric in metrics:
         _gather(metric, real=False)

@@ -16,6 +16,17 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def as_rgb(images: Tensor) -> Tensor:
+    """Grey images (N, 1, H, W) in three equal channels; those of three channels as they are.
+
+    Raises:
+        ValueError: another number of channels.
+    """
+    if images.shape[1] not in (1, 3):
+        raise ValueError(f'Images must be (N, 1, H, W) or (N, 3, H, W), got {tuple(images.shape)}.')
+    return images.expand(-1, 3, -1, -1)
+
+
 def save_png(image: Tensor, path: str | Path) -> None:
     """Write one uint8 image (C, H, W), C = 1 or 3; the file appears whole or not at all."""
     array = image.permute(1, 2, 0).cpu().numpy()

@@ -24,7 +24,7 @@ def anchors():
     return {re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-') for title in titles}
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [*NAMES, 'fashion_mnist'])
 def test_the_config_has_the_loaders_of_photo_patches(name):
     check_config(load_config(FOLDER / f'{name}.py'))
     cfg, model = Config.fromfile(FOLDER / f'{name}.py'), Config.fromfile(FOLDER / 'photo_patches.py')

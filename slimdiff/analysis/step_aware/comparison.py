@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from slimdiff.analysis.step_aware.rivals import Rival
 from slimdiff.evaluation.common import concatenate, evaluating
-from slimdiff.evaluation.evaluate import collect_real, quantise
+from slimdiff.evaluation.evaluate import collect_real, default_labels, quantise
 from slimdiff.evaluation.metrics.base import SetMetric
 from slimdiff.evaluation.progress import Progress
 from slimdiff.evaluation.throughput import spread
@@ -87,7 +87,7 @@ def compare(rivals: Mapping[str, Rival],
                 if not torch.isfinite(images).all():
                     raise ValueError(f"The images of '{key}' hold NaN or infinity.")
                 for metric, kept in zip(metrics, rows[key]):
-                    kept.append(metric.statistics(images.float()))
+                    kept.append(metric.rows_of(images.float(), default_labels(rivals[key].model, indices)))
                 bar.update(len(indices))
     found = {}
     for key in rivals:

@@ -11,6 +11,7 @@ A :class:`ModelMetric` looks at the model itself on a paired data set.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ class SetMetric(ABC):
 
     #: fewest images of each set for which the distance is defined
     minimum = 2
+    #: whether the rows hold the ``labels`` of the images, too
+    labelled = False
 
     def __init__(self) -> None:
         self._chunks: dict[bool, list[Rows]] = {True: [], False: []}
@@ -47,11 +50,28 @@ class SetMetric(ABC):
     def distance(self, real: Rows, generated: Rows) -> dict[str, float]:
         """The figures, from the rows of both sets."""
 
-    def update(self, images: Tensor, real: bool) -> None:
+    def check_data(self, metainfo: Mapping[str, Any]) -> None:  # noqa: B027 (most have nothing to check)
+        """Raise ValueError if the metric has no meaning on a data set; called before its images come."""
+
+    def rows_of(self, images: Tensor, labels: Tensor | None = None) -> Rows:
+        """:meth:`statistics`, and the ``labels`` (N,) where the metric is :attr:`labelled`.
+
+        Raises:
+            ValueError: there are none.
+        """
+        rows = self.statistics(images)
+        if self.labelled:
+            if labels is None:
+                raise ValueError(f'{type(self).__name__} needs labels, of the data set and of the generated images: a '
+                                 'data set with classes and a model with num_classes.')
+            rows = {**rows, 'labels': labels}
+        return rows
+
+    def update(self, images: Tensor, real: bool, labels: Tensor | None = None) -> None:
         """Add a batch of images, (N, C, H, W) float in [-1, 1], on any device.
 
         Raises:
-            ValueError: not a float batch, or NaN among the values.
+            ValueError: not a float batch, NaN among the values, or no labels for a metric that needs them.
         """
         if images.ndim != 4 or not images.is_floating_point():
             raise ValueError(f'{type(self).__name__}: images must be float (N, C, H, W) in [-1, 1], got '
@@ -61,7 +81,7 @@ class SetMetric(ABC):
                              'Look at the training loss and at the sampler settings.')
         # float32 whatever autocast the evaluation runs in: bf16 would move the figures.
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            rows = self.statistics(images.float())
+            rows = self.rows_of(images.float(), labels)
         self._chunks[bool(real)].append({key: value.detach().cpu() for key, value in rows.items()})
 
     def rows(self, real: bool) -> Rows:

@@ -13,6 +13,7 @@ from slimdiff.evaluation.inception import build_inception
 from slimdiff.evaluation.metrics.base import Rows
 from slimdiff.evaluation.metrics.frechet import FeatureMetric
 from slimdiff.registry import METRICS
+from slimdiff.sampling.images import as_rgb
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ class InceptionMetric(FeatureMetric):
 
     def statistics(self, images: Tensor) -> Rows:
         self.extractor.to(images.device)
-        return dict(features=self.extractor(to_uint8(images)).float())
+        return dict(features=self.extractor(to_uint8(as_rgb(images))).float())
 
 
 @METRICS.register_module()
@@ -62,6 +63,7 @@ class FID(InceptionMetric):
         self.prefix = prefix
 
     def distance(self, real: Rows, generated: Rows) -> dict[str, float]:
+        self.warn_of_few(real, generated)
         metric = FrechetInceptionDistance(feature=Features(real['features'].shape[1]))
         # float64 from the first sum on: torchmetrics returns the distance in the type of the last features.
         metric.update(real['features'].double(), real=True)

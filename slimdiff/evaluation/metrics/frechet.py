@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from slimdiff.evaluation.metrics.base import Rows, SetMetric
 from slimdiff.registry import EXTRACTORS, METRICS
+from slimdiff.sampling.images import as_rgb
 
 
 def gaussian_moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,15 +41,26 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
 
 
 class FeatureMetric(SetMetric):
-    """A set metric whose rows are the features of a network."""
+    """A set metric whose rows are the features of a network; grey images reach it in three equal channels."""
 
     def __init__(self, extractor: nn.Module) -> None:
         super().__init__()
         self.extractor = extractor.eval().requires_grad_(False)
+        self._warned: set[tuple[int, int]] = set()
 
     def statistics(self, images: Tensor) -> Rows:
         self.extractor.to(images.device)
-        return dict(features=self.extractor(images).float())
+        return dict(features=self.extractor(as_rgb(images)).float())
+
+    def warn_of_few(self, real: Rows, generated: Rows) -> None:
+        """Say, once for each pair of numbers, that a set has too few images for a covariance of full rank."""
+        dims, counts = real['features'].shape[1], (len(real['features']), len(generated['features']))
+        if min(counts) <= dims and counts not in self._warned:
+            self._warned.add(counts)
+            print_log(f'{type(self).__name__}: {counts[0]:,} real and {counts[1]:,} generated images are too few for '
+                      f'{dims:,} features: the figure is far too large, and compares only with those of equal numbers. '
+                      f'At least {dims + 1:,} of each are needed (num_real, num_images).',
+                      logger='current', level=logging.WARNING)
 
 
 @METRICS.register_module()
@@ -58,6 +72,7 @@ class FrechetDistance(FeatureMetric):
 
     Args:
         extractor: config of a registered extractor, or a module (N, 3, H, W) in [-1, 1] -> (N, D).
+            :class:`~slimdiff.evaluation.efficientnet.EfficientNetLite0` measures content, the default texture.
         prefix: name of the figure.
     """
 
@@ -68,5 +83,6 @@ class FrechetDistance(FeatureMetric):
         self.prefix = prefix
 
     def distance(self, real: Rows, generated: Rows) -> dict[str, float]:
+        self.warn_of_few(real, generated)
         distance = frechet_distance(*gaussian_moments(real['features']), *gaussian_moments(generated['features']))
         return {self.prefix: distance.item()}

@@ -49,7 +49,7 @@ class FrechetEvaluator(SamplingEvaluator):
     def prepare(self) -> None:
         super().prepare()
         self._metric = METRICS.build(self.metric)
-        if not isinstance(self._metric, SetMetric):
+        if not isinstance(self._metric, SetMetric) or self._metric.labelled:
             raise ValueError(f'FrechetEvaluator: {type(self._metric).__name__} does not compare sets of images; give '
                              'a metric that does, such as FrechetDistance or FID.')
         if self.num_images < self._metric.minimum:

@@ -53,3 +53,22 @@ def test_distance_of_gaussian_samples_with_a_plugged_in_extractor():
 def test_misspelt_extractor_is_named():
     with pytest.raises(ValueError, match='RandomConvExtractor'):
         FrechetDistance(extractor=dict(type='RandomConvExtracter'))
+
+
+def warnings_of(metric, real, generated, monkeypatch):
+    found = []
+    monkeypatch.setattr('slimdiff.evaluation.metrics.frechet.print_log', lambda text, **_: found.append(text))
+    for _ in range(2):  # as often as the floor asks: one warning
+        metric.distance(dict(features=torch.randn(real, 3)), dict(features=torch.randn(generated, 3)))
+    return found
+
+
+@pytest.mark.parametrize('real, generated', [(3, 50), (50, 2)])
+def test_fewer_images_than_features_are_warned_of_once(real, generated, monkeypatch):
+    text, = warnings_of(FrechetDistance(), real, generated, monkeypatch)
+    assert f'{real} real and {generated} generated images are too few for 3 features' in text
+    assert 'At least 4 of each are needed (num_real, num_images)' in text
+
+
+def test_enough_images_are_not_warned_of(monkeypatch):
+    assert warnings_of(FrechetDistance(), 4, 4, monkeypatch) == []

@@ -1,0 +1,181 @@
+"""Measure the networks that ``studies/together.py`` trained: sets of samples against real images.
+
+    python studies/compare_networks.py work_dirs/central --teacher configs/ldm/fashion_mnist.py=FOLDER
+    python studies/compare_networks.py work_dirs/central --sampler-study SD/0
+
+Frechet distance on trained features (EfficientNetLite0, not FID), class accuracy and signed radial spectrum of
+``--num-images`` samples against the test set, with the sampler of the config; every network starts from the same noise
+and labels. ``--sampler-study`` gives the same figures of one network for several samplers and numbers of steps. Results
+are kept row by row in ``comparison.json`` or ``samplers.json``: the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from slimdiff.checkpoint import write_json
+from slimdiff.configuration import load_config
+from slimdiff.evaluation.evaluate import quantise
+from slimdiff.evaluation.metrics.frechet import gaussian_moments, sqrt_psd
+from slimdiff.models.serving import serving_config
+from slimdiff.registry import DATASETS, METRICS, MODELS
+from slimdiff.sampling import build_scheduler, denoise, image_generators, initial_noise
+
+SAMPLERS = {'DDIM': dict(type='DDIMScheduler'), 'DPM-Solver++ 2M': dict(type='DPMSolverMultistepScheduler'),
+            'UniPC': dict(type='UniPCMultistepScheduler')}
+SIZES = (64, 32)  # of the extractor's input
+STEPS = (5, 10, 15, 20, 25, 35, 50, 100)
+
+
+class Yardstick:
+    """Real images, and figures of a set of generated ones against them."""
+
+    def __init__(self, cfg: Any, num_images: int, classifier: str | None, device: torch.device) -> None:
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        items = [dataset[i] for i in range(num_images)]
+        real, labels = torch.stack([item['inputs'] for item in items]), torch.tensor([item['labels'] for item in items])
+        self.device = device
+        self.frechet = {size: METRICS.build(dict(
+            type='FrechetDistance', extractor=dict(type='EfficientNetLite0', size=size))) for size in SIZES}
+        self.spectrum = METRICS.build(dict(type='RadialSpectrumDistance'))
+        self.classifier = None if not classifier or not Path(classifier).exists() else METRICS.build(
+            dict(type='ClassAccuracy', classifier=classifier)).extractor.to(device)
+        classes = 1 + int(labels.max())
+        self.labels = torch.arange(num_images) % classes
+        features, self.real_spectrum = self._statistics(real)
+        self.moments = {size: gaussian_moments(found) for size, found in features.items()}
+        self.roots = {size: sqrt_psd(cov) for size, (_, cov) in self.moments.items()}
+        self.real = dict(class_accuracy=self._accuracy(real, labels),
+                         floor_of_halves={f'fd_efficientnet_{size}': floor(found) for size, found in features.items()})
+
+    @torch.inference_mode()
+    def _statistics(self, images: Tensor) -> tuple[dict[int, Tensor], dict[str, Tensor]]:
+        features: dict[int, list[Tensor]] = {size: [] for size in SIZES}
+        rows = []
+        for part in images.split(1000):
+            part = part.to(self.device)
+            for size in SIZES:
+                features[size].append(self.frechet[size].statistics(part)['features'])
+            rows.append(self.spectrum.statistics(part))
+        return ({size: torch.cat(found) for size, found in features.items()},
+                {key: torch.cat([row[key] for row in rows]).cpu() for key in rows[0]})
+
+    @torch.inference_mode()
+    def _accuracy(self, images: Tensor, labels: Tensor) -> float | None:
+        if self.classifier is None:
+            return None
+        found = torch.cat([self.classifier(part.to(self.device)).argmax(1).cpu() for part in images.split(2000)])
+        return (found == labels).double().mean().item()
+
+    def figures(self, images: Tensor) -> dict[str, float | None]:
+        features, spectrum = self._statistics(images)
+        distances = {f'fd_efficientnet_{size}': distance(*self.moments[size], self.roots[size],
+                                                         *gaussian_moments(found))
+                     for size, found in features.items()}
+        return {**distances, 'class_accuracy': self._accuracy(images, self.labels),
+                **self.spectrum.distance(self.real_spectrum, spectrum)}
+
+
+def distance(mean: Tensor, cov: Tensor, root: Tensor, other_mean: Tensor, other_cov: Tensor) -> float:
+    """The Frechet distance, with the trace of the root of C1 C2 from the symmetric C1^(1/2) C2 C1^(1/2)."""
+    cross = torch.linalg.eigvalsh(root @ other_cov @ root).clamp_min(0).sqrt().sum()
+    return ((mean - other_mean).square().sum() + cov.trace() + other_cov.trace() - 2 * cross).item()
+
+
+def floor(features: Tensor) -> float:
+    """One half of the real images against the other: more than so many against as many again would have."""
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0)).to(features.device)
+    half = len(order) // 2
+    one, other = (gaussian_moments(features[part]) for part in (order[:half], order[half:]))
+    return distance(*one, sqrt_psd(one[1]), *other)
+
+
+@torch.inference_mode()
+def sample(model: Any, labels: Tensor, noise: Tensor, scheduler: Mapping[str, Any] | None, steps: int | None,
+           batch: int) -> Tensor:
+    """Images as 8-bit values in [-1, 1], on the CPU."""
+    sampler = model.sampler if scheduler is None else build_scheduler(scheduler, base=model.noise_scheduler)
+    images = []
+    for x, own in zip(noise.split(batch), labels.split(batch)):
+        own = own.to(model.device)
+        images.append(denoise(lambda x, t, own=own: model.predict(x, t, own).float(), sampler, x.to(model.device),
+                              steps or model.num_steps))
+    return quantise(torch.cat(images).clamp(-1, 1)).cpu()
+
+
+def networks(folder: Path, device: torch.device, teacher: str | None) -> dict[str, Any]:
+    """Name/seed -> a function that builds the model with its weights."""
+    weights = {key: value for path in sorted(folder.glob('weights_*.safetensors')) for key, value in
+               load_file(path).items()}
+    found: dict[str, Any] = {}
+    for arm in json.loads((folder / 'training.json').read_text())['arms']:
+        name, _, rest = arm.partition('=')
+        config = rest.partition('@')[0]
+        for seed in sorted({key.split('/')[1] for key in weights if key.startswith(f'{name}/')}):
+            prefix = f'{name}/{seed}/'
+            state = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+            found[prefix[:-1]] = lambda config=config, state=state: load(config, state, device)
+    if teacher is not None:
+        config, _, where = teacher.partition('=')
+        found['Teacher/0'] = lambda: load(config, load_file(
+            Path(where) / 'unet/diffusion_pytorch_model.safetensors'), device)
+    return found
+
+
+def load(config: str, state: Mapping[str, Tensor], device: torch.device) -> Any:
+    model = MODELS.build(serving_config(load_config(config).model))
+    model.unet.load_state_dict(state)
+    return model.to(device).eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folder', type=Path, help='of studies/together.py')
+    parser.add_argument('--teacher', metavar='CONFIG=FOLDER', help='also measure an exported model')
+    parser.add_argument('--sampler-study', metavar='NAME/SEED', help='one network, many samplers')
+    parser.add_argument('--num-images', type=int, default=10_000)
+    parser.add_argument('--batch-size', type=int, default=2500)
+    parser.add_argument('--classifier', default='configs/classifiers/fashion_mnist.safetensors', help="'' for none")
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    args = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    device = torch.device(args.device)
+    models = networks(args.folder, device, args.teacher)
+    first = json.loads((args.folder / 'training.json').read_text())['arms'][0].partition('=')[2].partition('@')[0]
+    cfg = load_config(first)
+    yardstick = Yardstick(cfg, args.num_images, args.classifier, device)
+    size = cfg.model.unet.sample_size
+    noise = initial_noise((cfg.model.unet.get('in_channels', 3), size, size),
+                          image_generators(0, range(args.num_images)), torch.device('cpu'))
+    path = args.folder / ('samplers.json' if args.sampler_study else 'comparison.json')
+    result = json.loads(path.read_text()) if path.exists() else {}
+    hardware = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'
+    result |= dict(num_images=args.num_images, hardware=hardware, torch=torch.__version__, real=yardstick.real)
+    rows = result.setdefault('rows', {})
+    if args.sampler_study:
+        model = models[args.sampler_study]()
+        result['network'] = args.sampler_study
+        jobs = {f'{name}, {steps} steps': (lambda: model, config, steps)
+                for steps in STEPS for name, config in SAMPLERS.items()}
+    else:
+        jobs = {name: (build, None, None) for name, build in models.items()}
+    for name, (build, scheduler, steps) in tqdm({k: v for k, v in jobs.items() if k not in rows}.items()):
+        start = time.perf_counter()
+        images = sample(build(), yardstick.labels, noise, scheduler, steps, args.batch_size)
+        rows[name] = {**yardstick.figures(images), 'seconds': round(time.perf_counter() - start, 2)}
+        write_json(path, result)
+        print(name, {key: round(value, 4) for key, value in rows[name].items() if value is not None}, flush=True)
+
+
+if __name__ == '__main__':
+    main()
