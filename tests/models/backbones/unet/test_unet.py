@@ -258,3 +258,12 @@ def test_the_whole_network_compiles_without_a_graph_break():
     x, t, labels = torch.randn(2, 3, 8, 8), torch.tensor([3, 700]), torch.tensor([0, 3])
     with torch.no_grad():
         torch.testing.assert_close(compiled(x, t, labels).sample, unet(x, t, labels).sample, rtol=1e-4, atol=1e-5)
+
+
+def test_a_config_of_another_layout_is_refused():
+    """That of 0.1, which had the preconditioning in the UNet, and that of the wrapper."""
+    config = {**UNet(sample_size=8, norm_groups=8).config, 'preconditioning': PRECONDITIONING}
+    with pytest.raises(ValueError, match=r'written by slimdiff 0\.1 .*the files of 0\.1 are not read'):
+        UNet.from_config(config)
+    with pytest.raises(ValueError, match='open it with slimdiff.PreconditionedBackbone'):
+        UNet.from_config({**config, 'network_class': 'UNet'})
