@@ -200,7 +200,8 @@ def described(network: nn.Module, arguments: Mapping[str, Any] | None = None) ->
     parameters = list(inspect.signature(type(network).__init__).parameters.values())[1:]
     defaults = {p.name: plain(p.default) for p in parameters
                 if isinstance(p.default, (bool, int, float, str, list, tuple, dict, type(None)))}
-    fields = {key: value for key in FIELDS if isinstance(value := getattr(network, key, None), (int, tuple, list))}
+    fields = {key: value for key in FIELDS
+              if isinstance(value := getattr(network, key, getattr(own, key, None)), (int, tuple, list))}
     return defaults | plain(dict(arguments or {})) | fields
 
 

@@ -92,8 +92,9 @@ def build_backbone(config: Mapping[str, Any] | nn.Module, num_classes: int | Non
 
 
 def adapted(network: nn.Module, arguments: Mapping[str, Any] | None = None) -> nn.Module:
-    """``network``, in a wrapper if it has no ``config`` or other names for its conditions."""
-    return network if hasattr(network, 'config') and has_our_names(network) else AdaptedBackbone(network, arguments)
+    """``network``, in a wrapper unless it has what a diffusers model has, and the same names for its conditions."""
+    whole = isinstance(getattr(network, 'config', None), Mapping) and hasattr(network, 'save_pretrained')
+    return network if whole and has_our_names(network) else AdaptedBackbone(network, arguments)
 
 
 def check_classes(network: nn.Module, num_classes: int | None, class_dropout: float) -> None:

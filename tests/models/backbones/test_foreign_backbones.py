@@ -3,6 +3,7 @@
 What it cannot do is one error, before anything runs, that names what to add.
 """
 
+import importlib
 import json
 import re
 
@@ -286,6 +287,18 @@ def test_a_network_that_does_not_say_its_input_or_its_classes():
             (dict(type='PlainModule', sizes=8), None, "PlainModule takes no argument 'sizes'")):
         with pytest.raises(ValueError, match=message):
             build_backbone(network, num_classes, class_dropout=0.1)
+
+
+def test_what_export_advises_opens_the_folder(tmp_path, capsys):
+    """Of a network alone: the class path that is printed is there."""
+    config_of('OwnModel', None).dump(tmp_path / 'config.py')
+    assert train.main([str(tmp_path / 'config.py'), '--work-dir', str(tmp_path / 'run')]) == 0
+    assert export.main([str(tmp_path / 'config.py'), str(tmp_path / 'run/iter_2.pth'), str(tmp_path / 'out'),
+                        '--unet-only']) == 0
+    advice = re.search(r"Load it: (\w+)\.(\w+)\.from_pretrained\('(.*?)'\)", capsys.readouterr().out)
+    library, name, folder = advice.groups()
+    network = getattr(importlib.import_module(library), name).from_pretrained(folder)
+    assert isinstance(bare(network), OwnModel)
 
 
 def test_a_folder_of_another_class_is_named(tmp_path):
