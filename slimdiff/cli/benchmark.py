@@ -220,8 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from slimdiff.analysis.record import provenance
     from slimdiff.checkpoint import write_json
     from slimdiff.evaluation.cost import human
-    from slimdiff.evaluation.progress import Progress
     from slimdiff.evaluation.throughput import seconds_of, take_turns
+    from slimdiff.progress import Progress
     if args.threads:
         torch.set_num_threads(args.threads)
     device = pick_device(args.device)

@@ -16,6 +16,7 @@ from PIL import Image, ImageFile
 from slimdiff.datasets.missing import missing_data
 from slimdiff.datasets.packed import PackedStrings
 from slimdiff.datasets.records import RecordDataset
+from slimdiff.progress import Progress
 from slimdiff.registry import DATASETS
 
 #: formats that Pillow recognises, but whose pixels it leaves to others: to nobody, or to Ghostscript
@@ -56,12 +57,14 @@ def find_images(root: Path, section: str = 'imagefolder') -> list[str]:
     if not root.is_dir():
         raise missing_data(root, 'folder', section)
     found, others = [], []
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
-        inside = os.path.relpath(folder, root).replace(os.sep, '/')
-        for name in files:
-            if not name.startswith('.'):
-                (found if is_image(name) else others).append(name if inside == '.' else f'{inside}/{name}')
+    with Progress(None, 'listing', 'files') as bar:
+        for folder, subfolders, files in os.walk(root, followlinks=True):
+            subfolders[:] = [name for name in subfolders if not name.startswith('.')]
+            inside = os.path.relpath(folder, root).replace(os.sep, '/')
+            for name in files:
+                if not name.startswith('.'):
+                    (found if is_image(name) else others).append(name if inside == '.' else f'{inside}/{name}')
+            bar.update(len(files))
     if not found:
         raise ValueError(f"data_root: no image in '{root.absolute()}' or its sub-folders. Accepted are files that end "
                          f"in {', '.join(image_extensions())} (upper case too); hidden ones, '.name', don't count.")

@@ -19,6 +19,7 @@ from slimdiff.datasets.missing import missing_data
 from slimdiff.datasets.packed import PackedStrings
 from slimdiff.datasets.records import RecordDataset
 from slimdiff.datasets.tar_index import BLOCK, expand_shards, index_tar, name_before
+from slimdiff.progress import Progress
 from slimdiff.registry import DATASETS
 
 
@@ -95,8 +96,8 @@ class LaionTars(RecordDataset):
         self.leave_out(_Names(self, without), 'images without a caption',
                        f"The .{caption} files are empty or lack (caption='json' and 'txt' are the two places)")
         if len(unused):
-            print_log(f"Left out {len(unused)} images and captions in '{self.data_root}' that are of no sample (a second "
-                      f'image, or a caption alone), such as {_Names(self, unused)[0]}.', logger='current',
+            print_log(f"Left out {len(unused)} images and captions in '{self.data_root}' that are of no sample "
+                      f'(a second image, or a caption alone), such as {_Names(self, unused)[0]}.', logger='current',
                       level=logging.WARNING)
         if not len(self._samples):
             raise ValueError(f"'{self.data_root}' has no image with a caption in its {len(self._shards)} tars "
@@ -130,7 +131,6 @@ class LaionTars(RecordDataset):
 
     def _index_shards(self) -> tuple[list[np.ndarray], dict[int, str]]:
         """The samples of each shard, and what is wrong with those that are damaged."""
-        from slimdiff.evaluation.progress import Progress
         rank, world_size = get_dist_info()
         count = len(self._shards)
         parts: dict[int, np.ndarray] = {}

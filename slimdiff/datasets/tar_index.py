@@ -12,8 +12,8 @@ import numpy as np
 from slimdiff.datasets.image_folder import image_extensions
 from slimdiff.optional import optional_package
 
-#: A sample: where its image and its caption lie in the tar. A caption of size 0 is none; an image of size 0 says that the
-#: image or caption at ``image_offset`` is of no sample.
+#: A sample: where its image and its caption lie in the tar. A caption of size 0 is none; an image of size 0 says that
+#: the image or caption at ``image_offset`` is of no sample.
 SAMPLE = np.dtype([('image_offset', '<u8'), ('image_size', '<u4'), ('caption_offset', '<u8'), ('caption_size', '<u4')])
 #: which image is taken of a sample that has several; other formats come after these
 PREFERRED = ('jpg', 'jpeg', 'png', 'webp')
@@ -62,8 +62,9 @@ def rest_is_zero(file: BinaryIO, start: int) -> bool:
 def index_tar(path: Path, caption: str) -> tuple[np.ndarray, list[str]]:
     """The samples of a tar as an array of :data:`SAMPLE`, and what is wrong with the tar.
 
-    Neighbouring files of one name up to the first dot are a sample (webdataset's rule), and so are an image and a caption
-    of one name up to the last dot. Images and captions that are of no sample then, such as a second image, come last.
+    Neighbouring files of one name up to the first dot are a sample (webdataset's rule), and so are an image and a
+    caption of one name up to the last dot. Images and captions that are of no sample then, such as a second image, come
+    last.
 
     Args:
         caption: suffix of the file with the caption, 'txt' or 'json'.
@@ -96,8 +97,9 @@ def index_tar(path: Path, caption: str) -> tuple[np.ndarray, list[str]]:
         if image is not None:
             samples.append((*image, *sample.get(caption, (0, 0))))
     used = {offset for sample in samples for offset in sample[::2]}
+    endings = tuple(f'.{suffix}' for suffix in (*images, caption))
     samples += [(offset, 0, 0, 0) for name, offset, _ in members if offset not in used
-                and name.rpartition('.')[2].lower() in (*images, caption) and not name.rpartition('/')[2].startswith('.')]
+                and name.lower().endswith(endings) and not name.rpartition('/')[2].startswith('.')]
     return np.array(samples, SAMPLE), problems
 
 

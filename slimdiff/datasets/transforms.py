@@ -127,6 +127,9 @@ class PackImage(BaseTransform):
 
     Args:
         bgr_to_rgb: mmcv loads BGR; False for a pipeline that loads RGB.
+
+    Raises:
+        ValueError: another shape, or values outside 0..255, as mmcv's ``Normalize`` makes them.
     """
 
     def __init__(self, bgr_to_rgb: bool = True):
@@ -137,6 +140,10 @@ class PackImage(BaseTransform):
         if image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f'PackImage: an image must be (H, W, 3), got {image.shape}. '
                              'Load it with three channels (LoadImage does).')
+        if image.dtype != np.uint8 and not (image.min() >= 0 and image.max() <= 255):  # NaN neither
+            raise ValueError(f'PackImage: the values of an image must lie in 0..255, got {image.min():.4g}..'
+                             f'{image.max():.4g} ({image.dtype}). It makes them [-1, 1] itself: leave out what scales '
+                             'them before it, such as Normalize.')
         if self.bgr_to_rgb:
             image = image[:, :, ::-1]
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(127.5).sub_(1)

@@ -18,6 +18,8 @@ from mmengine.dist import (
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from slimdiff.datasets.check_images import check_images
+
 #: per-image statistics: named tensors with one row for each image
 Rows = dict[str, Tensor]
 
@@ -41,7 +43,7 @@ def shard_loader(dataloader: DataLoader, total: int | None = None) -> tuple[rang
             ``epoch_indexing``, which draws other crops in the next epoch.
 
     Raises:
-        ValueError: more images than there are, or encoded latents.
+        ValueError: more images than there are, encoded latents, or images that are none (:func:`check_images`).
     """
     dataset = dataloader.dataset
     if (getattr(dataset, 'metainfo', None) or {}).get('latents'):
@@ -51,10 +53,18 @@ def shard_loader(dataloader: DataLoader, total: int | None = None) -> tuple[rang
     if total > len(dataset) and not getattr(dataset, 'epoch_indexing', False):
         raise ValueError(f'The data set {type(dataset).__name__} has {len(dataset)} images, {total} were asked for. '
                          'Lower num_real.')
+    check_images(dataset)
     batch_size = dataloader.batch_size or getattr(dataloader.batch_sampler, 'batch_size', 1)
     indices = shard(total)
     return indices, DataLoader(dataset, batch_size, sampler=indices, num_workers=dataloader.num_workers,
                                collate_fn=dataloader.collate_fn, pin_memory=dataloader.pin_memory)
+
+
+def check_classes(model: Any, dataset: Any) -> None:
+    """Raise ValueError if the labels of a data set mean other classes than those that a model has learned."""
+    names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if names and hasattr(model, 'check_classes'):
+        model.check_classes(names, f'the data set {type(dataset).__name__}')
 
 
 def num_rows(rows: Mapping[str, Tensor]) -> int:

@@ -316,7 +316,8 @@ def test_names_with_several_dots_are_samples_of_their_own_or_named(tmp_path, mon
     for count in (1, 2):  # the second reads the kept index
         dataset = LaionTars(tmp_path, image_size=SIZE)
         # Neither a byte order mark in a caption, nor a sample that vanishes.
-        assert [s['caption'] for s in dataset] == ['caption 22.05', 'caption 22', 'caption a.b/1.x', 'one image of three']
+        assert [s['caption'] for s in dataset] == ['caption 22.05', 'caption 22', 'caption a.b/1.x',
+                                                   'one image of three']
         assert_is(dataset[0], encoded(5), SIZE)
         assert_is(dataset[1], encoded(2), SIZE)
         assert len(lines) == count and 'Left out 3 images and captions' in lines[-1] and '0.tar: 3.jpe' in lines[-1]

@@ -93,6 +93,23 @@ def test_bad_arguments():
         PackImage()(dict(img=np.zeros((4, 4), np.uint8)))
 
 
+@pytest.mark.parametrize('low, high', [(-2.1, 2.6), (0, 255.5), (-1e-3, 1), (np.nan, 3)])
+def test_values_that_are_no_grey_levels_are_refused(low, high):
+    image = np.full((2, 2, 3), high, np.float32)
+    image[0, 0, 0] = low
+    with pytest.raises(ValueError, match=r'must lie in 0\.\.255, got .* \(float32\).*such as Normalize'):
+        PackImage()(dict(img=image))
+    floats = np.linspace(0, 255, 12, dtype=np.float32).reshape(2, 2, 3)
+    assert PackImage()(dict(img=floats))['inputs'].aminmax() == (-1, 1)
+
+
+def test_normalize_before_pack_image_is_refused():
+    step = TRANSFORMS.build(dict(type='Normalize', mean=[127.5] * 3, std=[127.5] * 3, to_rgb=False))
+    image = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match='must lie in 0..255, got -'):
+        PackImage()(step(dict(img=image)))
+
+
 def test_registered_next_to_those_of_mmcv():
     for name in ('LoadImage', 'ResizeShortSide', 'PackImage', 'CenterCrop', 'RandomFlip'):
         assert TRANSFORMS.get(name) is not None

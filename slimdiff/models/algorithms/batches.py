@@ -73,9 +73,22 @@ def check_labels(labels: Tensor | None, num_classes: int | None, null: bool = Fa
     if labels.device.type == 'cpu':
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= num_classes + null:
-            reserved = '' if high < num_classes or null else f' {num_classes} is the null class, which no image has.'
+            reserved = '' if high < num_classes or null else \
+                f' {num_classes} is the null class, which no image has, and class_dropout=0 never trains.'
             raise ValueError(f'Labels must lie in 0..{num_classes - 1} (num_classes={num_classes}), got '
                              f'{low}..{high}.{reserved}')
+
+
+def check_classes(names: Sequence[str], source: str, known: Sequence[str], origin: str) -> None:
+    """Raise ValueError if a label is one class in ``names``, those of ``source``, and another in ``known``.
+
+    One may have more classes than the other.
+    """
+    for label, (theirs, ours) in enumerate(zip(names, known)):
+        if theirs != ours:
+            raise ValueError(f"Label {label} means '{theirs}' in {source}, but '{ours}' in {origin}. Give the data set "
+                             'the same classes in the same order (of folders, the names as `classes`): '
+                             f'{", ".join(map(str, known[:8]))}{", ..." if len(known) > 8 else ""}.')
 
 
 def check_text(caption: Sequence[str] | None, context: Tensor | None) -> None:
