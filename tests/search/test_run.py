@@ -12,8 +12,9 @@ import pytest
 import torch
 from closed_form import COSTS, make_model
 from tiny_search import make_search
+from tqdm import std
 
-from slimdiff import UNet
+from slimdiff import UNet, progress
 from slimdiff.sampling import StepAllocation
 from slimdiff.search import SearchDirError, SearchInterrupted
 
@@ -215,3 +216,23 @@ def test_random_search_with_reuse(tmp_path):
                           searcher=dict(type='RandomSearch', num_candidates=30)).run(progress=False)
     assert any(a.uses_reuse for a, _ in outcome.candidates) and len(outcome.candidates) == 30
     assert outcome.correlations['LossGapEvaluator and DivergenceEvaluator'] is not None
+
+
+def test_a_searcher_need_not_know_its_total(tmp_path, monkeypatch):
+    lines, now = [], [0.0]
+    monkeypatch.setattr(progress, 'print_log', lambda line, **_: lines.append(line))
+
+    def tick():
+        now[0] += 11
+        return now[0]
+
+    monkeypatch.setattr(std, 'time', tick)
+    search = make_search(tmp_path, searcher=dict(type='RandomSearch', num_candidates=4, batch_size=2))
+    monkeypatch.setattr(type(search.searcher), 'total', None)
+    search.run()
+    found = [line for line in lines if line.startswith('searching')]
+    assert [line.split(' candidates')[0] for line in found] == ['searching 2/?', 'searching 4/?']
+    assert all('left' not in line and 'best' in line for line in found)
+    # The evaluators show what they do, too: the errors of each width, the full network's reference, the candidates.
+    shown = {line.split('/')[0] for line in lines}
+    assert {'denoising error at width 0.5 12', 'sampling the full network 4', 'judging 4'} <= shown
