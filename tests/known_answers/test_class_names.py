@@ -15,7 +15,8 @@ from slimdiff.models.serving import serving_config
 from slimdiff.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
-UNET = dict(type='UNet', sample_size=8, norm_groups=4, stages=[dict(channels=8, blocks=1, downsample=False)])
+UNET = dict(type='SlimmableUNet', widths=(0.5, 1.0), sample_size=8, norm_groups=2,
+            stages=[dict(channels=8, blocks=1, downsample=False)])
 CONFIG = f"""
 _base_ = '{ROOT}/configs/_base_/default_runtime.py'
 model = dict(type='DiffusionModel', num_classes=3, num_steps=2, unet={UNET!r})

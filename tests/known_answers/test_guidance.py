@@ -13,7 +13,8 @@ from slimdiff.evaluation import evaluate
 from slimdiff.models.distillation import Teacher
 from slimdiff.registry import MODELS, plain
 
-UNET = dict(type='UNet', sample_size=8, norm_groups=4, stages=[dict(channels=8, blocks=1, downsample=False)])
+UNET = dict(type='SlimmableUNet', widths=(0.5, 1.0), sample_size=8, norm_groups=2,
+            stages=[dict(channels=8, blocks=1, downsample=False)])
 CONFIG = f"""
 model = dict(type='DiffusionModel', num_classes=3, num_steps=2, class_dropout=0.0, unet={UNET!r})
 train_dataloader = dict(batch_size=2, sampler=dict(type='ResumableSampler'),

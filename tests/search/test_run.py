@@ -15,8 +15,10 @@ from tiny_search import make_search
 from tqdm import std
 
 from slimdiff import UNet, progress
+from slimdiff.registry import SEARCHERS
 from slimdiff.sampling import StepAllocation
 from slimdiff.search import SearchDirError, SearchInterrupted
+from slimdiff.search.searchers.base import Searcher
 
 SCRIPT = Path(__file__).parent / 'tiny_search.py'
 FILES = ('allocation.json', 'front.json', 'front.csv')
@@ -227,11 +229,15 @@ def test_a_searcher_need_not_know_its_total(tmp_path, monkeypatch):
         return now[0]
 
     monkeypatch.setattr(std, 'time', tick)
-    search = make_search(tmp_path, searcher=dict(type='RandomSearch', num_candidates=4, batch_size=2))
-    monkeypatch.setattr(type(search.searcher), 'total', None)
-    search.run()
+
+    class EachWidth(Searcher):
+        def propose(self):
+            return [genome for genome in self.space.uniforms() if genome not in self.archive][:2]
+
+    monkeypatch.setitem(SEARCHERS._module_dict, 'EachWidth', EachWidth)
+    make_search(tmp_path, searcher=dict(type='EachWidth')).run()
     found = [line for line in lines if line.startswith('searching')]
-    assert [line.split(' candidates')[0] for line in found] == ['searching 2/?', 'searching 4/?']
+    assert [line.split(' candidates')[0] for line in found] == ['searching 2/?', 'searching 3/?']
     assert all('left' not in line and 'best' in line for line in found)
     # The evaluators show what they do, too: the errors of each width, the full network's reference, the candidates.
     shown = {line.split('/')[0] for line in lines}
