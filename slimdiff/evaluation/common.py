@@ -18,8 +18,6 @@ from mmengine.dist import (
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from slimdiff.datasets.check_images import check_images
-
 #: per-image statistics: named tensors with one row for each image
 Rows = dict[str, Tensor]
 
@@ -45,6 +43,7 @@ def shard_loader(dataloader: DataLoader, total: int | None = None) -> tuple[rang
     Raises:
         ValueError: more images than there are, encoded latents, or images that are none (:func:`check_images`).
     """
+    from slimdiff.datasets.check_images import check_images  # late: counting MACs needs no data sets
     dataset = dataloader.dataset
     if (getattr(dataset, 'metainfo', None) or {}).get('latents'):
         raise ValueError(f'{type(dataset).__name__} holds encoded latents, but metrics look at images: let '
@@ -62,9 +61,10 @@ def shard_loader(dataloader: DataLoader, total: int | None = None) -> tuple[rang
 
 def check_classes(model: Any, dataset: Any) -> None:
     """Raise ValueError if the labels of a data set mean other classes than those that a model has learned."""
-    names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    if names and hasattr(model, 'check_classes'):
-        model.check_classes(names, f'the data set {type(dataset).__name__}')
+    info = getattr(dataset, 'metainfo', None) or {}
+    if info.get('classes') and hasattr(model, 'check_classes'):
+        place = f" '{info['data_root']}'" if 'data_root' in info else ''
+        model.check_classes(info['classes'], f'the data set {type(dataset).__name__}{place}')
 
 
 def num_rows(rows: Mapping[str, Tensor]) -> int:
