@@ -68,10 +68,14 @@ def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
 
 def _tell(model: Any, folder: Path) -> None:
     """Tell the model what the pipeline of a folder says of its training, as ``load_weights`` does of a ``.pth``."""
-    if hasattr(model, 'trained_as') and (folder / 'model_index.json').is_file():
-        index = json.loads((folder / 'model_index.json').read_text(encoding='utf-8'))
-        names = index.get('id2label') or {}
-        meta: dict[str, Any] = {'dataset_meta': {'classes': [names[key] for key in sorted(names, key=int)]}}
+    file = folder / 'model_index.json'
+    if hasattr(model, 'trained_as') and file.is_file():
+        try:
+            index = json.loads(file.read_text(encoding='utf-8'))
+            names = {int(label): str(name) for label, name in (index.get('id2label') or {}).items()}
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f'{file} is damaged ({error}). Export the model again.') from None
+        meta: dict[str, Any] = {'dataset_meta': {'classes': [name for _, name in sorted(names.items())]}}
         if 'null_class' in index:
             meta['config'] = {'model': {'class_dropout': model.class_dropout if index['null_class'] else 0.0}}
         model.trained_as(meta, str(folder))

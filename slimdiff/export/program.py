@@ -102,8 +102,8 @@ def require_onnx() -> None:
 def check_opset(opset: int | None) -> None:
     """Raise ValueError for an opset that is too old for PyTorch's exporter; None is its own choice."""
     if opset is not None and opset < LEAST_OPSET:
-        raise ValueError(f"--opset {opset}: {LEAST_OPSET} is the least that PyTorch's ONNX exporter writes. Leave "
-                         'out for the one that it recommends.')
+        raise ValueError(f"--opset {opset}: {LEAST_OPSET} is the least that PyTorch's ONNX exporter writes; "
+                         'without --opset it takes the one that it recommends.')
 
 
 def convert_onnx(program: torch.export.ExportedProgram, info: Mapping[str, Any], opset: int | None = None) -> Any:

@@ -103,6 +103,13 @@ def test_an_exported_folder_remembers_them_too(trained, tmp_path, capsys):
     capsys.readouterr()
     assert test.main([config, out, '--work-dir', str(tmp_path / 'work'), *options(trained, 'test')]) == 2
     assert f"/other', but 'cat' in {out}" in capsys.readouterr().err
+    index = tmp_path / 'exported/model_index.json'
+    for damaged in ('{', '[]', '{"id2label": 3}', '{"id2label": {"x": "cat"}}'):
+        kept = index.read_text()
+        index.write_text(damaged)
+        assert test.main([config, out, '--work-dir', str(tmp_path / 'work')]) == 2
+        assert 'model_index.json is damaged' in capsys.readouterr().err
+        index.write_text(kept)
     import diffusers
     assert diffusers.DiffusionPipeline.from_pretrained(out).config.id2label == {'0': 'cat', '1': 'dog', '2': 'fox'}
 

@@ -70,7 +70,7 @@ def test_every_command(made, tmp_path, capsys, trained_in_config, monkeypatch):
         assert MESSAGE in capsys.readouterr().err
         assert not list(tmp_path.glob('out/*.png')) and not list(tmp_path.glob('out/*.pth'))
     assert sample.main([config, checkpoint, '--out', out, '-n', '1', '--labels', 'none', *options]) == 2
-    assert 'class_dropout=0 never trains' in capsys.readouterr().err
+    assert 'Label 3 is the null class, which class_dropout=0 never trained' in capsys.readouterr().err
     assert sample.main([config, checkpoint, '--out', f'{out}1', '-n', '1', '--guidance', '1', *guided]) == 0
 
 

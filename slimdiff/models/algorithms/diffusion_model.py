@@ -352,7 +352,10 @@ class DiffusionModel(BaseModel):
             if labels is None:
                 labels = torch.tensor([int(i) % self.num_classes for i in indices])
             labels = torch.as_tensor(labels).to(self.device)
-            batches.check_labels(labels, self.num_classes, null=bool(self.class_dropout))
+            batches.check_labels(labels, self.num_classes, null=True)
+            if not self.class_dropout and (labels == self.num_classes).any():
+                raise ValueError(f'Label {self.num_classes} is the null class, which class_dropout=0 never trained. '
+                                 f'Labels lie in 0..{self.num_classes - 1}.')
         if self.conditioner is not None and caption is None and context is None:
             caption = [self.sample_captions[int(i) % len(self.sample_captions)] for i in indices]
         given, context = context, self.context_of(caption, context)
