@@ -201,6 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.cli.sample import build_model
     from slimdiff.configuration import load_config
     from slimdiff.datasets import build_dataloader
+    from slimdiff.evaluation.common import check_classes
     from slimdiff.sampling import StepAllocation, build_scheduler
     from slimdiff.search import count_macs
     from slimdiff.search.widths import widths_of
@@ -209,6 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     model = build_model(cfg, args.checkpoint, args.weights)
     widths = widths_of(model)
     loader = build_dataloader(cfg.val_dataloader)
+    check_classes(model, loader.dataset)
     samplers = args.samplers or [(type(model.sampler).__name__, model.num_steps)]
     given = {name: StepAllocation.load(file) for name, file in args.allocations}
     others = {name: build_model(load_config(config), checkpoint, args.weights)

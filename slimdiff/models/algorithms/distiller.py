@@ -9,7 +9,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from slimdiff.models.algorithms.batches import NoisedBatch
+from slimdiff.models.algorithms.batches import NoisedBatch, check_classes
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.distillation import OUTPUT, Bridge, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
@@ -65,6 +65,12 @@ class Distiller(DiffusionModel):
         """The student's config as a plain :class:`DiffusionModel`: sampling needs neither teacher nor projections."""
         config = plain(config)
         return {**{k: v for k, v in config.items() if k not in ('teacher', 'losses')}, 'type': 'DiffusionModel'}
+
+    def check_classes(self, names: Sequence[str] | None, source: str) -> None:
+        """As of any model; the teacher's classes are compared, too."""
+        super().check_classes(names, source)
+        if names and self.num_classes is not None and self.teacher.classes:
+            check_classes(names, source, self.teacher.classes, f'the teacher ({self.teacher.source})')
 
     def trained_modules(self) -> dict[str, nn.Module]:
         """The student, and the projections if there are any."""

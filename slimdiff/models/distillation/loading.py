@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class LoadedTeacher:
     source: str
     alphas_cumprod: Tensor | None = None
     prediction_type: str | None = None
+    classes: Sequence[str] = ()
+    null_class: bool = True
 
 
 def load_teacher(checkpoint: str | Mapping[str, Any], weights: str = 'ema',
@@ -86,7 +88,9 @@ def _from_checkpoint(path: Path, weights: str) -> LoadedTeacher:
     own = {name: value for name, value in model.state_dict().items() if name.startswith('unet.')}
     check_weights(state, own, path)
     model.load_state_dict(state, strict=False)
-    return LoadedTeacher(model.unet, str(path), model.alphas_cumprod, model.prediction_type)
+    classes = (data['meta'].get('dataset_meta') or {}).get('classes') or ()
+    return LoadedTeacher(model.unet, str(path), model.alphas_cumprod, model.prediction_type, classes,
+                         null_class=bool(model.class_dropout))
 
 
 def _from_folder(folder: Path, scheduler: Mapping[str, Any] | None) -> LoadedTeacher:

@@ -59,6 +59,7 @@ class Teacher:
         self.source = loaded.source
         self.alphas_cumprod = loaded.alphas_cumprod
         self.prediction_type = loaded.prediction_type
+        self.classes, self.null_class = loaded.classes, loaded.null_class
         self.unet = loaded.unet.eval().requires_grad_(False)
         self.unet.to(memory_format=torch.channels_last)
         self.micro_batch, self.compile, self.overlap = micro_batch, compile, overlap
@@ -84,9 +85,9 @@ class Teacher:
 
     @property
     def class_rows(self) -> int:
-        """Labels that the network has a row for, the null class included."""
+        """Labels that the network was trained on, as far as it says, the null class included."""
         ours = getattr(self.config, 'num_classes', None)
-        return ours + 1 if ours else self.num_classes or 0
+        return ours + self.null_class if ours else self.num_classes or 0
 
     @property
     def context_channels(self) -> int | None:
