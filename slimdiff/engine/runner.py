@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from slimdiff.checkpoint import files
+from slimdiff.configuration import config_source
 from slimdiff.datasets import build_dataloader
 from slimdiff.engine import run_state, scope  # noqa: F401 (scope registers)
 from slimdiff.engine import work_dir as rules
@@ -162,7 +163,7 @@ class SlimRunner(Runner):
 
     def _write_config(self) -> None:
         name = osp.basename(self.cfg.filename) if self.cfg.filename else 'config.py'
-        text = self.cfg.pretty_text.encode()
+        text = config_source(self.cfg).encode()
         files.atomic_write(Path(self.work_dir) / name, lambda file: file.write(text))
 
     # ---- train: what to start from --------------------------------------------------------------------------------
