@@ -265,7 +265,8 @@ def test_a_config_in_json_or_yaml_is_data(suffix, mark, tmp_path):
 CODE = "__import__('pathlib').Path('mark').touch()"
 HOSTILE = [
     f"a': {CODE}, 'b", f"a={CODE}, b", f'a": {CODE}, "b', f'\n{CODE}\n', f"\\': {CODE}, '", 'class', '', 'a b', '{{',
-    'ﬁ', f"{{{{$NONE:\\\\'+{CODE}+'\"}}}}", f"{{{{'$NONE:{CODE}'}}}}", "{{ fileBasename }}", '{{ _base_.x }}', 3, (1, 'x')]
+    'ﬁ', f"{{{{$NONE:\\\\'+{CODE}+'\"}}}}", f"{{{{'$NONE:{CODE}'}}}}", "{{ fileBasename }}", '{{ _base_.x }}', 3,
+    (1, 'x')]
 
 
 @pytest.mark.parametrize('as_value', [False, True])
