@@ -64,7 +64,8 @@ def load_foreign(path: str | Path) -> ForeignCheckpoint:
         module = pickle_module(BUILDERS, lambda identity: check_storage(identity, size_of))
         content = torch.load(path, map_location='cpu', weights_only=False, mmap=zipped, pickle_module=module)
     except Exception as error:  # torch's reader has many classes of them
-        raise CheckpointError(f'{path} is not a checkpoint that slimdiff can read: {error}.') from error
+        hint = '' if isinstance(error, PickleDataError) else f' {AGAIN}'
+        raise CheckpointError(f'{path} is not a checkpoint that slimdiff can read: {error}.{hint}') from error
     return ForeignCheckpoint(content, list(module.met))
 
 
@@ -171,7 +172,8 @@ def check_storage(identity: Any, size_of: Callable[[str], int]) -> None:
     dtype = getattr(kind, 'dtype', None)
     _require(_is_key(key) and _whole(count), 'a storage with an impossible name or size')
     _require(dtype in DTYPES, f'a storage of the unknown type {dtype or kind}')
-    _require(count * dtype.itemsize <= size_of(key), f'the storage {key} is not all there')
+    _require(count * dtype.itemsize <= size_of(key),
+             f'the storage {key} is not all there: download or copy the file again')
     if view and view[0] is not None:
         _require(type(view[0]) is tuple and len(view[0]) == 3 and _is_key(view[0][0]) and _whole(*view[0][1:])
                  and sum(view[0][1:]) <= count, 'a storage that reaches beyond another')

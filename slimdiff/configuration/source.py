@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import math
+import unicodedata
 from collections.abc import Mapping
 from types import FunctionType
 from typing import Any
@@ -38,7 +39,8 @@ def config_source(config: Config | Mapping[str, Any]) -> str:
 
 
 def _is_name(key: Any) -> bool:
-    return isinstance(key, str) and key.isascii() and key.isidentifier() and not keyword.iskeyword(key)
+    return (isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key)
+            and unicodedata.normalize('NFKC', key) == key)  # Python normalises names
 
 
 def _source(value: Any) -> str:

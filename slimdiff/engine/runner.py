@@ -162,7 +162,7 @@ class SlimRunner(Runner):
         """Do nothing when a Runner is built: a refused or a test run must not change a work dir (see train)."""
 
     def _write_config(self) -> None:
-        name = osp.basename(self.cfg.filename) if self.cfg.filename else 'config.py'
+        name = Path(self.cfg.filename).with_suffix('.py').name if self.cfg.filename else 'config.py'
         text = config_source(self.cfg).encode()
         files.atomic_write(Path(self.work_dir) / name, lambda file: file.write(text))
 

@@ -300,9 +300,11 @@ def test_a_key_that_cannot_be_written(key, tmp_path, capsys):
     assert not (tmp_path / 'c.py').exists()
 
 
-def test_numbers_in_written_configs():
+def test_values_in_written_configs():
     scope = {}
-    exec(config_source(dict(a=float('inf'), b=-float('inf'), c=1e-30, d=(1, ), e=[], f={}, g=b'x', h=-0.0)), scope)
+    exec(config_source(dict(a=float('inf'), b=-float('inf'), c=1e-30, d=(1, ), e=[], f={}, g=b'x', h=-0.0,
+                            größe={'größe': 1})), scope)
+    assert scope['größe'] == {'größe': 1}
     assert (scope['a'], scope['b'], scope['c'], scope['d']) == (float('inf'), -float('inf'), 1e-30, (1, ))
     assert (scope['e'], scope['f'], scope['g'], str(scope['h'])) == ([], {}, b'x', '-0.0')
 
