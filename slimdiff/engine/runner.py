@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from slimdiff.checkpoint import files
+from slimdiff.configuration import config_source
 from slimdiff.datasets import build_dataloader
 from slimdiff.datasets.check_images import check_images
 from slimdiff.engine import run_state, scope  # noqa: F401 (scope registers)
@@ -162,8 +163,8 @@ class SlimRunner(Runner):
         """Do nothing when a Runner is built: a refused or a test run must not change a work dir (see train)."""
 
     def _write_config(self) -> None:
-        name = osp.basename(self.cfg.filename) if self.cfg.filename else 'config.py'
-        text = self.cfg.pretty_text.encode()
+        name = Path(self.cfg.filename).with_suffix('.py').name if self.cfg.filename else 'config.py'
+        text = config_source(self.cfg).encode()
         files.atomic_write(Path(self.work_dir) / name, lambda file: file.write(text))
 
     # ---- train: what to start from --------------------------------------------------------------------------------

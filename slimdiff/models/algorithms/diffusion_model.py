@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
@@ -69,7 +70,9 @@ class DiffusionModel(BaseModel):
                  sample_captions: Sequence[str] = ('', ),
                  data_preprocessor: Mapping[str, Any] | None = None,
                  init_cfg: Mapping[str, Any] | None = None) -> None:
-        super().__init__(data_preprocessor=data_preprocessor or batches.CheckedBatches(num_classes), init_cfg=init_cfg)
+        # Built here: mmengine's registry would import what a checkpoint's config names.
+        preprocessor = MODELS.build(data_preprocessor or batches.CheckedBatches(num_classes), kind=nn.Module)
+        super().__init__(data_preprocessor=preprocessor, init_cfg=init_cfg)
         if not 0 <= class_dropout < 1:
             raise ValueError(f'class_dropout is a probability in [0, 1), got {class_dropout}.')
         self.noise_scheduler = build_scheduler(noise_scheduler)
@@ -83,12 +86,12 @@ class DiffusionModel(BaseModel):
         self.num_classes = num_classes
         self.class_dropout = class_dropout
         self.loss_weight = LOSSES.build(loss_weight)
-        self.autoencoder = MODELS.build(autoencoder).requires_grad_(False).eval()
+        self.autoencoder = MODELS.build(autoencoder, kind=nn.Module).requires_grad_(False).eval()
         # What the algorithm knows need not be said of the UNet too.
         known = {} if num_classes is None else {'num_classes': num_classes}
         if sigma_data is not None:
             known['preconditioning'] = preconditioning_config(self.noise_scheduler.config, sigma_data)
-        self.unet = MODELS.build(known | plain(unet))
+        self.unet = MODELS.build(known | plain(unet), kind=ModelMixin)
         if getattr(self.unet.config, 'num_classes', num_classes) not in (None, num_classes):
             raise ValueError(f'unet.num_classes={self.unet.config.num_classes}, but model.num_classes={num_classes}: '
                              'its classes would not be learned. Set model.num_classes and leave that of the UNet out.')

@@ -46,7 +46,7 @@ class Distiller(DiffusionModel):
         if not losses:
             raise ValueError("Distiller: losses is empty; give such as dict(type='SpatialLoss', tap='output'), or "
                              'train a DiffusionModel.')
-        self.distillation_losses = nn.ModuleList(LOSSES.build(plain(loss)) for loss in losses)
+        self.distillation_losses = nn.ModuleList(LOSSES.build(plain(loss), kind=nn.Module) for loss in losses)
         # Every tap is checked, also that of a loss of weight 0: a misspelt name should not wait for its turn.
         pairs = dict.fromkeys(pair for loss in self.distillation_losses for pair in loss.taps.items())
         self.student_paths = {tap: find_tap(self.unet, tap, 'student') for tap, _ in pairs if tap != OUTPUT}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import DDPMScheduler
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from slimdiff.checkpoint import find_path, load_checkpoint
@@ -53,7 +54,7 @@ def load_teacher(checkpoint: str | Mapping[str, Any], weights: str = 'ema',
         CheckpointError: a ``.pth`` that can't be used.
     """
     if isinstance(checkpoint, Mapping):
-        model = MODELS.build(serving_config(checkpoint))
+        model = MODELS.build(serving_config(checkpoint), kind=BaseModel)
         return LoadedTeacher(model.unet, 'random weights', model.alphas_cumprod, model.prediction_type)
     path = find_path(checkpoint)
     if path is None and is_hub_id(checkpoint):
@@ -83,7 +84,7 @@ def _download(name: str) -> Path:
 
 def _from_checkpoint(path: Path, weights: str) -> LoadedTeacher:
     data = load_checkpoint(path)
-    model = MODELS.build(serving_config(data['meta']['config']['model']))
+    model = MODELS.build(serving_config(data['meta']['config']['model']), kind=BaseModel)
     state = {name: value for name, value in weights_of(data, weights, path).items() if name.startswith('unet.')}
     own = {name: value for name, value in model.state_dict().items() if name.startswith('unet.')}
     check_weights(state, own, path)

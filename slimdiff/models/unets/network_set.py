@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from slimdiff.sampling.allocation import StepAllocation
@@ -55,13 +56,18 @@ def description_of(network: nn.Module) -> dict[str, Any]:
     return {'class': [cls.__module__.partition('.')[0], cls.__name__], 'config': arguments_of(network)}
 
 
-def class_named(path: list[str]) -> Any:
-    """The class ``[library, name]`` of a saved config; as in diffusers, the library must have been imported."""
+def class_named(path: list[str]) -> type[ModelMixin]:
+    """The network class ``[library, name]`` of a saved config.
+
+    Raises:
+        ValueError: a library that is not imported (a folder must not cause it), or no network class of that name.
+    """
     library, name = path
-    if library not in sys.modules or not hasattr(sys.modules[library], name):
-        raise ValueError(f'The networks of this folder are of the class {library}.{name}, which is not there: import '
-                         f'{library} first, in a version that has it.')
-    return getattr(sys.modules[library], name)
+    cls = getattr(sys.modules.get(library), name, None)
+    if not (isinstance(cls, type) and issubclass(cls, ModelMixin)):
+        raise ValueError(f'The networks of this folder are of the class {library}.{name}, which is not there as a '
+                         f'network (ModelMixin): import {library} first, in a version that has it.')
+    return cls
 
 
 def check_alike(networks: Mapping[float, nn.Module]) -> None:
