@@ -128,18 +128,12 @@ def test_files_that_are_no_classifier(tmp_path):
             ClassAccuracy(str(tmp_path / f'{name}.safetensors'))
 
 
-@pytest.mark.parametrize('name, size, channels, least', [('fashion_mnist', 32, 1, 0.905), ('photo_patches', 32, 3, 0.905)])
-def test_the_shipped_classifiers(name, size, channels, least):
-    network, info = load_classifier(f'configs/classifiers/{name}.safetensors')
-    assert (network.size, network.channels) == (size, channels)
-    assert info['accuracy'] >= least and info['images'] >= 6_000
-
-
 def knows(name, data):
-    """Whether a shipped classifier does on a thousand test images as well as its file says, to three standard errors."""
+    """Whether a shipped classifier is as good as its file says: a thousand test images, three standard errors."""
     network, info = load_classifier(f'configs/classifiers/{name}.safetensors')
     batch = data.get_batch(range(1000))
     right = (network(batch['inputs']).argmax(1) == batch['labels']).float().mean().item()
+    assert info['accuracy'] >= 0.905
     return network.classes == list(data.classes) and right == pytest.approx(info['accuracy'], abs=0.03)
 
 
