@@ -4,6 +4,9 @@ Each is a child of the mmengine registry of the same kind, so a config may name 
 an mmengine class or (for optimizers) a torch class with the same ``type=`` string.
 
 A misspelt ``type`` or argument raises :class:`RegistryError`, which names the nearest right one.
+
+Here, and only here, a name becomes a class. A name out of a checkpoint, a folder or any JSON file finds what is
+registered and imports nothing; a dotted path is imported only if the user's own config has it (:func:`trust_types`).
 """
 
 from __future__ import annotations
@@ -24,11 +27,48 @@ from mmengine.registry import METRICS as MM_METRICS
 from mmengine.registry import MODELS as MM_MODELS
 from mmengine.registry import RUNNERS as MM_RUNNERS
 from mmengine.registry import TRANSFORMS as MM_TRANSFORMS
-from mmengine.registry import Registry
+from mmengine.registry import Registry as ImportingRegistry
 
 
 class RegistryError(ValueError):
     """A ``type`` that no registry holds, or an argument that its class does not take."""
+
+
+#: why a dotted path is not found
+NOT_IMPORTED = (' A dotted path is imported only from your own config file (.py), never from a checkpoint, a folder or '
+                'JSON: there or in Python, import its module and register the class.')
+#: dotted paths that the user's own configs name
+_TRUSTED: set[str] = set()
+
+
+def trust_types(config: Mapping[str, Any]) -> None:
+    """Let registries import the dotted paths in ``type=`` of a config, which must be a file of the user's own."""
+    _TRUSTED.update(value for key, value in flatten(config).items()
+                    if key.rpartition('.')[2] == 'type' and isinstance(value, str) and '.' in value)
+
+
+def is_trusted(name: str) -> bool:
+    """Whether a config of the user's names this dotted path."""
+    return name in _TRUSTED
+
+
+class Registry(ImportingRegistry):
+    """A registry that looks names up. mmengine's imports what it does not know, down to ``subprocess.Popen``."""
+
+    def get(self, key: Any) -> Callable | None:
+        """What is registered as ``key`` (``Name`` or ``scope.Name``) here or in a parent; None if nothing is."""
+        if not isinstance(key, str):
+            return None
+        if key in _TRUSTED:
+            return super().get(key)
+        self.import_from_location()
+        scope, _, name = key.rpartition('.')
+        registry: ImportingRegistry | None = self
+        while registry is not None:
+            if scope in ('', registry.scope) and name in registry.module_dict:
+                return registry.module_dict[name]
+            registry = registry.parent
+        return None
 
 
 def nearest(name: str, options: Iterable[str], n: int = 3) -> list[str]:
@@ -62,7 +102,7 @@ def suggest(kind: str, name: str, options: Iterable[str]) -> str:
             f'All {len(options)} are in diffusers.schedulers: {listed}')
 
 
-def known_names(registry: Registry) -> list[str]:
+def known_names(registry: ImportingRegistry) -> list[str]:
     """Every name that ``registry`` resolves: its own and those of its parents."""
     registry.import_from_location()
     names = set(registry.module_dict)
@@ -184,11 +224,14 @@ def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
     return flat
 
 
-def build_checked(cfg, registry: Registry, **defaults):
+def build_checked(cfg, registry: ImportingRegistry, kind: type = object, **defaults):
     """Build ``cfg`` (a dict with ``type``) from ``registry``; an object that is no dict passes through.
 
+    Args:
+        kind: what the class must be a subclass of.
+
     Raises:
-        RegistryError: no ``type``, an unknown ``type`` or an argument the class does not take.
+        RegistryError: no ``type``, an unknown ``type``, another kind of class, or an argument it does not take.
     """
     if not isinstance(cfg, (dict, ConfigDict)):
         return cfg
@@ -197,15 +240,23 @@ def build_checked(cfg, registry: Registry, **defaults):
         raise RegistryError(f"{registry.name}: a config dict needs 'type', got the keys {sorted(args)}.")
     name = args.pop('type')
     args.pop('_scope_', None)
-    cls = name if not isinstance(name, str) else registry.get(name)
+    cls = registry.get(name) if isinstance(name, str) or not callable(name) else name
     if cls is None:
         names = known_names(registry)
-        raise RegistryError(f"There is no {registry.name} of type '{name}'.{suggest(registry.name, name, names)}")
+        raise RegistryError(f"There is no {registry.name} of type '{name}'.{suggest(registry.name, name, names)}"
+                            f'{NOT_IMPORTED if "." in str(name) else ""}')
+    check_kind(cls, kind, registry.name)
     check_arguments(cls, args)
     return cls(**args)
 
 
-def _child(name: str, parent: Registry | None, *locations: str) -> Registry:
+def check_kind(cls: Any, kind: type, what: str) -> None:
+    """Raise :class:`RegistryError` unless ``cls`` is a class of this kind."""
+    if kind is not object and not (inspect.isclass(cls) and issubclass(cls, kind)):
+        raise RegistryError(f"{what}: '{getattr(cls, '__name__', cls)}' is not a {kind.__name__}; one is needed here.")
+
+
+def _child(name: str, parent: ImportingRegistry | None, *locations: str) -> Registry:
     return Registry(name, parent=parent, scope='slimdiff', build_func=build_checked, locations=list(locations))
 
 

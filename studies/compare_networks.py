@@ -2,6 +2,7 @@
 
     python studies/compare_networks.py work_dirs/central --teacher configs/ldm/fashion_mnist.py=FOLDER
     python studies/compare_networks.py work_dirs/central --sampler-study SD/0
+    python studies/compare_networks.py benchmarks/results/fashion_mnist --table
 
 Frechet distance on trained features (EfficientNetLite0, not FID), class accuracy and signed radial spectrum of
 ``--num-images`` samples against the test set, with the sampler of the config; every network starts from the same noise
@@ -138,16 +139,47 @@ def load(config: str, state: Mapping[str, Tensor], device: torch.device) -> Any:
     return model.to(device).eval()
 
 
+COLUMNS = {'fd_efficientnet_64': ('Frechet distance', '.0f'), 'class_accuracy': ('class accuracy', '.3f'),
+           'spectrum/log/top_signed': ('log spectrum, top half', '+.3f')}
+
+
+def table(rows: Mapping[str, Mapping[str, float]], base: str = 'Lite') -> str:
+    """Mean and standard deviation over seeds, and the difference from ``base`` paired by seed with its p (t test)."""
+    from scipy.stats import ttest_1samp
+    arms: dict[str, dict[str, Mapping[str, float]]] = {}
+    for name, row in rows.items():
+        arm, _, seed = name.partition('/')
+        arms.setdefault(arm, {})[seed] = row
+    lines = ['| | seeds | ' + ' | '.join(f'{title} | against {base}' for title, _ in COLUMNS.values()) + ' |',
+             '|---|---|' + '---|---|' * len(COLUMNS)]
+    for arm, by_seed in arms.items():
+        cells = [arm, str(len(by_seed))]
+        for key, (_, form) in COLUMNS.items():
+            values = torch.tensor([row[key] for row in by_seed.values()], dtype=torch.float64)
+            spread = f' ± {values.std():{form.lstrip("+")}}' if len(values) > 1 else ''
+            cells.append(f'{values.mean():{form}}{spread}')
+            pairs = [row[key] - arms[base][seed][key] for seed, row in by_seed.items() if seed in arms[base]]
+            paired = arm != base and len(pairs) > 2
+            cells.append(f'{sum(pairs) / len(pairs):+{form.lstrip("+")}} (p = {ttest_1samp(pairs, 0).pvalue:.2g})'
+                         if paired else '')
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path, help='of studies/together.py')
     parser.add_argument('--teacher', metavar='CONFIG=FOLDER', help='also measure an exported model')
     parser.add_argument('--sampler-study', metavar='NAME/SEED', help='one network, many samplers')
+    parser.add_argument('--table', action='store_true', help='print what comparison.json holds')
     parser.add_argument('--num-images', type=int, default=10_000)
     parser.add_argument('--batch-size', type=int, default=2500)
     parser.add_argument('--classifier', default='configs/classifiers/fashion_mnist.safetensors', help="'' for none")
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args()
+    if args.table:
+        print(table(json.loads((args.folder / 'comparison.json').read_text())['rows']))
+        return
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     device = torch.device(args.device)
     models = networks(args.folder, device, args.teacher)

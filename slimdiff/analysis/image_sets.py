@@ -17,7 +17,7 @@ from torch import Tensor
 
 from slimdiff.checkpoint import atomic_write
 from slimdiff.evaluation.common import evaluating
-from slimdiff.evaluation.progress import Progress
+from slimdiff.progress import Progress
 from slimdiff.sampling.images import to_uint8
 
 

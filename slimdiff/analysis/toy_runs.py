@@ -14,7 +14,7 @@ from slimdiff.analysis.figures import save_figure
 from slimdiff.analysis.record import rounded
 from slimdiff.analysis.toy import TIMESTEP_EDGES, ToyData, bayes_predictor, measure_toy, train_toy
 from slimdiff.checkpoint import write_json
-from slimdiff.evaluation.progress import Progress
+from slimdiff.progress import Progress
 
 #: The samplers of :func:`~slimdiff.analysis.toy.measure_toy`, in words.
 SAMPLERS = dict(ddpm='DDPM', ddim='DDIM, 50 steps')
@@ -57,7 +57,7 @@ def run_toy(path: str | Path, data: ToyData, hidden: Sequence[int] = (64, 1024),
     # A wide network takes longer: progress counts iterations times width.
     with Progress(iterations * sum(m for m, _ in todo), 'toy', unit='it*M') as progress:
         for m, seed in todo:
-            progress.name = f'toy M={m} seed={seed}'
+            progress.set_description_str(f'toy M={m} seed={seed}', refresh=False)
             start = time.monotonic()
             net = train_toy(data, m, seed, iterations, on_step=lambda m=m: progress.update(m))
             measures = rounded(measure_toy(net, data, count), 4)

@@ -18,8 +18,8 @@ from slimdiff.analysis.figures import save_figure
 from slimdiff.analysis.record import rounded
 from slimdiff.analysis.wiener import CircularFilter
 from slimdiff.checkpoint import write_json
-from slimdiff.evaluation.progress import Progress
 from slimdiff.functional.spectrum import num_rings, radial_bins, radial_frequency
+from slimdiff.progress import Progress
 from slimdiff.sampling import build_scheduler
 
 #: Share of the signal's power held by the band over which the relative error is taken.

@@ -295,6 +295,8 @@ def weights_of(checkpoint: Mapping[str, Any], weights: str = 'ema', filename: st
 def load_weights(model: nn.Module, filename: str | Path, weights: str = 'ema') -> dict[str, Any]:
     """Load the weights of a checkpoint into a model, strictly; returns the checkpoint's ``meta``.
 
+    A model with ``trained_as(meta, filename)`` is told what it was trained on.
+
     Args:
         weights: 'ema' for the averaged weights, 'online' for those that the optimizer trains.
 
@@ -309,5 +311,7 @@ def load_weights(model: nn.Module, filename: str | Path, weights: str = 'ema') -
     state = {name: value for name, value in weights_of(checkpoint, weights, filename).items()
              if name in expected or not name.startswith(extra)}
     check_weights(state, expected, filename)
+    if hasattr(model, 'trained_as'):
+        model.trained_as(checkpoint['meta'], str(filename))
     model.load_state_dict(state, strict=True)
     return checkpoint['meta']

@@ -1,7 +1,7 @@
 """Checkpoints that others wrote, which hold objects besides tensors: read without running anything in them.
 
 PyTorch Lightning's files keep callbacks, configs and numpy scalars beside the weights, so ``weights_only=True`` refuses
-them. :func:`load_foreign` then reads the pickle with :class:`~slimdiff.checkpoint.pickle_data.PickleReader`: tensors,
+them. :func:`load_foreign` then has torch read the pickle with :mod:`slimdiff.checkpoint.pickle_data`: tensors,
 containers, numbers and text are there as they were, and everything else is a stand-in.
 """
 
@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import math
-import mmap
 import re
-import struct
 import tarfile
 import warnings
 import zipfile
@@ -21,23 +18,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.serialization import MAGIC_NUMBER
 
 from slimdiff.checkpoint.files import CheckpointError, check_file
-from slimdiff.checkpoint.pickle_data import Global, PickleDataError, PickleReader, StandIn
+from slimdiff.checkpoint.pickle_data import PickleDataError, pickle_module, read_plain
 
 #: what to do about a damaged file: it was made elsewhere
 AGAIN = 'Download or copy it again.'
-LEGACY_MAGIC = 0x1950a86a20f9469cfc6c
-LEGACY_PROTOCOL = 1001
-STORAGES = {
-    f'torch.{name}Storage': dtype
-    for name, dtype in dict(Float=torch.float32, Double=torch.float64, Half=torch.float16, BFloat16=torch.bfloat16,
-                            Long=torch.int64, Int=torch.int32, Short=torch.int16, Char=torch.int8, Byte=torch.uint8,
-                            Bool=torch.bool).items()
-}
+#: what a storage may hold
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
+          torch.int8, torch.uint8, torch.bool)
 
 
 @dataclasses.dataclass
@@ -50,7 +42,7 @@ class ForeignCheckpoint:
 def load_foreign(path: str | Path) -> ForeignCheckpoint:
     """Read a file of ``torch.save`` (the zip format or the one before it) or safetensors, with tensors on the CPU.
 
-    Tensors are mapped, not read: what isn't used takes no memory.
+    Tensors of a zip file are mapped, not read: what isn't used takes no memory.
 
     Raises:
         CheckpointError: missing, damaged, hostile, or none of these formats.
@@ -68,9 +60,13 @@ def load_foreign(path: str | Path) -> ForeignCheckpoint:
         warnings.simplefilter('ignore')
         return ForeignCheckpoint(torch.load(path, map_location='cpu', weights_only=True, mmap=zipped), [])
     try:
-        return (_read_zip if zipped else _read_legacy)(path)
-    except PickleDataError as error:
-        raise CheckpointError(f'{path} is not a checkpoint that slimdiff can read: {error}.') from error
+        size_of = _check_zip(path) if zipped else _check_legacy(path)
+        module = pickle_module(BUILDERS, lambda identity: check_storage(identity, size_of))
+        content = torch.load(path, map_location='cpu', weights_only=False, mmap=zipped, pickle_module=module)
+    except Exception as error:  # torch's reader has many classes of them
+        hint = '' if isinstance(error, PickleDataError) else f' {AGAIN}'
+        raise CheckpointError(f'{path} is not a checkpoint that slimdiff can read: {error}.{hint}') from error
+    return ForeignCheckpoint(content, list(module.met))
 
 
 def _is_tar(path: Path) -> bool:
@@ -93,12 +89,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 # ---- tensors ------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass
-class Storage:
-    """A storage of the file: (numel,) values."""
-    values: Tensor
-
-
 def _require(condition: Any, what: str) -> None:
     if not condition:
         raise PickleDataError(what)
@@ -108,31 +98,23 @@ def _whole(*values: Any) -> bool:
     return all(type(value) is int and 0 <= value < 2**48 for value in values)
 
 
-def mapped(path: Path) -> Tensor:
-    """The bytes of a file; writing to them changes a copy."""
-    return torch.from_numpy(np.memmap(path, dtype=np.uint8, mode='c'))
-
-
-def values_at(data: Tensor, start: int, count: int, dtype: torch.dtype) -> Tensor:
-    """``count`` values of ``dtype`` from byte ``start``."""
-    _require(start + count * dtype.itemsize <= len(data), 'the file ends within its tensors: download or copy it again')
-    raw = data[start:start + count * dtype.itemsize]
-    return (raw if start % dtype.itemsize == 0 else raw.clone()).view(dtype)
-
-
 def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
     """A view into a storage; every index of it is checked to lie inside."""
-    _require(isinstance(storage, Storage), 'a tensor without a storage')
+    _require(isinstance(storage, torch.TypedStorage), 'a tensor without a storage')
     _require(type(size) is tuple and type(stride) is tuple and len(size) == len(stride) and _whole(
         offset, *size, *stride), 'a tensor of an impossible shape')
-    count = len(storage.values)
+    # The bytes of a zip file's storage lie at any address, and torch wants them aligned.
+    raw = storage._untyped_storage
+    values = torch.empty(0, dtype=torch.uint8).set_(raw)
+    values = (values.clone() if raw.data_ptr() % storage.dtype.itemsize else values).view(storage.dtype)
+    count = len(values)
     if 0 in size:
         _require(math.prod(n or 1 for n in size) < 2**48, 'a tensor of an impossible shape')
-        return storage.values.new_empty(size)
+        return values.new_empty(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride))
     _require(last < count and math.prod(size) <= count, 'a tensor that reaches beyond its storage')
-    # Not as_strided(size, stride, offset): its offset counts from the beginning of the file that is mapped.
-    return storage.values[offset:].as_strided(size, stride)
+    # Not as_strided(size, stride, offset): its offset counts from the beginning of what is mapped.
+    return values[offset:].as_strided(size, stride)
 
 
 def rebuild_parameter(data: Any, *_: Any) -> Tensor:
@@ -175,26 +157,35 @@ BUILDERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _storage_id(identity: Any) -> tuple[torch.dtype, str, int, Any]:
-    """(dtype, key, numel, view) of a persistent id."""
-    _require(type(identity) is tuple and len(identity) >= 5 and identity[0] == 'storage', 'an unknown persistent id')
-    _, kind, key, _, count, *rest = identity
-    _require(isinstance(kind, Global) and isinstance(key, str) and re.fullmatch(r'[0-9]{1,20}', key)
-             and _whole(count), 'a storage with an impossible name or size')
-    _require(kind.name in STORAGES, f'a storage of the unknown type {kind.name}')
-    return STORAGES[kind.name], key, count, rest[0] if rest else None
+# ---- what torch would believe the file ----------------------------------------------------------------------------
 
 
-def _reader(persistent: Callable[[Any], Any]) -> PickleReader:
-    return PickleReader(BUILDERS, persistent, frozenset(STORAGES))
+def check_storage(identity: Any, size_of: Callable[[str], int]) -> None:
+    """Check a persistent id: ('storage', type, key, location, number of values[, view]).
+
+    Args:
+        size_of: bytes that the file has at most for a key.
+    """
+    _require(type(identity) is tuple and len(identity) in (5, 6) and identity[0] == 'storage'
+             and isinstance(identity[3], str), 'an unknown persistent id')
+    _, kind, key, _, count, *view = identity
+    dtype = getattr(kind, 'dtype', None)
+    _require(_is_key(key) and _whole(count), 'a storage with an impossible name or size')
+    _require(dtype in DTYPES, f'a storage of the unknown type {dtype or kind}')
+    _require(count * dtype.itemsize <= size_of(key),
+             f'the storage {key} is not all there: download or copy the file again')
+    if view and view[0] is not None:
+        _require(type(view[0]) is tuple and len(view[0]) == 3 and _is_key(view[0][0]) and _whole(*view[0][1:])
+                 and sum(view[0][1:]) <= count, 'a storage that reaches beyond another')
 
 
-# ---- the two formats ----------------------------------------------------------------------------------------------
+def _is_key(key: Any) -> bool:
+    return isinstance(key, str) and re.fullmatch(r'[0-9]{1,20}', key) is not None
 
 
-def _read_zip(path: Path) -> ForeignCheckpoint:
-    """A zip archive with NAME/data.pkl and one uncompressed record NAME/data/KEY for each storage."""
-    data = mapped(path)
+def _check_zip(path: Path) -> Callable[[str], int]:
+    """Check a zip archive with NAME/data.pkl and one uncompressed record NAME/data/KEY for each storage."""
+    _require(not torch._C.PyTorchFileReader(str(path)).has_record('constants.pkl'), 'it is a program of TorchScript')
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         pickles = [name for name in entries if name == 'data.pkl' or name.endswith('/data.pkl')]
@@ -204,72 +195,17 @@ def _read_zip(path: Path) -> ForeignCheckpoint:
                  'its records are compressed, which torch.save never does')
         order = entries.get(f'{prefix}byteorder')
         _require(order is None or archive.read(order) == b'little', 'it was written on a big-endian machine')
-        text = archive.read(pickles[0])
-
-    def persistent(identity: Any) -> Any:
-        dtype, key, count, _ = _storage_id(identity)
-        entry = entries.get(f'{prefix}data/{key}')
-        _require(entry is not None and entry.file_size >= count * dtype.itemsize, f'the storage {key} is not all there')
-        header = bytes(data[entry.header_offset:entry.header_offset + 30].tolist())
-        _require(len(header) == 30, 'the archive is cut off')
-        name, extra = struct.unpack('<HH', header[26:30])
-        return Storage(values_at(data, entry.header_offset + 30 + name + extra, count, dtype))
-
-    reader = _reader(persistent)
-    content = reader.read(io.BytesIO(text))
-    return ForeignCheckpoint(content, list(reader.met))
+    sizes = {name.removeprefix(f'{prefix}data/'): entry.file_size for name, entry in entries.items()}
+    return lambda key: sizes.get(key, -1)
 
 
-def _read_legacy(path: Path) -> ForeignCheckpoint:
-    """Before PyTorch 1.6: pickles (magic number, version, machine, content, storage keys), then the storages.
-
-    The content is read twice: for the storages' types, which say where each begins, and then with them.
-    """
-    data = mapped(path)
-    types: dict[str, tuple[torch.dtype, int]] = {}
-    storages: dict[str, Tensor] = {}
-
-    def persistent(identity: Any) -> Any:
-        dtype, key, count, view = _storage_id(identity)
-        types[key] = (dtype, count)
-        if key not in storages:
-            return Storage(torch.empty(0, dtype=dtype))
-        if view is None:
-            return Storage(storages[key])
-        _require(type(view) is tuple and len(view) == 3 and _whole(*view[1:]) and sum(view[1:]) <= count,
-                 'a storage that reaches beyond another')
-        return Storage(storages[key][view[1]:view[1] + view[2]])
-
-    # A map, not the file: reading gives what is there, however much a hostile length asks for.
-    with open(path, 'rb') as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as file:
-        _require(_plain(file) == LEGACY_MAGIC, 'neither a file of torch.save nor safetensors')
-        version, machine = _plain(file), _plain(file)
-        _require(version == LEGACY_PROTOCOL, f'its version is {version}, not {LEGACY_PROTOCOL}')
+def _check_legacy(path: Path) -> Callable[[str], int]:
+    """Check a file from before PyTorch 1.6: pickles (magic number, version, machine, ...), then the storages."""
+    with open(path, 'rb') as file:
+        _require(read_plain(file) == MAGIC_NUMBER, 'neither a file of torch.save nor safetensors')
+        read_plain(file)  # the version, which torch checks
+        machine = read_plain(file)
         _require(type(machine) is dict and machine.get('little_endian') is True,
                  'it was written on a big-endian machine')
-        start = file.tell()
-        PickleReader({**BUILDERS, **dict.fromkeys(
-            (name for name in BUILDERS if name.startswith('torch._utils.')), lambda *_: StandIn('tensor'))},
-            persistent, frozenset(STORAGES)).read(file)
-        keys = _plain(file)
-        _require(type(keys) is list and all(key in types for key in keys), 'its list of storages is wrong')
-        place = file.tell()
-        for key in keys:
-            dtype, count = types[key]
-            header = bytes(data[place:place + 8].tolist())
-            _require(len(header) == 8 and struct.unpack('<q', header)[0] == count, f'the storage {key} is cut off: '
-                     'download or copy the file again')
-            storages[key] = values_at(data, place + 8, count, dtype)
-            place += 8 + count * dtype.itemsize
-        file.seek(start)
-        reader = _reader(persistent)
-        return ForeignCheckpoint(reader.read(file), list(reader.met))
-
-
-def _plain(file: Any) -> Any:
-    """A pickle that holds no tensor and no object."""
-
-    def refuse(_: Any) -> Any:
-        raise PickleDataError('a storage where none belongs')
-
-    return PickleReader({}, refuse).read(file)
+    size = path.stat().st_size
+    return lambda _: size

@@ -1,32 +1,22 @@
-"""Pickles read as data: a small stack machine that can build containers, numbers and text, and call nothing.
+"""Pickles read as data: containers, numbers and text are built, and nothing is imported or called.
 
-Python's ``pickle`` looks names up and calls what it finds, which is how a file runs code. Here :mod:`pickletools` only
-cuts the file into opcodes, and every name in it becomes an inert :class:`StandIn`. What is *called* in the file either
-is one of the few builders that the reader was given, or again a stand-in that swallows its arguments and its state.
+:class:`DataUnpickler` is Python's unpickler in Python with an allow-list of names: each either is one of a few builders
+or becomes an inert :class:`StandIn`, which swallows arguments, state and items. :func:`pickle_module` makes of it what
+``torch.load(pickle_module=...)`` takes.
 """
 
 from __future__ import annotations
 
-import pickletools
+import pickle
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import IO, Any
 
 _PLAIN_KEYS = (str, bytes, int, float, type(None))
 
-#: opcodes whose argument is the value itself
-_VALUES = {
-    'INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'STRING', 'BINSTRING', 'SHORT_BINSTRING',
-    'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'BYTEARRAY8', 'UNICODE', 'SHORT_BINUNICODE', 'BINUNICODE',
-    'BINUNICODE8', 'FLOAT', 'BINFLOAT'
-}
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    'NONE': lambda: None, 'NEWTRUE': lambda: True, 'NEWFALSE': lambda: False, 'EMPTY_LIST': list,
-    'EMPTY_TUPLE': tuple, 'EMPTY_DICT': dict, 'EMPTY_SET': list
-}
-
 
 class PickleDataError(ValueError):
-    """Not a pickle, cut off, or one whose opcodes make no sense."""
+    """Not a pickle, cut off, or one that makes no sense."""
 
 
 class StandIn:
@@ -34,224 +24,135 @@ class StandIn:
 
     __slots__ = ('name', )
 
+    def __new__(cls, *_: Any, **__: Any) -> StandIn:
+        # The opcode NEWOBJ calls it with what stands for a class: an instance.
+        return cls if isinstance(cls, StandIn) else super().__new__(cls)
+
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def __call__(self, *_: Any) -> StandIn:
+        return StandIn(self.name)
 
     def __repr__(self) -> str:
         return f'<stand-in for {self.name}>'
 
+    def ignore(self, *_: Any) -> None:
+        """What happens to items and elements."""
 
-class Global(StandIn):
-    """A name in the file, before anything is made of it."""
-
-    __slots__ = ()
+    __setitem__ = append = extend = ignore
 
 
-class PickleReader:
-    """Reads one pickle from a file; afterwards the file stands behind it.
+class DataUnpickler(pickle._Unpickler):
+    """Python's unpickler in Python: the one in C hashes what the file says, which may overflow the stack."""
 
-    Args:
-        builders: what may be made, by full name: ``{'collections.OrderedDict': function}``. They are called with
-            arguments out of the file, which they must check.
-        persistent: called with a persistent id (torch's way to name a storage); its answer takes the id's place.
-        known: names that aren't reported as met, beside the builders'.
-    """
+    builders: Mapping[str, Callable[..., Any]] = {}
+    #: names that were replaced by stand-ins, in the order of the file
+    met: dict[str, None]
+    dispatch = dict(pickle._Unpickler.dispatch)
 
-    def __init__(self, builders: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any],
-                 known: frozenset[str] = frozenset()) -> None:
-        self.builders, self.persistent, self.known = builders, persistent, known
-        #: names that were replaced by stand-ins, in the order of the file
-        self.met: dict[str, None] = {}
+    @staticmethod
+    def check_id(identity: Any) -> None:
+        """Raise unless a persistent id (torch's way to name a storage) is in order."""
+        raise PickleDataError('a storage where none belongs')
 
-    def read(self, file: IO[bytes]) -> Any:
+    def find_class(self, module: str, name: str) -> Any:
+        full = f'{module}.{name}'
+        if full in self.builders:
+            return self.builders[full]
+        self.met.setdefault(full)
+        return StandIn(full)
+
+    def get_extension(self, code: int) -> None:
+        self.append(self.find_class('copyreg', f'extension {code}'))  # Python's would be kept for later pickles
+
+    @property
+    def persistent_load(self) -> Callable[[Any], Any]:
+        """What torch sets, behind the check."""
+
+        def load(identity: Any) -> Any:
+            self.check_id(identity)
+            return self._load_storage(identity)
+
+        return load
+
+    @persistent_load.setter
+    def persistent_load(self, load: Callable[[Any], Any]) -> None:
+        self._load_storage = load
+
+    def load(self) -> Any:
         """Read up to the STOP opcode.
 
         Raises:
             PickleDataError: see there.
-            Exception: what a builder or ``persistent`` raises, if it is no slip of the machine.
         """
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
         try:
-            for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name == 'STOP':
-                    return self.stack.pop()
-                self._step(opcode.name, argument)
-        except (IndexError, KeyError, TypeError, AttributeError, OverflowError, UnicodeError,
-                MemoryError) as error:
-            raise PickleDataError(f'the pickle makes no sense ({error})') from error
-        except ValueError as error:
-            if type(error) is not ValueError:
-                raise
-            raise PickleDataError(str(error)) from error
-        raise PickleDataError('the pickle has no end')
+            return super().load()
+        except PickleDataError:
+            raise
+        except EOFError as error:
+            raise PickleDataError('the pickle has no end') from error
+        except Exception as error:  # whatever opcodes in a wrong order lead to
+            raise PickleDataError(f'the pickle makes no sense ({type(error).__name__}: {error})') from error
 
-    # ---- the machine ------------------------------------------------------------------------------------------
+    # ---- opcodes that Python's unpickler trusts the file with -----------------------------------------------------
 
-    def _step(self, name: str, argument: Any) -> None:
-        if name in _VALUES:
-            self.stack.append(argument)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name]())
-        else:
-            step = getattr(self, f'_{name}', None)
-            if step is None:
-                raise PickleDataError(f'it has the opcode {name}, which no checkpoint needs')
-            step(argument)
-
-    def _pop(self, count: int) -> list[Any]:
-        if count > len(self.stack):
-            raise IndexError('too few values')
-        values = self.stack[len(self.stack) - count:]
-        del self.stack[len(self.stack) - count:]
-        return values
-
-    def _pop_mark(self) -> list[Any]:
-        return self._pop(len(self.stack) - self.marks.pop())
-
-    def _PROTO(self, _: Any) -> None:
-        pass
-
-    _FRAME = _PROTO
-
-    def _MARK(self, _: Any) -> None:
-        self.marks.append(len(self.stack))
-
-    def _POP(self, _: Any) -> None:
-        if self.marks and self.marks[-1] == len(self.stack):
-            self.marks.pop()
-        else:
-            self.stack.pop()
-
-    def _POP_MARK(self, _: Any) -> None:
-        self._pop_mark()
-
-    def _DUP(self, _: Any) -> None:
-        self.stack.append(self.stack[-1])
-
-    # ---- containers; sets become lists: their elements need not be hashable here ------------------------------
-
-    def _TUPLE(self, _: Any) -> None:
-        self.stack.append(tuple(self._pop_mark()))
-
-    _FROZENSET = _TUPLE
-
-    def _TUPLE1(self, _: Any) -> None:
-        self.stack.append(tuple(self._pop(1)))
-
-    def _TUPLE2(self, _: Any) -> None:
-        self.stack.append(tuple(self._pop(2)))
-
-    def _TUPLE3(self, _: Any) -> None:
-        self.stack.append(tuple(self._pop(3)))
-
-    def _LIST(self, _: Any) -> None:
-        self.stack.append(self._pop_mark())
-
-    def _DICT(self, _: Any) -> None:
-        values = self._pop_mark()
-        self.stack.append({})
-        self._set_items(values)
-
-    def _APPEND(self, _: Any) -> None:
-        self._extend(self._pop(1))
-
-    def _APPENDS(self, _: Any) -> None:
-        self._extend(self._pop_mark())
-
-    _ADDITEMS = _APPENDS
-
-    def _SETITEM(self, _: Any) -> None:
-        self._set_items(self._pop(2))
-
-    def _SETITEMS(self, _: Any) -> None:
-        self._set_items(self._pop_mark())
-
-    def _extend(self, values: list[Any]) -> None:
-        target = self.stack[-1]
-        if type(target) is list:
-            target.extend(values)
-        elif not isinstance(target, StandIn):
-            raise TypeError(f'elements for a {type(target).__name__}')
-
-    def _set_items(self, values: list[Any]) -> None:
-        target = self.stack[-1]
-        if type(target) is dict:
-            if len(values) % 2:
-                raise ValueError('a key without a value')
-            for key, value in zip(values[::2], values[1::2]):
-                # Hashing anything else may never end, or overflow the stack: tuples in tuples in tuples ...
-                simple = isinstance(key, (*_PLAIN_KEYS, StandIn))
-                target[key if simple else StandIn(f'a key of type {type(key).__name__}')] = value
-        elif not isinstance(target, StandIn):
-            raise TypeError(f'items for a {type(target).__name__}')
-
-    # ---- memo -------------------------------------------------------------------------------------------------
-
-    def _PUT(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
-
-    _BINPUT = _LONG_BINPUT = _PUT
-
-    def _MEMOIZE(self, _: Any) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def _GET(self, index: int) -> None:
-        self.stack.append(self.memo[index])
-
-    _BINGET = _LONG_BINGET = _GET
-
-    # ---- names and calls --------------------------------------------------------------------------------------
-
-    def _global(self, module: Any, name: Any) -> Global:
-        if not (isinstance(module, str) and isinstance(name, str)):
-            raise TypeError('a name that is no text')
-        full = f'{module}.{name}'
-        if full not in self.builders and full not in self.known:
-            self.met.setdefault(full)
-        return Global(full)
-
-    def _call(self, function: Any, arguments: Any) -> Any:
-        if isinstance(function, Global) and function.name in self.builders and type(arguments) is tuple:
-            return self.builders[function.name](*arguments)
-        return StandIn(function.name if isinstance(function, StandIn) else f'a call of a {type(function).__name__}')
-
-    def _GLOBAL(self, argument: str) -> None:
-        self.stack.append(self._global(*argument.split(' ', 1)))
-
-    def _STACK_GLOBAL(self, _: Any) -> None:
-        self.stack.append(self._global(*self._pop(2)))
-
-    def _REDUCE(self, _: Any) -> None:
-        self.stack.append(self._call(*self._pop(2)))
-
-    _NEWOBJ = _REDUCE
-
-    def _NEWOBJ_EX(self, _: Any) -> None:
-        function, _arguments, _keywords = self._pop(3)
-        self.stack.append(self._call(function, None))
-
-    def _INST(self, argument: str) -> None:
-        arguments = tuple(self._pop_mark())
-        self.stack.append(self._call(self._global(*argument.split(' ', 1)), arguments))
-
-    def _OBJ(self, _: Any) -> None:
-        function, *arguments = self._pop_mark()
-        self.stack.append(self._call(function, tuple(arguments)))
-
-    def _BUILD(self, _: Any) -> None:
-        self._pop(1)  # an object's state: its attributes, which nothing here has
+    def _build(self) -> None:
+        self.stack.pop()  # an object's state: its attributes, which nothing here has
         if not self.stack:
             raise IndexError('a state without an object')
 
-    def _EXT1(self, code: int) -> None:
-        self.stack.append(self._global('copyreg', f'extension {code}'))
+    def _set_items(self) -> None:
+        items = self.pop_mark()
+        self._put(self.stack[-1], items)
 
-    _EXT2 = _EXT4 = _EXT1
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._put(self.stack[-1], [key, value])
 
-    def _PERSID(self, identity: str) -> None:
-        self.stack.append(self.persistent(identity))
+    def _dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._put(self.stack[-1], items)
 
-    def _BINPERSID(self, _: Any) -> None:
-        self.stack.append(self.persistent(self.stack.pop()))
+    @staticmethod
+    def _put(target: Any, items: list[Any]) -> None:
+        if not isinstance(target, StandIn) and type(target) is not dict:
+            raise TypeError(f'items for a {type(target).__name__}')
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Hashing anything else may never end, or overflow the stack: tuples in tuples in tuples ...
+            simple = isinstance(key, (*_PLAIN_KEYS, StandIn))
+            target[key if simple else StandIn(f'a key of type {type(key).__name__}')] = value
+
+    def _set(self) -> None:
+        self.append([])  # elements of a set are hashed, too
+
+    def _frozenset(self) -> None:
+        self.append(self.pop_mark())
+
+    for _code, _step in ((pickle.BUILD, _build), (pickle.SETITEM, _set_item), (pickle.SETITEMS, _set_items),
+                         (pickle.DICT, _dict), (pickle.EMPTY_SET, _set), (pickle.FROZENSET, _frozenset),
+                         (pickle.ADDITEMS, pickle._Unpickler.load_appends)):
+        dispatch[_code[0]] = _step
+
+
+def read_plain(file: IO[bytes], **_: Any) -> Any:
+    """One of the pickles around the content of torch's old format: a number, or a dict or list of plain values."""
+    value = type('Plain', (DataUnpickler, ), {'met': {}})(file).load()
+    keys = value if type(value) is list else []
+    if not isinstance(value, (int, dict, list)) or not all(type(key) is str for key in keys):
+        raise PickleDataError('neither a file of torch.save nor safetensors')
+    return value
+
+
+def pickle_module(builders: Mapping[str, Callable[..., Any]], check_id: Callable[[Any], None]) -> SimpleNamespace:
+    """For ``torch.load(pickle_module=...)``; its ``met`` has the names that became stand-ins.
+
+    Args:
+        builders: what may be made, by full name: ``{'collections.OrderedDict': function}``. They are called with
+            arguments out of the file, which they must check.
+        check_id: raises for a persistent id that is not in order.
+    """
+    met: dict[str, None] = {}
+    kind = type('Unpickler', (DataUnpickler, ), dict(builders=builders, check_id=staticmethod(check_id), met=met))
+    return SimpleNamespace(__name__=__name__, Unpickler=kind, load=read_plain, met=met)

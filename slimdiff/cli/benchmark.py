@@ -220,8 +220,8 @@ def measure(entries: Sequence[Entry], batch_size: int, args: argparse.Namespace,
             device: torch.device) -> tuple[dict[str, Any], bool]:
     """Time the networks in turns with batches of one size and print the tables; what goes into the JSON file, and
     whether Ctrl-C cut it short."""
-    from slimdiff.evaluation.progress import Progress
     from slimdiff.evaluation.throughput import seconds_of, take_turns
+    from slimdiff.progress import Progress
     for entry in entries:
         entry.set_batch(batch_size, args.dtype, device)
         warm_up(entry, args, device)

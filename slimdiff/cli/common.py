@@ -80,7 +80,7 @@ def use_captions(cfg: Config, path: str | None) -> None:
     """
     if path is None:
         return
-    lines = [line.strip() for line in Path(path).read_text(encoding='utf-8').splitlines()]
+    lines = [line.strip() for line in Path(path).read_text(encoding='utf-8-sig').splitlines()]
     lines = [line for line in lines if line]
     if not lines:
         raise ValueError(f"--captions: '{path}' holds no caption; give one a line.")

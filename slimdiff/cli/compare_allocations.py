@@ -201,6 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.cli.sample import build_model
     from slimdiff.configuration import load_config
     from slimdiff.datasets import build_dataloader
+    from slimdiff.evaluation.common import check_classes
     from slimdiff.models.backbones.protocol import Slimmable, require
     from slimdiff.sampling import StepAllocation, build_scheduler
     from slimdiff.search import count_macs
@@ -211,6 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     require(model.unet, Slimmable, 'A comparison of widths', 'give a model of several widths')
     widths = widths_of(model)
     loader = build_dataloader(cfg.val_dataloader)
+    check_classes(model, loader.dataset)
     samplers = args.samplers or [(type(model.sampler).__name__, model.num_steps)]
     given = {name: StepAllocation.load(file) for name, file in args.allocations}
     others = {name: build_model(load_config(config), checkpoint, args.weights)

@@ -194,6 +194,7 @@ def main(argv: list[str] | None = None) -> int:
     from mmengine.device import get_device
     from mmengine.dist import barrier, get_rank, get_world_size, init_dist, is_distributed, is_main_process
 
+    from slimdiff.datasets.check_images import check_images
     from slimdiff.datasets.latent_files import shard_ranges
     from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
     from slimdiff.engine.encoding import encode_shards, missing_shards
@@ -209,6 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.posterior:
         config['posterior'] = args.posterior
     autoencoder = MODELS.build(config).eval()
+    check_images(dataset)
     sample = dataset[0]
     shape = tuple(autoencoder.encode_raw(sample['inputs'][None].to(device)).shape[1:])
     settings = on_main(lambda: settings_of(args, source, dataset, autoencoder, sample, shape))

@@ -56,6 +56,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                      f'it names, or choose a name without {Path(args.out).suffix}')
     if suffix and args.dtype != 'float32':
         parser.error(f'--format {args.format} is in float32; --dtype is for folders of diffusers')
+    if args.opset is not None and args.format != 'onnx':
+        parser.error(f'--opset is for ONNX programs: OUT must end in .onnx, got {args.out}')
     if suffix and args.allocation:
         parser.error(f'--format {args.format} writes a single network; --allocation is for folders of diffusers')
     return args
@@ -109,8 +111,9 @@ def export_folder(args: argparse.Namespace) -> None:
 def export_program(args: argparse.Namespace) -> None:
     """Write an ONNX or torch.export program, once its output has been compared; print the times."""
     if args.format == 'onnx':
-        from slimdiff.export.program import require_onnx
-        require_onnx()  # before the work
+        from slimdiff.export.program import check_opset, require_onnx
+        check_opset(args.opset)  # before the work
+        require_onnx()
     import torch
 
     from slimdiff.export import program as programs

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from slimdiff.analysis.model_zoo import Counts, collect, generate, measurements
     from slimdiff.analysis.model_zoo.entries import count
     from slimdiff.checkpoint import atomic_write
-    from slimdiff.evaluation.progress import Progress
+    from slimdiff.progress import Progress
     root = checkout(args.root)
     entries, counts = collect(root), Counts(root / 'benchmarks/results/model_zoo.json')
     chosen = {e.digest: e for e in reversed(entries) if args.recount and fnmatch(e.path, args.recount)}

@@ -6,6 +6,7 @@ In place of a config it takes a checkpoint (.pth), and prints the config that it
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,15 +44,36 @@ def config_of(checkpoint: Path) -> Config:
     return Config(decode(config))
 
 
+def refuse_imports(cfg: Config, args: argparse.Namespace) -> None:
+    """Raise ValueError if ``--out`` would make a config file that runs what a checkpoint names; without it, warn."""
+    from slimdiff.configuration.check import imports_of
+    found = imports_of(cfg._cfg_dict)
+    if not found:
+        return
+    text = f'the config in {args.config} has {", ".join(found[:3])}: used as a config file, it would import that.'
+    if args.out:
+        raise ValueError(f'{text} Nothing was written. If it is your own, print it without --out and copy it.')
+    print(f'warning: {text} Check it before you use it.', file=sys.stderr)
+
+
 @runs_cleanly
 def main(argv: list[str] | None = None) -> int:
     """Print; returns the exit status."""
     args = parse(argv)
-    cfg = config_of(Path(args.config)) if Path(args.config).suffix == '.pth' else load_checked_config(args, ())
-    if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        cfg.dump(args.out)
-        print(f'written to {args.out}')
+    if Path(args.config).suffix != '.pth':
+        cfg = load_checked_config(args, ())
     else:
-        print(cfg.pretty_text)
+        cfg = config_of(Path(args.config))
+        refuse_imports(cfg, args)
+    from slimdiff.configuration import config_source
+    if not args.out:
+        print(config_source(cfg))
+        return 0
+    text = config_source(cfg) if args.out.endswith('.py') else None
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    if text is not None:
+        Path(args.out).write_text(text, encoding='utf-8')
+    else:
+        cfg.dump(args.out)
+    print(f'written to {args.out}')
     return 0

@@ -71,6 +71,11 @@ def load_model(cfg: Any, checkpoint: str | Path, weights: str,
     from slimdiff.registry import MODELS
     model = MODELS.build(serving_config(cfg.model))
     trained = load_trained(model, checkpoint, weights)
+    for split in ('train', 'val', 'test'):
+        data = (cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}
+        names = data.get('classes') or data.get('photos')
+        if isinstance(names, (list, tuple)) and hasattr(model, 'check_classes'):
+            model.check_classes(names, f'{split}_dataloader.dataset of the config')
     use_allocation(model, allocation)
     return model.to(torch.device(get_device())).eval(), trained
 
@@ -126,13 +131,15 @@ def main(argv: list[str] | None = None) -> int:
 
     from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
     from slimdiff.evaluation.common import evaluating, gather_rows, shard
-    from slimdiff.evaluation.progress import Progress
+    from slimdiff.progress import Progress
     from slimdiff.sampling.images import save_grid, save_png, to_uint8
     init_cpu_process_group(args.launcher)
     if args.launcher != 'none' and not is_distributed():
         init_dist(args.launcher)
     leave_at_exit()
     model = build_model(cfg, args.checkpoint, args.weights, args.allocation)
+    if hasattr(model, 'check_guidance'):
+        model.check_guidance(args.guidance)
     out = Path(args.out)
     to_folder = out.suffix not in ('.npz', '.png')
     if to_folder and is_main_process():

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from slimdiff.datasets import build_dataloader
     from slimdiff.evaluation.classifier import SmallClassifier, accuracy, save_classifier, train_classifier
-    from slimdiff.evaluation.progress import Progress
+    from slimdiff.progress import Progress
     from slimdiff.registry import DATASETS, plain
     held_out = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     if not held_out:

@@ -4,5 +4,6 @@ from slimdiff.configuration.check import check_config
 from slimdiff.configuration.errors import ConfigError
 from slimdiff.configuration.load import find_config, load_config
 from slimdiff.configuration.overrides import apply_overrides
+from slimdiff.configuration.source import config_source
 
-__all__ = ['ConfigError', 'apply_overrides', 'check_config', 'find_config', 'load_config']
+__all__ = ['ConfigError', 'apply_overrides', 'check_config', 'config_source', 'find_config', 'load_config']

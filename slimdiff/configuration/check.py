@@ -14,7 +14,7 @@ from mmengine.registry import Registry
 from slimdiff.configuration import known
 from slimdiff.configuration.errors import ConfigError, locate
 from slimdiff.configuration.spelling import looks_like
-from slimdiff.registry import declared_arguments, did_you_mean, suggest
+from slimdiff.registry import declared_arguments, did_you_mean, flatten, is_trusted, plain, suggest
 
 Path = tuple[str, ...]
 # Keys of a dict with a `type` that are for the registry or for merging, not for the class.
@@ -40,6 +40,22 @@ def check_config(cfg: Config | Mapping[str, Any]) -> None:
             problems.append(text)
     if problems:
         raise ConfigError(problems, filename)
+
+
+def imports_of(config: Mapping[str, Any]) -> list[str]:
+    """The places of a config that make mmengine run or import something besides what is registered.
+
+    Such a config may be the user's own Python file, and nothing from elsewhere.
+    """
+    found = []
+    for path, value in flatten(plain(config)).items():
+        key = path.rpartition('.')[2]
+        by_name = key in ('constructor', 'ema_type', 'runner_type') or (key == 'type' and '.' in str(value))
+        if (path.split('.')[0] in ('_base_', 'custom_imports')
+                or (key in ('_scope_', 'default_scope') and value not in (None, 'slimdiff', 'mmengine'))
+                or (by_name and isinstance(value, str) and find_type(value, (), None)[0] is None)):
+            found.append(f'{path}={value!r}')
+    return found
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,12 @@ def find_type(name: Any, kinds: tuple[str, ...], scope: str | None) -> tuple[Cal
 
 
 def _imported(name: str, kinds: tuple[str, ...]) -> Callable | None:
-    """The class behind ``mmdet.ResNet`` (a type of another library) or ``torch.nn.Conv2d`` (a path to import)."""
+    """The class behind ``mmdet.ResNet`` (a type of another library) or ``torch.nn.Conv2d`` (a path to import).
+
+    Only those that the user's own config names are looked for: it takes an import.
+    """
+    if not is_trusted(name):
+        return None
     for kind in kinds or known.registries():
         registry: Registry = known.registries()[kind][0]
         cls = registry.get(name)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from slimdiff.configuration.check import imports_of
 from slimdiff.configuration.errors import ConfigError, shown
 from slimdiff.configuration.overrides import apply_overrides
 from slimdiff.installation import installation_roots
-from slimdiff.registry import nearest
+from slimdiff.registry import nearest, trust_types
 
 
 def find_config(path: str | Path) -> Path:
@@ -64,7 +66,7 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     file = find_config(path)
     try:
-        cfg = Config.fromfile(file)
+        cfg = Config.fromfile(file) if file.suffix == '.py' else _read_data(file)
     except Exception as error:  # a config is code: whatever it raises is the config's error
         hint = ''
         if isinstance(error, FileNotFoundError):
@@ -74,7 +76,29 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
             hint = 'A config of slimdiff is plain Python without import statements; use custom_imports=dict(...).'
         text = f'{shown(file)}: cannot be read: {type(error).__name__}: {error}'
         raise ConfigError(f'{text.rstrip(" .")}. {hint}' if hint else text) from error
+    if file.suffix == '.py':
+        trust_types(cfg._cfg_dict)
+    elif found := imports_of(cfg._cfg_dict):
+        raise ConfigError(f'{shown(file)}: only a config in Python (.py) may import anything; this one has '
+                          f'{", ".join(found[:3])}.')
     cfg.setdefault('default_scope', 'slimdiff')
     if overrides:
+        trust_types(overrides)  # typed by the user
         apply_overrides(cfg, overrides)
     return cfg
+
+
+def _read_data(file: Path) -> Config:
+    """A config of JSON or YAML: plain data. mmengine's YAML reader would call what the file names."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """With the tuples that ``print_config`` writes."""
+
+    Loader.add_constructor('tag:yaml.org,2002:python/tuple', lambda loader, node: tuple(
+        loader.construct_sequence(node, deep=True)))
+    text = file.read_text(encoding='utf-8')
+    data = json.loads(text) if file.suffix == '.json' else yaml.load(text, Loader)
+    if not isinstance(data, dict):
+        raise ValueError(f'it holds a {type(data).__name__}, not the keys of a config')
+    return Config(data, cfg_text=text, filename=str(file))

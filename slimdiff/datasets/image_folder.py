@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import print_log
+from PIL import Image, ImageFile
 
 from slimdiff.datasets.missing import missing_data
 from slimdiff.datasets.packed import PackedStrings
 from slimdiff.datasets.records import RecordDataset
+from slimdiff.progress import Progress
 from slimdiff.registry import DATASETS
 
-EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
+#: formats that Pillow recognises, but whose pixels it leaves to others: to nobody, or to Ghostscript
+UNDECODED = ('MPEG', 'EPS')
+
+
+@functools.cache
+def image_extensions() -> tuple[str, ...]:
+    """The endings of file names, '.jpg', ..., of the formats that the installed Pillow decodes."""
+    Image.init()
+    readers = {name: reader for name, (reader, _) in Image.OPEN.items() if name not in UNDECODED
+               and not (isinstance(reader, type) and issubclass(reader, ImageFile.StubImageFile))}
+    return tuple(sorted(ending for ending, name in Image.registered_extensions().items() if name in readers))
 
 
 def is_image(name: str) -> bool:
     """Whether a file name is that of an image, and not hidden."""
-    return name.lower().endswith(EXTENSIONS) and not name.startswith('.')
+    return name.lower().endswith(image_extensions()) and not name.startswith('.')
+
+
+def report_other_files(names: Iterable[str], place: str | Path) -> None:
+    """Log how many files are left out because their names are not those of images, by ending."""
+    names = list(names)
+    if names:
+        endings = Counter(os.path.splitext(name)[1].lower() or '(none)' for name in names)
+        counts = ', '.join(f'{ending} ({count})' for ending, count in endings.most_common(8))
+        print_log(f"Left out {len(names)} files in '{place}', which are not images by the end of their names: {counts}"
+                  f"{', ...' if len(endings) > 8 else ''}; such as '{min(names)}'.", logger='current',
+                  level=logging.WARNING)
 
 
 def find_images(root: Path, section: str = 'imagefolder') -> list[str]:
@@ -29,14 +56,19 @@ def find_images(root: Path, section: str = 'imagefolder') -> list[str]:
     """
     if not root.is_dir():
         raise missing_data(root, 'folder', section)
-    found = []
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
-        inside = os.path.relpath(folder, root).replace(os.sep, '/')
-        found += [name if inside == '.' else f'{inside}/{name}' for name in files if is_image(name)]
+    found, others = [], []
+    with Progress(None, 'listing', 'files') as bar:
+        for folder, subfolders, files in os.walk(root, followlinks=True):
+            subfolders[:] = [name for name in subfolders if not name.startswith('.')]
+            inside = os.path.relpath(folder, root).replace(os.sep, '/')
+            for name in files:
+                if not name.startswith('.'):
+                    (found if is_image(name) else others).append(name if inside == '.' else f'{inside}/{name}')
+            bar.update(len(files))
     if not found:
         raise ValueError(f"data_root: no image in '{root.absolute()}' or its sub-folders. Accepted are files that end "
-                         f"in {', '.join(EXTENSIONS)} (upper case too); hidden ones, '.name', don't count.")
+                         f"in {', '.join(image_extensions())} (upper case too); hidden ones, '.name', don't count.")
+    report_other_files(others, root)
     return sorted(found)
 
 
@@ -63,7 +95,9 @@ def labels_from_folders(files: Sequence[str], classes: Sequence[str] | None) -> 
 
 @DATASETS.register_module()
 class ImageFolder(RecordDataset):
-    """All images under a folder, at any depth, in sorted order.
+    """All images under a folder, at any depth, in sorted order: files of every format that Pillow decodes.
+
+    Other files, but for hidden ones, are counted and named in the log.
 
     By default prepared as VQGAN's data (Esser et al. 2021): short side to ``image_size``, centre crop, [-1, 1], no
     flip; resized by Lanczos.

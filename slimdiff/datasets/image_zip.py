@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slimdiff.datasets.image_folder import EXTENSIONS, is_image, labels_from_folders
+from slimdiff.datasets.image_folder import image_extensions, is_image, labels_from_folders, report_other_files
 from slimdiff.datasets.missing import missing_data
 from slimdiff.datasets.packed import PackedStrings
 from slimdiff.datasets.records import RecordDataset
@@ -24,15 +24,22 @@ def image_members(archive: ZipIndex, folder: str = '') -> list[int]:
     Raises:
         ValueError: there is none.
     """
-    found = sorted((name, item) for item, name in enumerate(archive.names) if name.startswith(folder)
-                   and is_image(name.rsplit('/', 1)[-1]) and not name.startswith('__MACOSX/'))
+    found, others = [], []
+    for item, name in enumerate(archive.names):
+        base = name.rsplit('/', 1)[-1]
+        if name.startswith(folder) and not name.startswith('__MACOSX/') and not base.startswith('.'):
+            if is_image(base):
+                found.append((name, item))
+            elif name != LABELS_FILE:
+                others.append(name)
     if not found:
         tops = sorted({name.split('/', 1)[0] + '/' for name in archive.names if '/' in name})[:5]
         place = f"under '{folder}' in '{archive.path}'" if folder else f"in '{archive.path}'"
         raise ValueError(f'data_root: no image {place}, which holds {len(archive)} files'
                          f'{" in " + ", ".join(tops) if tops else ""}. Accepted are names that end in '
-                         f'{", ".join(EXTENSIONS)}.')
-    return [item for _, item in found]
+                         f'{", ".join(image_extensions())}.')
+    report_other_files(others, archive.path)
+    return [item for _, item in sorted(found)]
 
 
 def read_labels_file(archive: ZipIndex) -> dict | None:

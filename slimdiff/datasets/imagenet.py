@@ -26,7 +26,7 @@ def read_synsets(path: str | Path) -> list[str]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise missing_data(path, 'list of synsets', 'imagenet', argument='classes')
-    names = [line.split()[0] for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    names = [line.split()[0] for line in path.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
     wrong = next((name for name in names if not SYNSET.fullmatch(name)), None)
     if wrong is not None:
         raise ValueError(f"classes: a line of '{path}' starts with '{wrong}', which is no synset such as n01440764.")

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from slimdiff.checkpoint.files import atomic_write
 
 #: Part of every stamp: raise it when what an index holds changes.
-VERSION = 1
+VERSION = 2
 
 
 def stamp_of(paths: Iterable[Path], *words: object) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from mmengine.dist import get_dist_info
+from mmengine.logging import print_log
 
 from slimdiff.datasets.file_reader import FileReader
 from slimdiff.datasets.index_cache import Index, find_index, save_index, stamp_of
@@ -17,6 +19,7 @@ from slimdiff.datasets.missing import missing_data
 from slimdiff.datasets.packed import PackedStrings
 from slimdiff.datasets.records import RecordDataset
 from slimdiff.datasets.tar_index import BLOCK, expand_shards, index_tar, name_before
+from slimdiff.progress import Progress
 from slimdiff.registry import DATASETS
 
 
@@ -88,22 +91,27 @@ class LaionTars(RecordDataset):
         self.caption = caption
         self._shards = find_shards(self.data_root, shards, self.section)
         self._reader = FileReader(PackedStrings(map(str, self._shards)))
-        self._samples, ends, without = self._index()
+        self._samples, ends, without, unused = self._index()
         self._ends = np.array(ends.array)
         self.leave_out(_Names(self, without), 'images without a caption',
                        f"The .{caption} files are empty or lack (caption='json' and 'txt' are the two places)")
+        if len(unused):
+            print_log(f"Left out {len(unused)} images and captions in '{self.data_root}' that are of no sample "
+                      f'(a second image, or a caption alone), such as {_Names(self, unused)[0]}.', logger='current',
+                      level=logging.WARNING)
         if not len(self._samples):
             raise ValueError(f"'{self.data_root}' has no image with a caption in its {len(self._shards)} tars "
                              f"({self._shards[0].name}, ...). Expected are files such as 000000012.jpg and "
                              f'000000012.{caption}.')
         self.set_length(len(self._samples))
 
-    def _index(self) -> tuple[Index, Index, Index]:
-        """All samples with a caption; where each shard's end among them; (shard, offset) of images without one."""
+    def _index(self) -> tuple[Index, Index, Index, Index]:
+        """All samples with a caption; where each shard's end among them; (shard, offset) of images without one, and of
+        files that are of no sample."""
         names = hashlib.sha256('\n'.join(path.name for path in self._shards).encode()).hexdigest()[:8]
         whole = self.data_root / f'shards-{names}'
         stamp = stamp_of(self._shards, self.caption)
-        kinds = ('samples', 'ends', 'without')
+        kinds = ('samples', 'ends', 'without', 'unused')
         kept = [find_index(whole, f'{kind}-{self.caption}', stamp) for kind in kinds]
         if None not in kept:
             return tuple(kept)
@@ -111,17 +119,18 @@ class LaionTars(RecordDataset):
         self.leave_out(PackedStrings(f'{self._shards[i].name}: {text}' for i, text in sorted(broken.items())),
                        'broken tar files', 'Download or make them again')
         has = [part['caption_size'] > 0 for part in parts]
-        without = [np.stack([np.full((~good).sum(), i), part['image_offset'][~good].astype(np.int64)], 1)
-                   for i, (part, good) in enumerate(zip(parts, has))]
+        without, unused = (
+            np.concatenate([np.stack([np.full(len(bad), i), bad['image_offset'].astype(np.int64)], 1) for i, bad in
+                            enumerate(part[~good & ((part['image_size'] > 0) == image)]
+                                      for part, good in zip(parts, has))]) for image in (True, False))
         arrays = (np.concatenate([part[good] for part, good in zip(parts, has)]),
-                  np.cumsum([good.sum() for good in has], dtype=np.int64), np.concatenate(without))
+                  np.cumsum([good.sum() for good in has], dtype=np.int64), without, unused)
         if broken:  # the next start shall look at them again
             return tuple(map(Index, arrays))
         return tuple(save_index(whole, f'{kind}-{self.caption}', stamp, array) for kind, array in zip(kinds, arrays))
 
     def _index_shards(self) -> tuple[list[np.ndarray], dict[int, str]]:
         """The samples of each shard, and what is wrong with those that are damaged."""
-        from slimdiff.evaluation.progress import Progress
         rank, world_size = get_dist_info()
         count = len(self._shards)
         parts: dict[int, np.ndarray] = {}
@@ -162,7 +171,7 @@ class LaionTars(RecordDataset):
 
     def load(self, item: int, k: int) -> dict:
         shard, (image, image_size, text, text_size) = self._place(item)
-        caption = self._reader.read(shard, text, text_size).decode()
+        caption = self._reader.read(shard, text, text_size).decode('utf-8-sig')
         if self.caption == 'json':
             caption = json.loads(caption).get('caption')
             if not isinstance(caption, str):

@@ -21,6 +21,7 @@ from slimdiff.datasets.latent_files import (
 )
 from slimdiff.datasets.packed import PackedStrings
 from slimdiff.datasets.seeding import hash64
+from slimdiff.progress import Progress
 from slimdiff.registry import DATASETS
 
 
@@ -88,17 +89,19 @@ class LatentDataset(Dataset):
     def _read_extras(self, verify: bool) -> dict[str, Any]:
         """Labels and captions of all samples."""
         found: dict[str, list[Any]] = {name: [] for name in self.index['extras']}
-        for number, samples in enumerate(self._ranges):
-            try:
-                records = read_records(self.data_root, number, verify)
-                if records['count'] != len(samples) or records['sha256'] != self.index['shards'][number]:
-                    raise LatentFilesError(f'{self.data_root / shard_names(number)[0]} is not the shard that '
-                                           f'{self.data_root / "index.json"} names.')
-            except LatentFilesError as error:
-                raise LatentFilesError(f'{error} Run the slimdiff encode_latents command of this folder again: it '
-                                       'makes damaged shards anew.') from None
-            for name, values in found.items():
-                values += records['extras'][name]
+        with Progress(len(self._ranges), 'reading', 'shards') as bar:
+            for number, samples in enumerate(self._ranges):
+                try:
+                    records = read_records(self.data_root, number, verify)
+                    if records['count'] != len(samples) or records['sha256'] != self.index['shards'][number]:
+                        raise LatentFilesError(f'{self.data_root / shard_names(number)[0]} is not the shard that '
+                                               f'{self.data_root / "index.json"} names.')
+                except LatentFilesError as error:
+                    raise LatentFilesError(f'{error} Run the slimdiff encode_latents command of this folder again: it '
+                                           'makes damaged shards anew.') from None
+                for name, values in found.items():
+                    values += records['extras'][name]
+                bar.update()
         return {name: np.array(values) if all(type(v) is int for v in values) else Texts(values)
                 for name, values in found.items()}
 

@@ -15,6 +15,7 @@ from slimdiff.datasets.index_cache import cached_index, stamp_of
 from slimdiff.datasets.missing import missing_data
 from slimdiff.datasets.records import RecordDataset
 from slimdiff.optional import optional_package
+from slimdiff.progress import Progress
 from slimdiff.registry import DATASETS
 
 #: Databases that this process has open. lmdb forbids to open one twice in a process, which two data sets would do.
@@ -66,13 +67,15 @@ def read_keys(folder: Path) -> np.ndarray:
     """All keys of a database in its order, as an array of byte strings."""
     chunks: list[np.ndarray] = []
     try:
-        with environment(folder).begin() as transaction:
+        database = environment(folder)
+        with database.begin() as transaction, Progress(database.stat()['entries'], 'indexing', 'keys') as bar:
             keys = transaction.cursor().iternext(keys=True, values=False)
             while chunk := list(islice(keys, 65536)):
                 if any(key.endswith(b'\0') for key in chunk):
                     raise ValueError(f"data_root: the database in '{folder}' has keys that end in a zero byte; LSUN's "
                                      'are hexadecimal digits.')
                 chunks.append(np.array(chunk, dtype=bytes))
+                bar.update(len(chunk))
     except _lmdb().Error as error:
         raise ValueError(f"data_root: the database '{folder / 'data.mdb'}' is damaged ({error}). Unpack the archive "
                          'again, or, if that fails, download it again.') from None

@@ -9,11 +9,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from slimdiff.datasets.image_folder import image_extensions
 from slimdiff.optional import optional_package
 
-#: A sample: where its image and its caption lie in the tar. A caption of size 0 is none.
+#: A sample: where its image and its caption lie in the tar. A caption of size 0 is none; an image of size 0 says that
+#: the image or caption at ``image_offset`` is of no sample.
 SAMPLE = np.dtype([('image_offset', '<u8'), ('image_size', '<u4'), ('caption_offset', '<u8'), ('caption_size', '<u4')])
-IMAGE_SUFFIXES = ('jpg', 'jpeg', 'png', 'webp')
+#: which image is taken of a sample that has several; other formats come after these
+PREFERRED = ('jpg', 'jpeg', 'png', 'webp')
 BLOCK = tarfile.BLOCKSIZE
 
 
@@ -59,16 +62,29 @@ def rest_is_zero(file: BinaryIO, start: int) -> bool:
 def index_tar(path: Path, caption: str) -> tuple[np.ndarray, list[str]]:
     """The samples of a tar as an array of :data:`SAMPLE`, and what is wrong with the tar.
 
-    Neighbouring files of one name up to the first dot are a sample (webdataset's rule); one without an image is none.
+    Neighbouring files of one name up to the first dot are a sample (webdataset's rule), and so are an image and a
+    caption of one name up to the last dot. Images and captions that are of no sample then, such as a second image, come
+    last.
 
     Args:
         caption: suffix of the file with the caption, 'txt' or 'json'.
     """
     grouping = optional_package('webdataset.tariterators', 'datasets', 'LaionTars')
+    images = tuple(dict.fromkeys((*PREFERRED, *(ending[1:] for ending in image_extensions()))))
     problems: list[str] = []
+    members = list(tar_members(path, problems))
+    suffixes: dict[str, set[str]] = {}  # after the last dot, of each name up to it
+    for name, *_ in members:
+        stem, _, suffix = name.rpartition('.')
+        suffixes.setdefault(stem, set()).add(suffix.lower())
+    pairs = {stem for stem, found in suffixes.items() if caption in found and found.intersection(images)}
 
     def files() -> Iterator[dict[str, Any]]:
-        for name, offset, size in tar_members(path, problems):
+        for name, offset, size in members:
+            stem, _, suffix = name.rpartition('.')
+            if stem in pairs:  # no dot in its base, so that webdataset cuts the name at the last one
+                folder, slash, base = stem.rpartition('/')
+                name = f'{folder}{slash}{base.replace(".", chr(0))}.{suffix}'
             yield dict(fname=name, data=(offset, size), __url__=str(path))
 
     def note(error: Exception) -> bool:
@@ -76,10 +92,14 @@ def index_tar(path: Path, caption: str) -> tuple[np.ndarray, list[str]]:
         return True  # go on
 
     samples = []
-    for sample in grouping.group_by_keys(files(), suffixes={*IMAGE_SUFFIXES, caption}, handler=note):
-        image = next((sample[suffix] for suffix in IMAGE_SUFFIXES if suffix in sample), None)
+    for sample in grouping.group_by_keys(files(), suffixes={*images, caption}, handler=note):
+        image = next((sample[suffix] for suffix in images if suffix in sample), None)
         if image is not None:
             samples.append((*image, *sample.get(caption, (0, 0))))
+    used = {offset for sample in samples for offset in sample[::2]}
+    endings = tuple(f'.{suffix}' for suffix in (*images, caption))
+    samples += [(offset, 0, 0, 0) for name, offset, _ in members if offset not in used
+                and name.lower().endswith(endings) and not name.rpartition('/')[2].startswith('.')]
     return np.array(samples, SAMPLE), problems
 
 

@@ -16,13 +16,16 @@ from slimdiff.registry import TRANSFORMS
 def to_rgb(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
     """Turn an image of any PIL mode into upright 8-bit RGB.
 
-    - The EXIF orientation is applied.
+    - The EXIF orientation is applied; malformed EXIF data are taken for none.
     - 16-bit grey is scaled to 8 bit (pillow alone clips it: all white). 32-bit integers and floats have no known
       range and raise ``ValueError``.
     - Transparency, of a palette too, is laid over ``background``: the colours under alpha 0 are arbitrary.
     - Grey is repeated in three channels; CMYK, YCbCr, ... are converted.
     """
-    image = ImageOps.exif_transpose(image)
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # as pillow's parser has it: SyntaxError, struct.error, ValueError, TypeError and others
+        image.load()  # the pixels are another matter: what is wrong with them is raised here
     # PNG opens 16-bit grey as 'I;16' (older pillow: 'I'); TIFF in either byte order.
     if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PNG'):
         image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))
@@ -33,6 +36,24 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255
         canvas = Image.new('RGBA', image.size, (*background, 255))
         image = Image.alpha_composite(canvas, image)
     return image.convert('RGB')
+
+
+def without_metadata(png: bytes) -> bytes | None:
+    """A PNG file without texts, profile and EXIF data, over which pillow refuses the whole file (more than 1 MB, say).
+
+    None for what is not a PNG file, or has none of these.
+    """
+    signature = b'\x89PNG\r\n\x1a\n'
+    if not png.startswith(signature):
+        return None
+    kept, start = [signature], len(signature)
+    while start + 8 <= len(png):  # a chunk: length, name, content, checksum
+        end = start + 12 + int.from_bytes(png[start:start + 4], 'big')
+        if png[start + 4:start + 8] not in (b'tEXt', b'zTXt', b'iTXt', b'iCCP', b'eXIf'):
+            kept.append(png[start:end])
+        start = end
+    bare = b''.join(kept)
+    return bare if len(bare) < len(png) else None
 
 
 @TRANSFORMS.register_module()
@@ -56,11 +77,20 @@ class LoadImage(LoadImageFromFile):
         content = results.pop('img_bytes', None)
         if content is None:
             content = fileio.get(results['img_path'], backend_args=self.backend_args)
-        with Image.open(io.BytesIO(content)) as image:
-            rgb = np.asarray(to_rgb(image, self.background))
+        try:
+            rgb = self._decode(content)
+        except Exception:
+            bare = without_metadata(content)
+            if bare is None:
+                raise
+            rgb = self._decode(bare)
         results['img'] = np.ascontiguousarray(rgb[:, :, ::-1])
         results['img_shape'] = results['ori_shape'] = rgb.shape[:2]
         return results
+
+    def _decode(self, content: bytes) -> np.ndarray:
+        with Image.open(io.BytesIO(content)) as image:
+            return np.asarray(to_rgb(image, self.background))
 
 
 @TRANSFORMS.register_module()
@@ -97,6 +127,9 @@ class PackImage(BaseTransform):
 
     Args:
         bgr_to_rgb: mmcv loads BGR; False for a pipeline that loads RGB.
+
+    Raises:
+        ValueError: another shape, or values outside 0..255, as mmcv's ``Normalize`` makes them.
     """
 
     def __init__(self, bgr_to_rgb: bool = True):
@@ -107,6 +140,10 @@ class PackImage(BaseTransform):
         if image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f'PackImage: an image must be (H, W, 3), got {image.shape}. '
                              'Load it with three channels (LoadImage does).')
+        if image.dtype != np.uint8 and not (image.min() >= 0 and image.max() <= 255):  # NaN neither
+            raise ValueError(f'PackImage: the values of an image must lie in 0..255, got {image.min():.4g}..'
+                             f'{image.max():.4g} ({image.dtype}). It makes them [-1, 1] itself: leave out what scales '
+                             'them before it, such as Normalize.')
         if self.bgr_to_rgb:
             image = image[:, :, ::-1]
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(127.5).sub_(1)

@@ -23,7 +23,7 @@ from slimdiff.datasets.latent_files import (
     write_shard,
 )
 from slimdiff.datasets.seeding import seed32
-from slimdiff.evaluation.progress import Progress
+from slimdiff.progress import Progress
 
 
 def extras_of(sample: Mapping[str, Any]) -> list[str]:
@@ -34,13 +34,16 @@ def extras_of(sample: Mapping[str, Any]) -> list[str]:
 def missing_shards(folder: Path, count: int) -> list[int]:
     """Numbers of the shards that are not there or damaged; every rank reads a part of them. Collective."""
     missing = []
-    for number in range(get_rank(), count, get_world_size()):
-        try:
-            read_records(folder, number, verify=True)
-        except LatentFilesError as error:
-            missing.append(number)
-            if (folder / shard_names(number)[1]).exists():
-                print(f'{error} It is made again.', file=sys.stderr)
+    numbers = range(get_rank(), count, get_world_size())
+    with Progress(len(numbers), 'checking', 'shards') as bar:
+        for number in numbers:
+            try:
+                read_records(folder, number, verify=True)
+            except LatentFilesError as error:
+                missing.append(number)
+                if (folder / shard_names(number)[1]).exists():
+                    print(f'{error} It is made again.', file=sys.stderr)
+            bar.update()
     return sorted(number for part in all_gather_object(missing) for number in part)
 
 

@@ -20,11 +20,13 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from slimdiff.checkpoint import files
+from slimdiff.configuration import config_source
 from slimdiff.datasets import build_dataloader
+from slimdiff.datasets.check_images import check_images
 from slimdiff.engine import run_state, scope  # noqa: F401 (scope registers)
 from slimdiff.engine import work_dir as rules
 from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, wrapper_config
-from slimdiff.evaluation.common import on_main
+from slimdiff.evaluation.common import check_classes, on_main
 from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, plain
 
 #: hooks of every run; a config's ``default_hooks`` changes or removes (``name=None``) them by name
@@ -161,8 +163,8 @@ class SlimRunner(Runner):
         """Do nothing when a Runner is built: a refused or a test run must not change a work dir (see train)."""
 
     def _write_config(self) -> None:
-        name = osp.basename(self.cfg.filename) if self.cfg.filename else 'config.py'
-        text = self.cfg.pretty_text.encode()
+        name = Path(self.cfg.filename).with_suffix('.py').name if self.cfg.filename else 'config.py'
+        text = config_source(self.cfg).encode()
         files.atomic_write(Path(self.work_dir) / name, lambda file: file.write(text))
 
     # ---- train: what to start from --------------------------------------------------------------------------------
@@ -218,6 +220,9 @@ class SlimRunner(Runner):
         """Resume or load what the config asks for. In a training run everything has been built by now, so this is
         also where the work dir becomes ours."""
         if isinstance(self._train_loop, BaseLoop) and hasattr(self, '_resume_path'):
+            for loop in (self._train_loop, self._val_loop):
+                if loop is not None:
+                    check_classes(self.unwrapped_model, loop.dataloader.dataset)
             on_main(self._check_data)
             if self._resume_path is not None:
                 self.resume(self._resume_path)
@@ -231,6 +236,8 @@ class SlimRunner(Runner):
         """Let the model refuse a data set, such as latents of another first stage, before anything is written."""
         if hasattr(self.unwrapped_model, 'check_data'):
             loader = self._train_loop.dataloader
+            if not isinstance(loader.dataset, IterableDataset):
+                check_images(loader.dataset)
             metainfo = getattr(loader.dataset, 'metainfo', None) or {}
             batch = None if isinstance(loader.dataset, IterableDataset) else loader.collate_fn([loader.dataset[0]])
             self.unwrapped_model.check_data(metainfo, decodes=self._val_loop is not None, batch=batch)
@@ -254,11 +261,21 @@ class SlimRunner(Runner):
         if not strict or revise_keys:
             raise ValueError('SlimRunner.load_checkpoint is strict: strict=False and revise_keys are not supported.')
         checkpoint = files.load_checkpoint(filename, map_location)
+        try:
+            self._check_classes(checkpoint, filename)
+        except ValueError as error:  # a run may go on to other data, on purpose
+            self.logger.warning(f'{error} The weights are loaded all the same: this run learns its own classes.')
         weights = 'ema' if 'ema' in checkpoint else 'online'
         self._load_state(files.weights_of(checkpoint, weights, filename), filename)
         self._has_loaded = True
         self.logger.info(f'Loaded the {weights} weights of {filename}')
         return checkpoint
+
+    def _check_classes(self, checkpoint: dict[str, Any], filename: str) -> None:
+        """Raise ValueError if labels mean other classes in this run than in a checkpoint's."""
+        if hasattr(self.unwrapped_model, 'check_classes'):
+            classes = (checkpoint['meta'].get('dataset_meta') or {}).get('classes')
+            self.unwrapped_model.check_classes(classes, filename)
 
     def _load_state(self, state: dict[str, Any], filename: str) -> None:
         files.check_weights(state, self.unwrapped_model.state_dict(), filename)
@@ -268,6 +285,7 @@ class SlimRunner(Runner):
                map_location: Any = 'cpu') -> None:
         """Restore weights, optimizer, schedules, logs, the hooks' states and the iteration."""
         checkpoint = files.load_checkpoint(filename, map_location)
+        self._check_classes(checkpoint, filename)
         self._load_state(files.unprefixed(checkpoint['state_dict']), filename)
         if resume_optimizer:
             self.optim_wrapper.load_state_dict(checkpoint['optimizer'])

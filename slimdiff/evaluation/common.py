@@ -41,8 +41,9 @@ def shard_loader(dataloader: DataLoader, total: int | None = None) -> tuple[rang
             ``epoch_indexing``, which draws other crops in the next epoch.
 
     Raises:
-        ValueError: more images than there are, or encoded latents.
+        ValueError: more images than there are, encoded latents, or images that are none (:func:`check_images`).
     """
+    from slimdiff.datasets.check_images import check_images  # late: counting MACs needs no data sets
     dataset = dataloader.dataset
     if (getattr(dataset, 'metainfo', None) or {}).get('latents'):
         raise ValueError(f'{type(dataset).__name__} holds encoded latents, but metrics look at images: let '
@@ -51,10 +52,19 @@ def shard_loader(dataloader: DataLoader, total: int | None = None) -> tuple[rang
     if total > len(dataset) and not getattr(dataset, 'epoch_indexing', False):
         raise ValueError(f'The data set {type(dataset).__name__} has {len(dataset)} images, {total} were asked for. '
                          'Lower num_real.')
+    check_images(dataset)
     batch_size = dataloader.batch_size or getattr(dataloader.batch_sampler, 'batch_size', 1)
     indices = shard(total)
     return indices, DataLoader(dataset, batch_size, sampler=indices, num_workers=dataloader.num_workers,
                                collate_fn=dataloader.collate_fn, pin_memory=dataloader.pin_memory)
+
+
+def check_classes(model: Any, dataset: Any) -> None:
+    """Raise ValueError if the labels of a data set mean other classes than those that a model has learned."""
+    info = getattr(dataset, 'metainfo', None) or {}
+    if info.get('classes') and hasattr(model, 'check_classes'):
+        place = f" '{info['data_root']}'" if 'data_root' in info else ''
+        model.check_classes(info['classes'], f'the data set {type(dataset).__name__}{place}')
 
 
 def num_rows(rows: Mapping[str, Tensor]) -> int:

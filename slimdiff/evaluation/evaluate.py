@@ -12,9 +12,9 @@ from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from slimdiff.evaluation.common import evaluating, gather_rows, on_main, shard, shard_loader
+from slimdiff.evaluation.common import check_classes, evaluating, gather_rows, on_main, shard, shard_loader
 from slimdiff.evaluation.metrics.base import ModelMetric, SetMetric
-from slimdiff.evaluation.progress import Progress
+from slimdiff.progress import Progress
 from slimdiff.registry import METRICS
 
 Metric = SetMetric | ModelMetric
@@ -70,12 +70,16 @@ def evaluate(model: Any,
         progress: show it.
 
     Raises:
-        ValueError: too few images for a metric, NaN among the generated ones, or settings that a metric refuses.
+        ValueError: too few images for a metric, NaN among the generated ones, settings that a metric refuses, classes
+            of the data set that are not those of the model's training.
     """
     metrics = build_metrics(metrics)
     set_metrics = [metric for metric in metrics if isinstance(metric, SetMetric)]
     figures: dict[str, float] = {}
+    check_classes(model, dataloader.dataset)
     if set_metrics:
+        if hasattr(model, 'check_guidance'):  # before the real images are read
+            model.check_guidance((sampling or {}).get('guidance_scale'))
         if num_images < 1 or batch_size < 1:
             raise ValueError(f'evaluate: num_images={num_images} and batch_size={batch_size} must be at least 1.')
         collect_real(dataloader, set_metrics, num_real, progress)
@@ -83,6 +87,7 @@ def evaluate(model: Any,
     for metric in metrics:
         # Model metrics are collective; the rows of set metrics have been gathered to the main process.
         if isinstance(metric, ModelMetric):
+            metric.progress = progress
             figures |= metric.evaluate(model, dataloader)
         else:
             figures |= on_main(metric.compute)
@@ -139,17 +144,17 @@ def _collect_generated(model: Any, metrics: Sequence[SetMetric], num_images: int
     with Progress(len(indices), 'sampling', enabled=progress) as bar, evaluating(model, amp):
         for start in range(0, len(indices), batch_size):
             part = indices[start:start + batch_size]
-            target = bar.done + len(part)
+            target = bar.n + len(part)
 
             def on_step(size: int = len(part), target: float = target) -> None:
                 if steps:
-                    bar.update(min(size / steps, target - bar.done))
+                    bar.update(min(size / steps, target - bar.n))
 
             images = quantise(model.sample(list(part), seed=seed, on_step=on_step, **sampling))
             labels = default_labels(model, part)
             for metric in metrics:
                 metric.update(images, real=False, labels=labels)
-            bar.update(target - bar.done)
+            bar.update(target - bar.n)
     for metric in metrics:
         _gather(metric, real=False)
 

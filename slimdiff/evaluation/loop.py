@@ -11,6 +11,7 @@ from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
 from slimdiff.evaluation.evaluate import build_metrics, evaluate, noise_floor
+from slimdiff.evaluation.metrics.base import SetMetric
 from slimdiff.registry import LOOPS, plain
 
 
@@ -49,6 +50,10 @@ class EvaluationLoop(BaseLoop):
         self.metrics = build_metrics(evaluator)
         self.settings = dict(num_images=num_images, batch_size=batch_size, seed=seed, sampling=plain(sampling or {}),
                              num_real=num_real, amp=amp, progress=progress)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        sets = any(isinstance(metric, SetMetric) for metric in self.metrics)
+        if sets and hasattr(model, 'check_guidance'):  # now, not after the training that comes before
+            model.check_guidance(self.settings['sampling'].get('guidance_scale'))
         self.floor_splits = floor_splits
         self._floor: dict[str, float] | None = None
 

@@ -53,7 +53,10 @@ def make_pipeline(model: Any) -> DiffusionPipeline | None:
         parts['tokenizer'], parts['text_encoder'] = model.conditioner.parts()
         parts['max_length'] = model.conditioner.max_length
     return SlimDiffusionPipeline(unet=model.unet, scheduler=model.sampler, num_inference_steps=model.num_steps,
-                                 guidance_scale=model.guidance_scale, num_classes=model.num_classes, **parts)
+                                 guidance_scale=model.guidance_scale, num_classes=model.num_classes,
+                                 null_class=bool(model.class_dropout),
+                                 id2label=None if model.class_names is None else dict(enumerate(model.class_names[0])),
+                                 **parts)
 
 
 def export_pipeline(model: Any, folder: Path, unet_only: bool = False) -> str | None:

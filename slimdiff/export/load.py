@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
         check_alike({1.0: model.unet, **{w: network.network(w) for w in network.allocation.widths}})
         check_same_timesteps(network.allocation, model.num_train_timesteps)
         model.unet = network.to(model.unet.device)
+        _tell(model, folder)
         return config
+    _tell(model, folder)
     full = network.network(1.0) if step_aware else network
     weights = full.state_dict()
     try:
@@ -64,3 +67,18 @@ def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
     if step_aware:
         make_step_aware(model, network.allocation)
     return config
+
+
+def _tell(model: Any, folder: Path) -> None:
+    """Tell the model what the pipeline of a folder says of its training, as ``load_weights`` does of a ``.pth``."""
+    file = folder / 'model_index.json'
+    if hasattr(model, 'trained_as') and file.is_file():
+        try:
+            index = json.loads(file.read_text(encoding='utf-8'))
+            names = {int(label): str(name) for label, name in (index.get('id2label') or {}).items()}
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f'{file} is damaged ({error}). Export the model again.') from None
+        meta: dict[str, Any] = {'dataset_meta': {'classes': [name for _, name in sorted(names.items())]}}
+        if 'null_class' in index:
+            meta['config'] = {'model': {'class_dropout': model.class_dropout if index['null_class'] else 0.0}}
+        model.trained_as(meta, str(folder))

@@ -10,12 +10,11 @@ from typing import Any
 
 import diffusers
 import torch
-from mmengine.config import Config
 
+from slimdiff.configuration import config_source
 from slimdiff.evaluation.cost import human
 from slimdiff.evaluation.unet_cost import network_cost
 from slimdiff.models.backbones.protocol import expected_context, input_shape
-from slimdiff.registry import plain
 from slimdiff.version import __version__
 
 
@@ -177,7 +176,7 @@ def _files(facts: Facts) -> str:
 
 
 def _config(facts: Facts) -> str:
-    text = Config(dict(model=plain(facts.config))).pretty_text.strip()
+    text = config_source(dict(model=facts.config)).strip()
     return f'`model` of `{facts.config_name}`:\n\n```python\n{text}\n```'
 
 

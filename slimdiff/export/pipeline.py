@@ -37,6 +37,8 @@ class SlimDiffusionPipeline(DiffusionPipeline):
         num_inference_steps, guidance_scale: what a call takes if it doesn't say.
         max_length: tokens that a text is padded or cut to.
         num_classes: without the null class; by default what the network's config says.
+        null_class: whether the null class (of texts, the empty one) was trained; without it there is no guidance.
+        id2label: name of each class.
     """
 
     model_cpu_offload_seq = 'text_encoder->unet->vae->vqvae'
@@ -45,13 +47,14 @@ class SlimDiffusionPipeline(DiffusionPipeline):
     def __init__(self, unet: nn.Module, scheduler: SchedulerMixin, vae: AutoencoderKL | None = None,
                  vqvae: VQModel | None = None, text_encoder: nn.Module | None = None, tokenizer: object = None,
                  latent_scale: float = 1.0, num_inference_steps: int = 50, guidance_scale: float = 1.0,
-                 max_length: int = 77, num_classes: int | None = None) -> None:
+                 max_length: int = 77, num_classes: int | None = None, null_class: bool = True,
+                 id2label: dict[int, str] | None = None) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, vae=vae, vqvae=vqvae, text_encoder=text_encoder,
                               tokenizer=tokenizer)
         self.register_to_config(latent_scale=float(latent_scale), num_inference_steps=num_inference_steps,
-                                guidance_scale=float(guidance_scale), max_length=max_length,
-                                num_classes=num_classes)
+                                guidance_scale=float(guidance_scale), max_length=max_length, num_classes=num_classes,
+                                null_class=null_class, id2label=id2label)
 
     @torch.no_grad()
     def __call__(self,
@@ -110,8 +113,12 @@ class SlimDiffusionPipeline(DiffusionPipeline):
         context, null_context = self._contexts(prompts, negative_prompt, prompt_embeds, negative_prompt_embeds, turn,
                                                device)
         droppable = null_labels is not None or null_context is not context
-        predict = guided(self.predict, (labels, context), (null_labels, null_context) if droppable else None,
-                         self.config.guidance_scale if guidance_scale is None else guidance_scale)
+        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        if droppable and scale != 1 and not self.config.null_class and (negative_prompt, negative_prompt_embeds) == (
+                None, None):
+            raise ValueError(f'guidance_scale={scale:g}: guidance leads away from the null class (of a text model, the '
+                             'empty text), which this model was not trained on. Pass guidance_scale=1.')
+        predict = guided(self.predict, (labels, context), (null_labels, null_context) if droppable else None, scale)
 
         noise = randn_tensor((count, *input_shape(self.unet)), generator=generator, device=device)
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
@@ -169,10 +176,13 @@ class SlimDiffusionPipeline(DiffusionPipeline):
         if labels is not None:
             if not classes:
                 raise ValueError('labels: this model knows no classes.')
-            wrong = [label for label in labels if not isinstance(label, int) or not 0 <= label <= classes]
+            null = int(self.config.null_class)
+            wrong = [label for label in labels if not isinstance(label, int) or not 0 <= label < classes + null]
             if wrong:
-                raise ValueError(f'labels must lie in 0..{classes - 1} ({classes}, or None, is the null class), got '
-                                 f'{wrong[0]}.')
+                which = f'{classes}, or None, is the null class' if null else 'the null class was not trained'
+                raise ValueError(f'labels must lie in 0..{classes - 1} ({which}), got {wrong[0]}.')
+        elif classes and not self.config.null_class:
+            raise ValueError(f'labels: give them, from 0..{classes - 1}; this model was not trained on the null class.')
         for name, value, wanted in (('prompt', prompts, texts), ('negative_prompt', negative, texts),
                                     ('prompt_embeds', embeds, width is not None),
                                     ('negative_prompt_embeds', negative_embeds, width is not None)):

@@ -32,6 +32,8 @@ BATCHES = (1, 3)
 TRACED_BATCH = 2
 #: an ONNX file is a protocol buffer, of 2 GiB at most: beyond this the weights go into a file beside it
 ONE_FILE_LIMIT = 1_800_000_000
+#: the oldest operators that PyTorch's exporter writes; it goes on silently below it, to fail later
+LEAST_OPSET = 18
 ONNX_LIBRARIES = ('onnx', 'onnxscript', 'onnxruntime')
 
 
@@ -88,6 +90,13 @@ def require_onnx() -> None:
     require_packages(ONNX_LIBRARIES, 'onnx', 'ONNX')
 
 
+def check_opset(opset: int | None) -> None:
+    """Raise ValueError for an opset that is too old for PyTorch's exporter; None is its own choice."""
+    if opset is not None and opset < LEAST_OPSET:
+        raise ValueError(f"--opset {opset}: {LEAST_OPSET} is the least that PyTorch's ONNX exporter writes; "
+                         'without --opset it takes the one that it recommends.')
+
+
 def convert_onnx(program: torch.export.ExportedProgram, info: Mapping[str, Any], opset: int | None = None) -> Any:
     """A ``torch.onnx.ONNXProgram``.
 
@@ -100,6 +109,7 @@ def convert_onnx(program: torch.export.ExportedProgram, info: Mapping[str, Any],
         ValueError: an opset that the exporter doesn't know.
     """
     require_onnx()
+    check_opset(opset)
     with quiet():
         try:
             converted = torch.onnx.export(program, (), dynamo=True, opset_version=opset, output_names=[OUTPUT],

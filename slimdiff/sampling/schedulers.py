@@ -9,7 +9,7 @@ from typing import Any
 import diffusers.schedulers
 from diffusers import SchedulerMixin
 
-from slimdiff.registry import SCHEDULERS, RegistryError, check_arguments, plain, suggest
+from slimdiff.registry import SCHEDULERS, RegistryError, check_arguments, check_kind, plain, suggest
 
 
 def register_diffusers_schedulers() -> None:
@@ -40,9 +40,10 @@ def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixi
         return cfg
     args = plain(cfg)
     name = args.pop('type', None)
-    cls = SCHEDULERS.get(name) if isinstance(name, str) else None
+    cls = SCHEDULERS.get(name)
     if cls is None:
         raise RegistryError(f"diffusers {diffusers.__version__} has no scheduler '{name}'."
                             f"{suggest('scheduler', str(name), SCHEDULERS.module_dict)}")
+    check_kind(cls, SchedulerMixin, 'scheduler')
     check_arguments(cls, args)
     return cls(**args) if base is None else cls.from_config(base.config, **args)

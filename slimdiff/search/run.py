@@ -14,10 +14,11 @@ from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
 from slimdiff.checkpoint.tensor_store import TensorStore
-from slimdiff.evaluation.common import on_main
+from slimdiff.evaluation.common import check_classes, on_main
 from slimdiff.evaluation.cost import human
 from slimdiff.interrupts import Interrupts
 from slimdiff.models.backbones.protocol import ReusableFeatures, name_of, require
+from slimdiff.progress import Progress
 from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, did_you_mean, plain
 from slimdiff.sampling import StepAllocation, build_scheduler
 from slimdiff.search.budget import Budget
@@ -26,7 +27,6 @@ from slimdiff.search.evaluation import Evaluation, Work, rank_correlation
 from slimdiff.search.evaluators.base import Evaluator
 from slimdiff.search.outcome import Outcome, write_outcome
 from slimdiff.search.problem import Problem
-from slimdiff.search.progress import SearchProgress
 from slimdiff.search.searchers.base import Searcher
 from slimdiff.search.searchers.dynamic_programming import evenly
 from slimdiff.search.space import Genome, SearchSpace
@@ -60,7 +60,8 @@ class Search:
         costs: of the network; counted by default.
 
     Raises:
-        ValueError: an unknown key, widths that the network lacks, a budget out of range.
+        ValueError: an unknown key, widths that the network lacks, a budget out of range, classes of the real images
+            that are not those of the model's training.
         SearchDirError: the work dir holds another search.
     """
 
@@ -78,6 +79,10 @@ class Search:
         if not config.get('evaluators') or 'searcher' not in config:
             raise ValueError("search needs 'evaluators', a list of one or more, and a 'searcher'.")
         self.model, self.config, self.work_dir = model, config, Path(work_dir)
+        if dataloader is not None:
+            check_classes(model, dataloader.dataset)
+        if hasattr(model, 'check_guidance'):
+            model.check_guidance()
         self.chunk, self.compare = config.get('chunk', 8), config.get('compare', 24)
         space = {'widths': widths_of(model), **config.get('space', {})}
         check_arguments(SearchSpace, space)
@@ -157,7 +162,7 @@ class Search:
         done = len(self.searcher.archive) + len(self.partial)
         self._save()
         with Interrupts(debounce=5.0 * (get_world_size() > 1)) as interrupts, \
-                SearchProgress(self.searcher.total, done, enabled=progress) as bar:
+                Progress(self.searcher.total, 'searching', 'candidates', enabled=progress, initial=done) as bar:
             while not self.searcher.done:
                 genomes = self.searcher.ask()
                 self._judge(genomes, interrupts, bar, on_batch)
@@ -174,7 +179,7 @@ class Search:
         barrier()
         return outcome
 
-    def _judge(self, genomes: Sequence[Genome], interrupts: Interrupts, bar: SearchProgress,
+    def _judge(self, genomes: Sequence[Genome], interrupts: Interrupts, bar: Progress,
                on_batch: Callable[[Search], None] | None) -> None:
         """Evaluate what of a batch is not in :attr:`partial` yet, a chunk at a time, saving after each."""
         # Neighbours in this order agree on most of their first steps, which a sampling evaluator then shares.
@@ -190,13 +195,13 @@ class Search:
                     print_log(f'failed: {evaluation.reason}', logger='current')
             self._save()
             if is_main_process():
-                bar.note = self.best_so_far()
+                bar.set_postfix_str(self.best_so_far(), refresh=False)
                 bar.update(len(part))
                 if on_batch is not None:
                     on_batch(self)
             self._leave_if_asked(interrupts)
 
-    def _judge_finalists(self, interrupts: Interrupts, bar: SearchProgress,
+    def _judge_finalists(self, interrupts: Interrupts, bar: Progress,
                          on_batch: Callable[[Search], None] | None) -> None:
         """Judge what the searcher holds to be best within the budget. The next budget may have others."""
         archive = self.searcher.archive

@@ -121,6 +121,7 @@ def test_safetensors(tmp_path):
 def as_zip(path, text, records=None, compression=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path, 'w', compression) as archive:
         archive.writestr('archive/data.pkl', text)
+        archive.writestr('archive/version', b'3\n')  # torch's reader wants it
         for name, content in (records or {}).items():
             archive.writestr(name, content)
     return path
@@ -256,11 +257,11 @@ def test_a_tensor_by_hand(tmp_path):
     (dict(key='../../../etc/passwd'), 'impossible name'),
     (dict(key='0/../0'), 'impossible name'),
     (dict(key='7'), 'not all there'),
-    (dict(kind='ComplexFloatStorage'), r'unknown type torch\.ComplexFloatStorage'),
+    (dict(kind='ComplexFloatStorage'), r'unknown type torch\.complex64'),
 ])
 def test_tensors_that_reach_outside(numbers, message, tmp_path):
     path = as_zip(tmp_path / 'x.ckpt', storage_pickle(**numbers),
-                  {'archive/data/0': bytes(16), '../../../etc/passwd': bytes(16)})
+                  {'archive/data/0': bytes(16), 'archive/data/../../../etc/passwd': bytes(16)})
     with pytest.raises(CheckpointError, match=message):
         load_foreign(path)
 
@@ -285,6 +286,31 @@ def test_tensors_that_reach_outside(numbers, message, tmp_path):
 def test_nonsense(text, message, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         load_foreign(as_zip(tmp_path / 'x.ckpt', text))
+
+
+def test_a_torchscript_program(tmp_path):
+    """torch.load would hand it to torch.jit.load."""
+    torch.jit.save(torch.jit.script(torch.nn.Identity()), tmp_path / 'x.ckpt')
+    with pytest.raises(CheckpointError, match='program of TorchScript'):
+        load_foreign(tmp_path / 'x.ckpt')
+
+
+@pytest.mark.parametrize('form', ['zip', 'legacy'])
+def test_persistent_ids_that_torch_would_believe(form, tmp_path):
+    """A 'module' makes torch read source files, and a view may reach beyond its storage."""
+    for pickled in (b"\x80\x02(X\x06\x00\x00\x00modulecos\nsystem\nX\x01\x00\x00\x00fX\x01\x00\x00\x00stQ.",
+                    storage_pickle(rest=(('1', 3, 4), )), storage_pickle(rest=((('1', ) * 3, 0, 4), )),
+                    storage_pickle(count=10**6, size=(10**6, ))):
+        path = (as_zip if form == 'zip' else as_legacy)(tmp_path / 'x.ckpt', pickled)
+        with pytest.raises(CheckpointError, match='unknown persistent id|beyond another|not all there'):
+            load_foreign(path)
+
+
+def test_storage_keys_that_cannot_be_hashed(tmp_path):
+    path = as_legacy(tmp_path / 'x.ckpt', pickle.dumps(np.float64(1), 2))
+    path.write_bytes(path.read_bytes().removesuffix(pickle.dumps([], 2)) + b'])' + b'\x85' * 200_000 + b'a.')
+    with pytest.raises(CheckpointError, match='neither'):
+        load_foreign(path)
 
 
 def test_keys_that_cannot_be_hashed_in_time(tmp_path):

@@ -9,8 +9,9 @@ def text_config():
     return Config(dict(model=dict(conditioner=dict(type='RandomText', channels=4))))
 
 
-def test_lines_become_the_captions(tmp_path):
-    (tmp_path / 'captions.txt').write_text('a cat\n\n  caf\u00e9 at night \n', encoding='utf-8')
+@pytest.mark.parametrize('mark', ['', '\ufeff'], ids=['', 'byte order mark'])
+def test_lines_become_the_captions(tmp_path, mark):
+    (tmp_path / 'captions.txt').write_text(f'{mark}a cat\n\n  caf\u00e9 at night \n', encoding='utf-8')
     cfg = text_config()
     use_captions(cfg, tmp_path / 'captions.txt')
     assert cfg.model.sample_captions == ['a cat', 'caf\u00e9 at night']

@@ -179,11 +179,20 @@ def test_the_end_of_the_name_says_the_format(words, format):
     (['u', '--format', 'torch'], '--format torch writes a file: OUT must end in .pt2, got u'),
     (['u.onnx', '--format', 'diffusers'], '--format diffusers writes a folder, but OUT is u.onnx: leave --format out'),
     (['u.pt2', '--dtype', 'bfloat16'], '--format torch is in float32'),
+    (['u', '--opset', '18'], '--opset is for ONNX programs: OUT must end in .onnx, got u'),
 ])
 def test_a_format_that_contradicts_the_name(words, message, capsys):
     with pytest.raises(SystemExit):
         parse(['config.py', 'x.pth', *words])
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_opset_that_is_too_old_is_refused_before_the_work(tmp_path, capsys):
+    config, checkpoint, _ = make(tmp_path)
+    for opset in ('17', '1', '-3'):
+        assert main([str(config), str(checkpoint), str(tmp_path / 'u.onnx'), '--opset', opset]) == 2
+        assert f"--opset {opset}: 18 is the least that PyTorch's ONNX exporter writes" in capsys.readouterr().err
+    assert not (tmp_path / 'u.onnx').exists()
 
 
 def test_refusals(tmp_path, run_tool):

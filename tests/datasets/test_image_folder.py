@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from slimdiff.datasets import ImageFolder, build_dataloader
+from slimdiff.datasets import ImageFolder, build_dataloader, image_folder
 from slimdiff.datasets import records as module
 
 
@@ -178,3 +178,23 @@ def test_bad_arguments(folder):
         ImageFolder(folder, on_error='ignore')
     with pytest.raises(IndexError, match='at least 0'):
         ImageFolder(folder)[-1]
+
+
+def test_every_file_that_pillow_reads_is_read_and_the_rest_named(tmp_path, monkeypatch):
+    lines, pixels = [], np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    monkeypatch.setattr(image_folder, 'print_log', lambda line, **_: lines.append(line))
+    written = {name: Image.fromarray(pixels) for name in (
+        'a.jfif', 'b.jpe', 'c.gif', 'd.PNG', 'e.tga', 'f.jp2', 'g.qoi', 'h.sgi', 'i.apng', 'j.dib', 'k.ico')}
+    written |= {'l.pgm': Image.fromarray(pixels[:, :, 0]), 'm.pbm': Image.fromarray(pixels[:, :, 0] > 128)}
+    if '.avif' in image_folder.image_extensions():
+        written['n.avif'] = Image.fromarray(pixels)
+    for name, image in written.items():
+        image.save(tmp_path / name)
+    for name in ('x.heic', 'y.mpg', 'z.eps', 'notes', 'w.heic'):
+        (tmp_path / name).write_bytes(b'?')
+    dataset = ImageFolder(tmp_path, image_size=16)
+    assert dataset.files == sorted(written)
+    for sample, name in zip(dataset, dataset.files):
+        torch.testing.assert_close(sample['inputs'].double(), by_pillow(tmp_path / name, 16), atol=1e-6, rtol=0)
+    assert len(lines) == 1 and 'Left out 5 files' in lines[0]
+    assert all(word in lines[0] for word in ('.heic (2)', '.mpg (1)', '.eps (1)', '(none) (1)', "'notes'"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pictures import assert_is, batches, encoded
 
-from slimdiff.datasets import ImageZip
+from slimdiff.datasets import ImageZip, image_folder
 
 MEMBERS = {'ffhq/00000/00001.png': 1, 'ffhq/00000/00000.png': 2, 'ffhq/01000/01000.jpg': 3, 'other/x.webp': 4}
 FORMATS = {'png': 'PNG', 'jpg': 'JPEG', 'webp': 'WEBP'}
@@ -156,3 +156,17 @@ def test_the_index_is_arrays_and_pickles_without_an_open_file(tmp_path):
     # 28 bytes of place, 9 of name and 8 of its end for each; zipfile's own objects take 500.
     assert dataset._zip._members.nbytes + dataset.files.nbytes < 50 * 2000
     assert len(pickle.dumps(dataset)) < 60 * 2000
+
+
+def test_other_members_are_named_and_every_format_is_read(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(image_folder, 'print_log', lambda line, **_: lines.append(line))
+    with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as out:
+        out.writestr('a/1.gif', encoded(1, format='GIF'))
+        out.writestr('a/2.jfif', encoded(2, format='JPEG'))
+        out.writestr('a/3.heic', b'?')
+        out.writestr('dataset.json', '{}')
+    dataset = ImageZip(tmp_path / 'x.zip', image_size=16)
+    assert dataset.files == ['a/1.gif', 'a/2.jfif']
+    assert_is(dataset[1], encoded(2, format='JPEG'), 16)
+    assert len(lines) == 1 and 'Left out 1 files' in lines[0] and '.heic (1)' in lines[0]

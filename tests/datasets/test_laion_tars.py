@@ -297,3 +297,27 @@ def test_the_json_of_the_test_is_img2datasets(folder):
     places = member_offsets(folder / '00000.tar')
     _, offset, size = places['000000000.json']
     assert json.loads((folder / '00000.tar').read_bytes()[offset:offset + size])['key'] == '000000000'
+
+
+# ---- nothing is left out without a word ------------------------------------------------------------------------------
+
+
+def test_names_with_several_dots_are_samples_of_their_own_or_named(tmp_path, monkeypatch):
+    """webdataset cuts at the first dot, where 22.05 and 22 are one sample, of which it would give one image."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    with webdataset.TarWriter(str(tmp_path / '0.tar')) as out:
+        for key, suffix, format in (('22.05', 'png', 'PNG'), ('22', 'png', 'PNG'), ('a.b/1.x', 'GIF', 'GIF')):
+            out.write({'__key__': key, suffix: encoded(len(key), format=format), 'txt': f'\ufeffcaption {key}'})
+        out.write({'__key__': '3', 'jpg': encoded(3, format='JPEG'), 'jpe': encoded(4), 'mask.png': encoded(5),
+                   'txt': 'one image of three'})
+        out.write({'__key__': '4', 'txt': 'no image'})
+    lines = []
+    monkeypatch.setattr(module, 'print_log', lambda line, **_: lines.append(line))
+    for count in (1, 2):  # the second reads the kept index
+        dataset = LaionTars(tmp_path, image_size=SIZE)
+        # Neither a byte order mark in a caption, nor a sample that vanishes.
+        assert [s['caption'] for s in dataset] == ['caption 22.05', 'caption 22', 'caption a.b/1.x',
+                                                   'one image of three']
+        assert_is(dataset[0], encoded(5), SIZE)
+        assert_is(dataset[1], encoded(2), SIZE)
+        assert len(lines) == count and 'Left out 3 images and captions' in lines[-1] and '0.tar: 3.jpe' in lines[-1]

@@ -1,3 +1,7 @@
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +93,56 @@ def test_bad_arguments():
         PackImage()(dict(img=np.zeros((4, 4), np.uint8)))
 
 
+@pytest.mark.parametrize('low, high', [(-2.1, 2.6), (0, 255.5), (-1e-3, 1), (np.nan, 3)])
+def test_values_that_are_no_grey_levels_are_refused(low, high):
+    image = np.full((2, 2, 3), high, np.float32)
+    image[0, 0, 0] = low
+    with pytest.raises(ValueError, match=r'must lie in 0\.\.255, got .* \(float32\).*such as Normalize'):
+        PackImage()(dict(img=image))
+    floats = np.linspace(0, 255, 12, dtype=np.float32).reshape(2, 2, 3)
+    assert PackImage()(dict(img=floats))['inputs'].aminmax() == (-1, 1)
+
+
+def test_normalize_before_pack_image_is_refused():
+    step = TRANSFORMS.build(dict(type='Normalize', mean=[127.5] * 3, std=[127.5] * 3, to_rgb=False))
+    image = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match='must lie in 0..255, got -'):
+        PackImage()(step(dict(img=image)))
+
+
 def test_registered_next_to_those_of_mmcv():
     for name in ('LoadImage', 'ResizeShortSide', 'PackImage', 'CenterCrop', 'RandomFlip'):
         assert TRANSFORMS.get(name) is not None
+
+
+def png_with(*chunks):
+    """A PNG file of random pixels with extra chunks (name, content) before and after the pixels, and its pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, 'PNG')
+    content = file.getvalue()
+    extra = b''.join(struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+                     for name, data in chunks)
+    head, end = 8 + 25, len(content) - 12  # signature and header; the closing chunk
+    return content[:head] + extra + content[head:end] + extra + content[end:], pixels
+
+
+@pytest.mark.parametrize('chunk', [
+    (b'eXIf', b'not EXIF'),
+    (b'eXIf', b'MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\xff\xff\xff\xff'),
+    (b'zTXt', b'comment\0\0' + zlib.compress(b'x' * 2_000_000)),
+    (b'iTXt', b'comment\0\1\0\0\0' + zlib.compress(b'x' * 2_000_000)),
+    (b'iCCP', b'profile\0\0' + zlib.compress(bytes(2_000_000))),
+], ids=['exif', 'short exif', 'zTXt', 'iTXt', 'profile'])
+def test_what_is_wrong_with_metadata_does_not_matter_to_pixels(chunk):
+    content, pixels = png_with(chunk)
+    loaded = LoadImage().transform(dict(img_path='a.png', img_bytes=content))
+    np.testing.assert_array_equal(loaded['img'][:, :, ::-1], pixels)
+    with pytest.raises(OSError, match='truncated'):  # damaged pixels are found as before
+        LoadImage().transform(dict(img_path='a.png', img_bytes=content[:content.index(b'IDAT') + 20]))
+
+
+def test_malformed_exif_of_a_jpeg():
+    file = io.BytesIO()
+    Image.new('RGB', (8, 8), (10, 200, 30)).save(file, 'JPEG', exif=b'Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03')
+    assert LoadImage().transform(dict(img_path='a.jpg', img_bytes=file.getvalue()))['img'].shape == (8, 8, 3)

@@ -67,6 +67,8 @@ class OneWidth(nn.Module):
 
 
 class Zeros(Dataset):
+    _images_are_checked = True  # x0 = 0 is what the closed form is for
+
     def __len__(self):
         return 12
 

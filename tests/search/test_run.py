@@ -12,10 +12,13 @@ import pytest
 import torch
 from closed_form import COSTS, make_model
 from tiny_search import make_search
+from tqdm import std
 
-from slimdiff import UNet
+from slimdiff import UNet, progress
+from slimdiff.registry import SEARCHERS
 from slimdiff.sampling import StepAllocation
 from slimdiff.search import SearchDirError, SearchInterrupted
+from slimdiff.search.searchers.base import Searcher
 
 SCRIPT = Path(__file__).parent / 'tiny_search.py'
 FILES = ('allocation.json', 'front.json', 'front.csv')
@@ -217,3 +220,27 @@ def test_random_search_with_reuse(tmp_path):
                           searcher=dict(type='RandomSearch', num_candidates=30)).run(progress=False)
     assert any(a.uses_reuse for a, _ in outcome.candidates) and len(outcome.candidates) == 30
     assert outcome.correlations['LossGapEvaluator and DivergenceEvaluator'] is not None
+
+
+def test_a_searcher_need_not_know_its_total(tmp_path, monkeypatch):
+    lines, now = [], [0.0]
+    monkeypatch.setattr(progress, 'print_log', lambda line, **_: lines.append(line))
+
+    def tick():
+        now[0] += 11
+        return now[0]
+
+    monkeypatch.setattr(std, 'time', tick)
+
+    class EachWidth(Searcher):
+        def propose(self):
+            return [genome for genome in self.space.uniforms() if genome not in self.archive][:2]
+
+    monkeypatch.setitem(SEARCHERS._module_dict, 'EachWidth', EachWidth)
+    make_search(tmp_path, searcher=dict(type='EachWidth')).run()
+    found = [line for line in lines if line.startswith('searching')]
+    assert [line.split(' candidates')[0] for line in found] == ['searching 2/?', 'searching 3/?']
+    assert all('left' not in line and 'best' in line for line in found)
+    # The evaluators show what they do, too: the errors of each width, the full network's reference, the candidates.
+    shown = {line.split('/')[0] for line in lines}
+    assert {'denoising error at width 0.5 12', 'sampling the full network 4', 'judging 4'} <= shown

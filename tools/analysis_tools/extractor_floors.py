@@ -54,10 +54,10 @@ def main(argv: list[str] | None = None) -> int:
         for kind in (metric, KernelDistance(metric.extractor, subsets=10)):
             floor = torch.tensor([next(iter(kind.distance(dict(features=both[i]), dict(features=both[j])).values()))
                                   for i, j in splits])
-            figures = ' | '.join(f'{next(iter(kind.distance(b, other).values())):.3g}' for other in sets)
-            name = ', '.join(map(str, config.values()))
-            print(f'| {name} | {milliseconds:.1f} | `{kind.prefix}` | {floor.mean():.3g} ± {floor.std():.2g} | {figures} '
-                  '|', flush=True)
+            cells = [', '.join(map(str, config.values())), f'{milliseconds:.1f}', f'`{kind.prefix}`',
+                     f'{floor.mean():.3g} ± {floor.std():.2g}',
+                     *(f'{next(iter(kind.distance(b, other).values())):.3g}' for other in sets)]
+            print('| ' + ' | '.join(cells) + ' |', flush=True)
     return 0
 
 

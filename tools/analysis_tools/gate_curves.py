@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.analysis.image_sets import content_hash, real_halves
     from slimdiff.analysis.record import provenance, publish
     from slimdiff.cli.sample import build_model
-    from slimdiff.evaluation.progress import Progress
+    from slimdiff.progress import Progress
     from slimdiff.registry import DATASETS, plain
     models = [build_model(cfg, path, args.weights) for path in args.checkpoints]
     for model in models:  # all checked before the first is measured

@@ -22,7 +22,7 @@ from slimdiff.analysis.schedules import (
 from slimdiff.checkpoint import write_json
 from slimdiff.cli.common import runs_cleanly
 from slimdiff.datasets.photo_patches import PhotoPatches
-from slimdiff.evaluation.progress import Progress
+from slimdiff.progress import Progress
 
 
 @runs_cleanly

@@ -14,8 +14,8 @@ from slimdiff.analysis.step_aware.rivals import Rival
 from slimdiff.evaluation.common import concatenate, evaluating
 from slimdiff.evaluation.evaluate import collect_real, default_labels, quantise
 from slimdiff.evaluation.metrics.base import SetMetric
-from slimdiff.evaluation.progress import Progress
 from slimdiff.evaluation.throughput import spread
+from slimdiff.progress import Progress
 from slimdiff.sampling import build_scheduler
 
 #: the rival that the others' seconds are compared with

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slimdiff.evaluation.progress import Progress
+from slimdiff.progress import Progress
 from slimdiff.sampling import StepAllocation
 from slimdiff.search import Evaluator, Outcome
 from slimdiff.search.evaluation import hypervolume

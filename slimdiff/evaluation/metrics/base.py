@@ -24,6 +24,9 @@ from slimdiff.evaluation.common import Rows, concatenate, num_rows
 class ModelMetric(ABC):
     """A figure measured on the model and a data set, no sampling needed."""
 
+    #: whether :meth:`evaluate` shows its progress (:class:`~slimdiff.progress.Progress`); set by the caller
+    progress = True
+
     @abstractmethod
     def evaluate(self, model: Any, dataloader: DataLoader) -> dict[str, float]:
         """Return the figures, the same on all ranks."""

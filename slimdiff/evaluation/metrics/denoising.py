@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from slimdiff.evaluation.common import device_of, evaluating, gather_rows, shard_loader
 from slimdiff.evaluation.metrics.base import ModelMetric
 from slimdiff.functional.spectrum import band_energy, band_masks
+from slimdiff.progress import Progress
 from slimdiff.registry import METRICS
 from slimdiff.sampling import mix_seed
 
@@ -81,11 +82,14 @@ class BandwiseDenoisingError(ModelMetric):
     def evaluate(self, model: Any, dataloader: DataLoader) -> dict[str, float]:
         return self.summary(self.table(model, dataloader))
 
-    def table(self, model: Any, dataloader: DataLoader) -> Tensor:
+    def table(self, model: Any, dataloader: DataLoader, name: str = 'denoising error') -> Tensor:
         """Error of each image, (N, bins, bands) float64, over all ranks in the order of the data set.
 
         The difference of two models' tables is paired: its mean over images has the standard error
         ``std / sqrt(N)`` of the differences.
+
+        Args:
+            name: of the progress.
 
         Raises:
             ValueError: a bin beyond the model's timesteps.
@@ -96,16 +100,17 @@ class BandwiseDenoisingError(ModelMetric):
         indices, loader = shard_loader(dataloader, self.num_images)
         device = device_of(model)
         tables, position = [], 0
-        with evaluating(model, self.amp):
+        with Progress(len(indices), name, enabled=self.progress) as bar, evaluating(model, self.amp):
             for batch in loader:
                 images = batch['inputs'].to(device)
                 numbers = indices[position:position + len(images)]
                 position += len(images)
                 conditions = model.conditions_of(batch) if hasattr(model, 'conditions_of') else {}
-                tables.append(self._errors(model, model.encode(images), conditions, numbers).cpu())
+                tables.append(self._errors(model, model.encode(images), conditions, numbers, bar).cpu())
         return gather_rows(dict(table=torch.cat(tables)) if tables else {})['table']
 
-    def _errors(self, model: Any, x0: Tensor, conditions: Mapping[str, Tensor], numbers: Sequence[int]) -> Tensor:
+    def _errors(self, model: Any, x0: Tensor, conditions: Mapping[str, Tensor], numbers: Sequence[int],
+                bar: Progress) -> Tensor:
         """(N, bins, bands) of clean inputs (N, C, H, W)."""
         masks = band_masks(*x0.shape[-2:], self.band_edges, x0.device)
         bins = []
@@ -117,6 +122,7 @@ class BandwiseDenoisingError(ModelMetric):
                 noise, t = noise.to(x0), torch.tensor(times, device=x0.device)
                 predicted = model.predict_eps(model.add_noise(x0, noise, t), t, **conditions)
                 error += band_energy(predicted.float() - noise.float(), masks)
+                bar.update(len(x0) / (self.draws * (len(self.timestep_edges) - 1)))
             bins.append(error / self.draws)
         return torch.stack(bins, 1)
 
@@ -140,6 +146,6 @@ class BandwiseDenoisingError(ModelMetric):
         figures = {}
         for name, values in columns.items():
             figures[name] = values.mean().item()
-            if self.stderr:
+            if self.stderr and len(values) > 1:
                 figures[f'{name}_stderr'] = (values.std() / len(values)**0.5).item()
         return figures

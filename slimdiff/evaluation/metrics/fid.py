@@ -79,7 +79,8 @@ class KID(InceptionMetric):
         weights: as for :class:`FID`.
         subsets, subset_size: the squared MMD is averaged over random subsets; the size is cut to the smaller set.
         seed: of the subsets.
-        prefix: of the names of the figures (mean and standard deviation over subsets).
+        prefix: of the names of the figures: the mean, and ``_std``, the standard deviation over subsets. Where neither
+            set is larger than ``subset_size``, or there is one subset, nothing varies, and there is no ``_std``.
 
     Raises:
         ValueError: no weights to be had, or a file that holds something else.
@@ -105,4 +106,7 @@ class KID(InceptionMetric):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             mean, std = metric.compute()
-        return {self.prefix: 1000 * mean.item(), f'{self.prefix}_std': 1000 * std.item()}
+        figures = {self.prefix: 1000 * mean.item()}
+        if self.subsets > 1 and self.subset_size < max(len(real['features']), len(generated['features'])):
+            figures[f'{self.prefix}_std'] = 1000 * std.item()
+        return figures

@@ -78,6 +78,18 @@ def check_labels(labels: Tensor | None, num_classes: int | None, null: bool = Fa
                              f'{low}..{high}.{reserved}')
 
 
+def check_classes(names: Sequence[str], source: str, known: Sequence[str], origin: str) -> None:
+    """Raise ValueError if a label is one class in ``names``, those of ``source``, and another in ``known``.
+
+    One may have more classes than the other.
+    """
+    for label, (theirs, ours) in enumerate(zip(names, known)):
+        if theirs != ours:
+            raise ValueError(f"Label {label} means '{theirs}' in {source}, but '{ours}' in {origin}. Give the data set "
+                             'the same classes in the same order (of folders, the names as `classes`): '
+                             f'{", ".join(map(str, known[:8]))}{", ..." if len(known) > 8 else ""}.')
+
+
 def check_text(caption: Sequence[str] | None, context: Tensor | None) -> None:
     """Raise ValueError if there is nothing for a conditioner to read."""
     if caption is None and context is None:

@@ -23,6 +23,9 @@ from slimdiff.registry import LOSSES, MODELS, plain
 from slimdiff.sampling import build_scheduler, denoise, guided, image_generators, initial_noise
 from slimdiff.sampling.denoise import Predict
 
+#: of the condition, in training
+CLASS_DROPOUT = 0.1
+
 
 @MODELS.register_module()
 class DiffusionModel(BaseModel):
@@ -64,12 +67,14 @@ class DiffusionModel(BaseModel):
                  loss_weight: Mapping[str, Any] = dict(type='UniformWeight'),
                  autoencoder: Mapping[str, Any] = dict(type='IdentityAutoencoder'),
                  num_classes: int | None = None,
-                 class_dropout: float = 0.1,
+                 class_dropout: float = CLASS_DROPOUT,
                  conditioner: Mapping[str, Any] | None = None,
                  sample_captions: Sequence[str] = ('', ),
                  data_preprocessor: Mapping[str, Any] | None = None,
                  init_cfg: Mapping[str, Any] | None = None) -> None:
-        super().__init__(data_preprocessor=data_preprocessor or batches.CheckedBatches(num_classes), init_cfg=init_cfg)
+        # Built here: mmengine's registry would import what a checkpoint's config names.
+        preprocessor = MODELS.build(data_preprocessor or batches.CheckedBatches(num_classes), kind=nn.Module)
+        super().__init__(data_preprocessor=preprocessor, init_cfg=init_cfg)
         if not 0 <= class_dropout < 1:
             raise ValueError(f'class_dropout is a probability in [0, 1), got {class_dropout}.')
         self.noise_scheduler = build_scheduler(noise_scheduler)
@@ -83,18 +88,52 @@ class DiffusionModel(BaseModel):
         self.num_classes = num_classes
         self.class_dropout = class_dropout
         self.loss_weight = LOSSES.build(loss_weight)
-        self.autoencoder = MODELS.build(autoencoder).requires_grad_(False).eval()
+        self.autoencoder = MODELS.build(autoencoder, kind=nn.Module).requires_grad_(False).eval()
         self.unet = build_backbone(unet, num_classes, class_dropout, None if sigma_data is None else
                                    preconditioning_config(self.noise_scheduler.config, sigma_data))
         self.sample_captions = list(sample_captions)
         self.conditioner = build_conditioner(conditioner, self.unet)
         self.alphas_cumprod = self.noise_scheduler.alphas_cumprod.double()
+        #: names of the classes in the order of their labels and where they are from, once a data set or weights say so
+        self.class_names: tuple[list[str], str] | None = None
         self._step_seed: int | None = None
 
     @staticmethod
     def serving_config(config: Mapping[str, Any]) -> dict[str, Any]:
         """The config of what samples: all of it here; a distiller leaves teacher and losses out."""
         return plain(config)
+
+    # ---- what it was trained on -------------------------------------------------------------------------------
+
+    def trained_as(self, meta: Mapping[str, Any], source: str) -> None:
+        """Take from a checkpoint's ``meta`` what decides on sampling and no weight tells: the names of the classes,
+        and whether the null class was trained. :func:`~slimdiff.checkpoint.load_weights` calls it."""
+        self.class_names = None
+        self.check_classes((meta.get('dataset_meta') or {}).get('classes'), source)
+        config = (meta.get('config') or {}).get('model')
+        if config is not None:
+            self.class_dropout = config.get('class_dropout', CLASS_DROPOUT)
+
+    def check_classes(self, names: Sequence[str] | None, source: str) -> None:
+        """Compare the classes of a data set or a checkpoint, by name, with the first ones that came here.
+
+        Raises:
+            ValueError: a label means one class there and another here.
+        """
+        if self.num_classes is None or not names:
+            return
+        if self.class_names is None:
+            self.class_names = (list(names), source)
+            return
+        batches.check_classes(names, source, *self.class_names)
+
+    def check_guidance(self, guidance_scale: float | None = None) -> None:
+        """Raise ValueError for guidance (the model's own by default) away from a null class that was never trained."""
+        scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        if scale != 1 and not self.class_dropout and (self.num_classes is not None or self.conditioner is not None):
+            raise ValueError(f'guidance_scale={scale:g}: guidance leads away from the null class (of a text model, the '
+                             'empty caption), which class_dropout=0 never trained. Sample with guidance 1, or train '
+                             f'with class_dropout={CLASS_DROPOUT}.')
 
     @property
     def num_train_timesteps(self) -> int:
@@ -221,6 +260,7 @@ class DiffusionModel(BaseModel):
                    batch: Mapping[str, Any] | None = None) -> None:
         """Raise ValueError unless this model can be trained on a data set, of which ``batch`` is a batch: the Runner
         asks before it begins."""
+        self.check_guidance()
         batches.check_data(metainfo, self.unet, self.autoencoder, decodes)
         if batch is not None:
             batches.check_keys(batch, self.num_classes, self.conditioner is not None)
@@ -309,6 +349,9 @@ class DiffusionModel(BaseModel):
                 labels = torch.tensor([int(i) % self.num_classes for i in indices])
             labels = torch.as_tensor(labels).to(self.device)
             batches.check_labels(labels, self.num_classes, null=True)
+            if not self.class_dropout and (labels == self.num_classes).any():
+                raise ValueError(f'Label {self.num_classes} is the null class, which class_dropout=0 never trained. '
+                                 f'Labels lie in 0..{self.num_classes - 1}.')
         if self.conditioner is not None and caption is None and context is None:
             caption = [self.sample_captions[int(i) % len(self.sample_captions)] for i in indices]
         given, context = context, self.context_of(caption, context)
@@ -318,6 +361,8 @@ class DiffusionModel(BaseModel):
         null_context = self.context_of([''] * len(indices), None) if caption is not None and given is None else context
         null_labels = None if labels is None else torch.full_like(labels, self.num_classes)
         droppable = labels is not None or null_context is not context
+        if droppable:
+            self.check_guidance(guidance_scale)
         predict = guided(self.predict, (labels, context), (null_labels, null_context) if droppable else None,
                          self.guidance_scale if guidance_scale is None else guidance_scale)
         return lambda x, t: predict(x, t).float(), noise, generators

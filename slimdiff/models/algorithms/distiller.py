@@ -9,7 +9,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from slimdiff.models.algorithms.batches import NoisedBatch
+from slimdiff.models.algorithms.batches import NoisedBatch, check_classes
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.backbones.protocol import bare, example_inputs
 from slimdiff.models.distillation import OUTPUT, Bridge, TapRecorder, Teacher, find_tap
@@ -46,7 +46,7 @@ class Distiller(DiffusionModel):
         if not losses:
             raise ValueError("Distiller: losses is empty; give such as dict(type='SpatialLoss', tap='output'), or "
                              'train a DiffusionModel.')
-        self.distillation_losses = nn.ModuleList(LOSSES.build(plain(loss)) for loss in losses)
+        self.distillation_losses = nn.ModuleList(LOSSES.build(plain(loss), kind=nn.Module) for loss in losses)
         # Every tap is checked, also that of a loss of weight 0: a misspelt name should not wait for its turn.
         pairs = dict.fromkeys(pair for loss in self.distillation_losses for pair in loss.taps.items())
         self.student_paths = {tap: find_tap(self.unet, tap, 'student') for tap, _ in pairs if tap != OUTPUT}
@@ -65,6 +65,12 @@ class Distiller(DiffusionModel):
         """The student's config as a plain :class:`DiffusionModel`: sampling needs neither teacher nor projections."""
         config = plain(config)
         return {**{k: v for k, v in config.items() if k not in ('teacher', 'losses')}, 'type': 'DiffusionModel'}
+
+    def check_classes(self, names: Sequence[str] | None, source: str) -> None:
+        """As of any model; the teacher's classes are compared, too."""
+        super().check_classes(names, source)
+        if names and self.num_classes is not None and self.teacher.classes:
+            check_classes(names, source, self.teacher.classes, f'the teacher ({self.teacher.source})')
 
     def trained_modules(self) -> dict[str, nn.Module]:
         """The student, and the projections if there are any."""

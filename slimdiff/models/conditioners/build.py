@@ -24,7 +24,7 @@ def build_conditioner(config: Mapping[str, Any] | None, unet: nn.Module,
     """
     if config is None:
         return None
-    conditioner, width = MODELS.build(config), expected_context(unet)
+    conditioner, width = MODELS.build(config, kind=TextConditioner), expected_context(unet)
     if conditioner.channels != width:
         raise ValueError(f'{where}: {type(conditioner).__name__} gives {conditioner.channels} channels, the UNet '
                          f'attends to {width or "nothing"}. Take a text encoder of that width, or a UNet with '

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 
 from slimdiff.checkpoint.files import count_some
 from slimdiff.models.backbones.unet import UNet
@@ -25,7 +26,7 @@ def empty_unet(model: Mapping[str, Any]) -> UNet:
     if model.get('num_classes') is not None:
         config.setdefault('num_classes', model['num_classes'])
     with torch.device('meta'):
-        unet = MODELS.build(config)
+        unet = MODELS.build(config, kind=ModelMixin)
     if not isinstance(unet, UNet):
         raise ValueError(f"The config's network is a {type(unet).__name__}; checkpoints are converted to the UNet.")
     return unet

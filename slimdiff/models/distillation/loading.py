@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffusers import DDPMScheduler
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from slimdiff.checkpoint import find_path, load_checkpoint
@@ -27,6 +28,8 @@ class LoadedTeacher:
     source: str
     alphas_cumprod: Tensor | None = None
     prediction_type: str | None = None
+    classes: Sequence[str] = ()
+    null_class: bool = True
 
 
 def load_teacher(checkpoint: str | Mapping[str, Any], weights: str = 'ema',
@@ -48,7 +51,7 @@ def load_teacher(checkpoint: str | Mapping[str, Any], weights: str = 'ema',
         CheckpointError: a ``.pth`` that can't be used.
     """
     if isinstance(checkpoint, Mapping):
-        model = MODELS.build(serving_config(checkpoint))
+        model = MODELS.build(serving_config(checkpoint), kind=BaseModel)
         return LoadedTeacher(model.unet, 'random weights', model.alphas_cumprod, model.prediction_type)
     path = find_path(checkpoint)
     if path is None and is_hub_id(checkpoint):
@@ -72,12 +75,14 @@ def _download(name: str) -> Path:
 
 def _from_checkpoint(path: Path, weights: str) -> LoadedTeacher:
     data = load_checkpoint(path)
-    model = MODELS.build(serving_config(data['meta']['config']['model']))
+    model = MODELS.build(serving_config(data['meta']['config']['model']), kind=BaseModel)
     state = {name: value for name, value in weights_of(data, weights, path).items() if name.startswith('unet.')}
     own = {name: value for name, value in model.state_dict().items() if name.startswith('unet.')}
     check_weights(state, own, path)
     model.load_state_dict(state, strict=False)
-    return LoadedTeacher(model.unet, str(path), model.alphas_cumprod, model.prediction_type)
+    classes = (data['meta'].get('dataset_meta') or {}).get('classes') or ()
+    return LoadedTeacher(model.unet, str(path), model.alphas_cumprod, model.prediction_type, classes,
+                         null_class=bool(model.class_dropout))
 
 
 def _from_folder(folder: Path, scheduler: Mapping[str, Any] | None) -> LoadedTeacher:

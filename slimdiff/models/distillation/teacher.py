@@ -60,6 +60,7 @@ class Teacher:
         self.source = loaded.source
         self.alphas_cumprod = loaded.alphas_cumprod
         self.prediction_type = loaded.prediction_type
+        self.classes, self.null_class = loaded.classes, loaded.null_class
         self.unet = loaded.unet.eval().requires_grad_(False)
         self.unet.to(memory_format=torch.channels_last)
         self.micro_batch, self.compile, self.overlap = micro_batch, compile, overlap
@@ -85,8 +86,9 @@ class Teacher:
 
     @property
     def class_rows(self) -> int:
-        """Labels that the network has a row for, the null class included."""
-        return class_rows(self.unet)
+        """Labels that the network was trained on, as far as it says, the null class included."""
+        ours = getattr(self.config, 'num_classes', None)
+        return ours + self.null_class if ours else class_rows(self.unet)
 
     @property
     def context_channels(self) -> int | None:

@@ -34,7 +34,7 @@ class DivergenceEvaluator(SamplingEvaluator):
         self._reference: list[Tensor] = []
         problem = self.problem
         full = StepAllocation.uniform(max(problem.costs.macs_of), problem.model.num_train_timesteps)
-        for batch in self.batches():
+        for batch in self.shown_batches('sampling the full network'):
             key = self.key(f'reference {batch.start}..{batch.stop}')
             found = None if problem.cache is None else problem.cache.get(key, ['x0'])
             if found is None:
@@ -45,7 +45,7 @@ class DivergenceEvaluator(SamplingEvaluator):
 
     def measure(self, allocations: Sequence[StepAllocation]) -> list[float]:
         sums = torch.zeros(len(allocations), dtype=torch.float64)
-        for batch, reference in zip(self.batches(), self._reference):
+        for batch, reference in zip(self.shown_batches('judging'), self._reference, strict=True):
             for members, x0 in self.samples(allocations, batch):
                 distance = (x0.double().cpu() - reference.double()).square().mean((1, 2, 3)).sum()
                 sums[members] += distance

@@ -55,7 +55,7 @@ class FrechetEvaluator(SamplingEvaluator):
         if self.num_images < self._metric.minimum:
             raise ValueError(f'FrechetEvaluator: num_images={self.num_images} are too few for '
                              f'{type(self._metric).__name__}; it needs {self._metric.minimum}.')
-        collect_real(self.problem.dataloader, [self._metric], self.num_real, progress=False)
+        collect_real(self.problem.dataloader, [self._metric], self.num_real)
         self._real = self._metric.rows(True)
         if get_world_size() > 1:  # they have been gathered on the main process, but each rank judges its own candidates
             box = [self._real if is_main_process() else None]
@@ -65,7 +65,7 @@ class FrechetEvaluator(SamplingEvaluator):
     def measure(self, allocations: Sequence[StepAllocation]) -> list[float]:
         rows: list[list[dict]] = [[] for _ in allocations]
         broken: set[int] = set()
-        for batch in self.batches():
+        for batch in self.shown_batches('judging'):
             for members, x0 in self.samples(allocations, batch):
                 images = quantise(self.problem.model.decode(x0))
                 if not torch.isfinite(images).all():

@@ -77,7 +77,8 @@ class LossGapEvaluator(AdditiveEvaluator):
             found = on_main(lambda key=key: None if problem.cache is None else problem.cache.get(key, ['errors']))
             if found is None:
                 with at_width(problem.model, width):
-                    found = {'errors': metric.table(problem.model, problem.dataloader).contiguous()}
+                    found = {'errors': metric.table(problem.model, problem.dataloader,
+                                                    f'denoising error at width {width:g}').contiguous()}
                 # The table is that of all ranks, so one of them counts.
                 calls = len(found['errors']) * self.num_bins * self.draws * is_main_process()
                 self._work.calls += calls

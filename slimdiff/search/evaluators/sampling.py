@@ -8,6 +8,7 @@ from torch import Tensor
 
 from slimdiff.evaluation.common import evaluating
 from slimdiff.models.backbones.steps import State
+from slimdiff.progress import Progress
 from slimdiff.sampling import Action, Reuse, Run, StepAllocation
 from slimdiff.search.evaluators.base import Evaluator
 from slimdiff.search.prefix import sample_tree
@@ -41,6 +42,13 @@ class SamplingEvaluator(Evaluator):
         """Indices of the images, batch by batch."""
         return [range(start, min(start + self.batch_size, self.num_images))
                 for start in range(0, self.num_images, self.batch_size)]
+
+    def shown_batches(self, name: str) -> Iterator[range]:
+        """As :meth:`batches`, showing the progress under this name."""
+        with Progress(self.num_images, name) as bar:
+            for batch in self.batches():
+                yield batch
+                bar.update(len(batch))
 
     def samples(self, allocations: Sequence[StepAllocation],
                 batch: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:

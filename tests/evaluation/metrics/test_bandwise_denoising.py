@@ -1,9 +1,11 @@
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
+from tqdm import std
 
+from slimdiff import progress
 from slimdiff.analysis.blur import BlurredWiener
-from slimdiff.evaluation import BandwiseDenoisingError
+from slimdiff.evaluation import BandwiseDenoisingError, evaluate
 from slimdiff.functional.spectrum import band_masks, radial_frequency
 from slimdiff.models import DiffusionModel
 
@@ -149,3 +151,20 @@ def test_a_model_of_text_and_classes_sees_its_conditions():
     assert torch.equal(other[::2], table[::2]) and (other[1] - table[1]).abs().max() > 1e-4
     with pytest.raises(ValueError, match="has a conditioner, but the batch has no 'caption'"):
         metric.table(model, DataLoader([dict(inputs=x0[0], labels=0)]))
+
+
+def test_it_shows_its_progress_within_a_batch(setup, monkeypatch):
+    """A large network takes minutes for a batch: the bar moves at each of its forwards."""
+    lines, now = [], [0.0]
+    monkeypatch.setattr(progress, 'print_log', lambda line, **_: lines.append(line))
+
+    def tick():
+        now[0] += 11
+        return now[0]
+
+    monkeypatch.setattr(std, 'time', tick)
+    metric = BandwiseDenoisingError(num_images=4, timestep_edges=(0, 300, 1000), draws=2)
+    for shown, expected in ((True, ['1', '2', '3', '4']), (False, [])):
+        lines.clear()
+        evaluate(setup[1], setup[0], [metric], progress=shown)
+        assert [line.split('/')[0] for line in lines] == [f'denoising error {i}' for i in expected]

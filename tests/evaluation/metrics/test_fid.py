@@ -60,7 +60,18 @@ def test_kid_equals_the_unbiased_mmd_by_hand(stand_in):
     mmd = (kernel(x, x)[off_diagonal].sum() + kernel(y, y)[off_diagonal].sum()) / (n * (n - 1))
     mmd -= 2 * kernel(x, y).mean()
     assert found['kid'] == pytest.approx(1000 * mmd.item(), rel=1e-6)
-    assert found['kid_std'] == pytest.approx(0, abs=1e-6)
+    assert 'kid_std' not in found  # nothing varies: a spread of 0 would be no finding
+
+
+@pytest.mark.parametrize('sizes, settings, spread', [
+    ((60, 60), dict(subset_size=40), True), ((60, 30), dict(subset_size=40), True),
+    ((60, 60), dict(subset_size=60), False), ((60, 30), dict(subset_size=1000), False),
+    ((60, 60), dict(subset_size=40, subsets=1), False)])
+def test_kid_has_a_spread_only_where_its_subsets_differ(stand_in, sizes, settings, spread):
+    metric = KID(**{'subsets': 5} | settings)
+    for images, size, real in zip(image_sets(60), sizes, (True, False)):
+        metric.update(images[:size], real=real)
+    assert (metric.compute().get('kid_std', 0) > 1e-3) is spread and ('kid_std' in metric.compute()) is spread
 
 
 def test_uint8_rounding():

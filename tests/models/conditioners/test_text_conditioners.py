@@ -1,3 +1,4 @@
+import json
 import sys
 
 import pytest
@@ -35,6 +36,21 @@ def test_ldm_bert_is_that_of_diffusers(tmp_path):
     expected = LDMBertModel.from_pretrained(folder, subfolder='bert').eval()(tokens)[0]
     found = LDMBertText(folder, channels=16)(['a cat', 'dog'])
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_files_of_an_encoder_run_no_code(tmp_path, monkeypatch):
+    folder = tiny_text.save_clip(tmp_path / 'clip')
+    (tmp_path / 'evilencoder.py').write_text(f'open({str(tmp_path / "mark")!r}, "w").close()\nX = dict\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    expected = CLIPText(folder, channels=16)(['a cat'])
+    names = {'auto_map': {key: 'evilencoder.X' for key in ('AutoConfig', 'AutoModel', 'AutoTokenizer')},
+             'architectures': ['evilencoder.X'], 'tokenizer_class': 'evilencoder.X', 'type': 'evilencoder.X'}
+    for file in (tmp_path / 'clip/text_encoder/config.json', tmp_path / 'clip/tokenizer/tokenizer_config.json'):
+        before = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps(before | names))
+    assert torch.equal(CLIPText(folder, channels=16)(['a cat']), expected)
+    assert not (tmp_path / 'mark').exists() and 'evilencoder' not in sys.modules
 
 
 def test_nothing_is_loaded_before_the_first_caption():

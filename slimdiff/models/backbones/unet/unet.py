@@ -100,8 +100,8 @@ class UNet(ModelMixin, ConfigMixin):
 
         def make_resampler(cfg: Mapping[str, Any], channels: int) -> nn.Module:
             if residual_resampling:
-                return residual(channels, channels, lambda c: RESAMPLERS.build({**cfg, 'channels': c}))
-            return RESAMPLERS.build({**cfg, 'channels': channels})
+                return residual(channels, channels, lambda c: RESAMPLERS.build({**cfg, 'channels': c}, kind=nn.Module))
+            return RESAMPLERS.build({**cfg, 'channels': channels}, kind=nn.Module)
 
         sinusoids = time_channels or stem
         self.time_proj = Timesteps(sinusoids, flip_sin_to_cos, freq_shift)
