@@ -151,14 +151,14 @@ def test_a_pipeline(payload, mark, tmp_path):
 
 
 @pytest.mark.parametrize('payload', [
-    dict(_supernet=None, _networks={'1.0': {'class': ['evilmod', 'X'], 'config': {}}}),
+    dict(_supernet=None, _networks={'1.0': {'class': 'evilmod.X', 'config': {}}}),
     dict(_supernet=None, _networks={'1.0': {'class': ['subprocess', 'Popen'], 'config': {}}}),
-    dict(_supernet=None, _networks={
-        '1.0': {'class': ['slimdiff', 'UNet'], 'config': {'downsampler': {'type': 'evilmod.X'}}}}),
-    dict(_supernet=None, _networks={'1.0': {'class': ['torch', 'hub.load'], 'config': {}}}),
-    dict(_networks=None, _supernet=['evilmod', 'X']),
+    dict(_supernet=None, _networks={'1.0': {'class': 'UNet', 'config': {'downsampler': {'type': 'evilmod.X'}}}}),
+    dict(_supernet=None, _networks={'1.0': {'class': 'torch.hub.load', 'config': {}}}),
+    dict(_networks=None, _supernet='evilmod.X'),
     dict(_networks=None, _supernet=['torch.hub', 'load']),
-    dict(_networks=None, _supernet=['slimdiff', 'SlimDiffusionPipeline']),
+    dict(_networks=None, _supernet='SlimDiffusionPipeline'),
+    dict(_networks=None, _supernet='PreconditionedBackbone', network_class='evilmod.X', preconditioning={}),
 ])
 def test_a_step_aware_folder(payload, mark, tmp_path):
     network = SlimmableUNet(**{k: v for k, v in UNET.items() if k != 'type'}, widths=(0.5, 1.0))
@@ -167,10 +167,10 @@ def test_a_step_aware_folder(payload, mark, tmp_path):
     assert StepAwareUNet.from_pretrained(tmp_path / 'folder').allocation.widths == (0.5, 1.0)
     file = tmp_path / 'folder' / 'config.json'
     file.write_text(json.dumps(json.loads(file.read_text()) | payload))
-    with pytest.raises(ValueError, match='not there as a network|no resampler'):
+    with pytest.raises(ValueError, match='no network class|no resampler'):
         StepAwareUNet.from_pretrained(tmp_path / 'folder')
     if payload['_networks']:
-        with pytest.raises(ValueError, match='not there as a network|no resampler'):
+        with pytest.raises(ValueError, match='no network class|no resampler'):
             load_trained(MODELS.build(MODEL), tmp_path / 'folder')
 
 

@@ -26,7 +26,7 @@ def find_class(name: str) -> type[nn.Module]:
 
     import slimdiff
     MODELS.import_from_location()
-    found = MODELS.module_dict.get(name)
+    found = MODELS.module_dict.get(name) if isinstance(name, str) else None
     for library in (slimdiff, diffusers):
         if found is None and isinstance(name, str) and name.isidentifier():
             found = getattr(library, name, None)
