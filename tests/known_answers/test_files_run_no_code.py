@@ -78,7 +78,7 @@ def put(tree, path, value):
 
 
 def checkpoint_of(path, model, state=None):
-    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 1, 'config': {'model': model}},
+    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 2, 'config': {'model': model}},
                      'state_dict': state or {'unet.x': torch.zeros(1)}, 'ema': {'state_dict': {}}}, path)
     return str(path)
 
@@ -140,7 +140,7 @@ def test_a_pipeline(payload, mark, tmp_path):
     model = MODELS.build(MODEL)
     export_pipeline(model, tmp_path / 'all')
     assert DiffusionPipeline.from_pretrained(tmp_path / 'all').unet.config.sample_size == 8
-    hostile_folder(tmp_path / 'all' / 'unet', PAYLOADS[payload](mark))
+    hostile_folder(tmp_path / 'all' / 'unet', PAYLOADS[payload](mark), network=model.unet)
     with pytest.raises(RegistryError, match='There is no resampler'):
         DiffusionPipeline.from_pretrained(tmp_path / 'all')
     config = tmp_path / 'config.py'
@@ -294,7 +294,7 @@ def test_written_configs_are_literals(text, as_value, tmp_path, monkeypatch):
 def test_a_key_that_cannot_be_written(key, tmp_path, capsys):
     with pytest.raises(ConfigError, match='cannot be written to a config file'):
         config_source({key: 1})
-    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 1, 'config': {key: 1}},
+    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 2, 'config': {key: 1}},
                      'state_dict': {}}, tmp_path / 'x.pth')
     assert print_config.main([str(tmp_path / 'x.pth'), '--out', str(tmp_path / 'c.py')]) == 2
     assert not (tmp_path / 'c.py').exists()

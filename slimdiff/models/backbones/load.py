@@ -13,39 +13,39 @@ from torch import nn
 from slimdiff.models.backbones.adapt import AdaptedBackbone, has_our_names, takes
 from slimdiff.models.backbones.preconditioned import PreconditionedBackbone
 from slimdiff.models.backbones.protocol import class_rows, input_shape
-from slimdiff.registry import MODELS, accepted_arguments, check_arguments, did_you_mean, plain
+from slimdiff.registry import MODELS, RegistryError, accepted_arguments, check_arguments, did_you_mean, plain
 
 
 def find_class(name: str) -> type[nn.Module]:
     """The network class of this name, of the registry, slimdiff or diffusers. Nothing is imported for a name of a file.
 
     Raises:
-        ValueError: there is none.
+        RegistryError: there is none.
     """
     import diffusers
 
     import slimdiff
     MODELS.import_from_location()
-    found = MODELS.module_dict.get(name) if isinstance(name, str) else None
+    found = MODELS.get(name) if isinstance(name, str) else None  # which imports nothing that a file names
     for library in (slimdiff, diffusers):
         if found is None and isinstance(name, str) and name.isidentifier():
             found = getattr(library, name, None)
             if isinstance(found, type) and issubclass(found, nn.Module):
                 MODELS.register_module(name=name, module=found)  # a config may name it from now on
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError(f"There is no network class '{name}' in slimdiff's registry or in diffusers."
-                         f'{did_you_mean(str(name), MODELS.module_dict)} One of your own: register it '
-                         '(@MODELS.register_module()) and import its module first (custom_imports of the config).')
+        raise RegistryError(f"There is no network class '{name}' in slimdiff's registry or in diffusers."
+                            f'{did_you_mean(str(name), MODELS.module_dict)} One of your own: register it '
+                            '(@MODELS.register_module()) and import its module first (custom_imports of the config).')
     check_forward(found)
     return found
 
 
 def check_forward(network: type[nn.Module]) -> None:
-    """Raise ValueError for a class whose ``forward`` has no (x_t, t): what is required cannot have a default."""
+    """Raise RegistryError for a class whose ``forward`` has no (x_t, t): what is required cannot have a default."""
     parameters = [p for p in inspect.signature(network.forward).parameters.values() if p.name != 'self']
     if len(parameters) < 2 or parameters[1].default is not inspect.Parameter.empty:
-        raise ValueError(f'{network.__name__} is not a network that denoises: the second argument of its forward is no '
-                         'timestep. A backbone has forward(sample, timestep, ...).')
+        raise RegistryError(f'{network.__name__} is not a network that denoises: the second argument of its forward is '
+                            'no timestep. A backbone has forward(sample, timestep, ...).')
 
 
 def make(network: type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
@@ -74,8 +74,8 @@ def build_backbone(config: Mapping[str, Any] | nn.Module, num_classes: int | Non
     if not isinstance(config, nn.Module):
         arguments = plain(dict(config))
         arguments.pop('_scope_', None)
-        cls = arguments.pop('type')
-        cls = find_class(cls) if isinstance(cls, str) else cls
+        cls = arguments.pop('type', None)
+        cls = cls if isinstance(cls, type) else find_class(cls)
         accepted = accepted_arguments(cls)
         for key, rows in (('num_classes', num_classes), ('num_class_embeds', num_classes and num_classes + 1)):
             if rows is not None and accepted is not None and key in accepted:
