@@ -109,7 +109,8 @@ def check_classes(network: nn.Module, num_classes: int | None, class_dropout: fl
     if not takes(network, 'class_labels'):
         raise ValueError(f'model.num_classes={num_classes}, but {name}.forward takes no class: give it an argument '
                          f'class_labels (or labels, y), (N,) integers of which {num_classes} is the null class.')
-    rows = class_rows(network) if hasattr(network, 'config') else num_classes + 1
+    says = any(hasattr(getattr(network, 'config', None), key) for key in ('num_classes', 'num_class_embeds'))
+    rows = class_rows(network) if says else num_classes + 1
     if rows < num_classes + (class_dropout > 0):
         raise ValueError(f'model.num_classes={num_classes}{" and the null class" if class_dropout else ""}, but {name} '
                          f'has rows for {rows} labels. Set num_class_embeds={num_classes + 1} in unet=dict(...).')
