@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     cfg = load_checked_config(args, ('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
     use_captions(cfg, args.captions)
+    cfg.load_from, cfg.resume = None, False  # CHECKPOINT takes their place
     cfg.work_dir = args.work_dir or str(default_work_dir(args.config) / 'test')
     for key, value in (('num_images', args.num_images), ('seed', args.seed)):
         if value is not None:

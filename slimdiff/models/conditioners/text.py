@@ -98,19 +98,20 @@ class PretrainedText(TextConditioner):
         if self.cache is None:
             return None
         if self._store is None:
-            self._store = TensorStore(Path(self.cache).expanduser() / f'{self._cache_name()}.sqlite')
+            self._store = TensorStore(Path(self.cache).expanduser() / f'{self.stamp()}.sqlite')
         answer = self._store.get(content_key(caption), ['embedding'])
         return None if answer is None else answer['embedding']
 
-    def _cache_name(self) -> str:
-        """Names the store by the encoder's files, so that it can be read without loading the encoder."""
+    def stamp(self) -> str:
+        """Names what the encoder gives by its settings and files, so that a store is read without loading it."""
         folder = find_path(self.checkpoint)
+        settings = f'{type(self).__name__}-{self.max_length}{"-bf16" if self.bf16 else ""}'
         if folder is None:
-            return f'{type(self).__name__}-{self.checkpoint.replace("/", "--")}'
+            return f'{settings}-{self.checkpoint.replace("/", "--")}'
         files = sorted(file for file in Path(folder).rglob('*') if file.is_file())
         stamp = content_key(*[f'{file.relative_to(folder)} {file.stat().st_size} {file.stat().st_mtime_ns}'
                               for file in files])
-        return f'{type(self).__name__}-{stamp.hex()}'
+        return f'{settings}-{stamp.hex()}'
 
     @torch.no_grad()
     def _embed(self, captions: list[str], device: torch.device) -> Tensor:
