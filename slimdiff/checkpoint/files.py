@@ -282,7 +282,7 @@ def count_some(names: Sequence[str], limit: int = 1) -> str:
 def check_finite(weights: Mapping[str, Tensor], filename: str | Path) -> None:
     """Raise CheckpointError for NaN or infinity in weights: whatever is made of them would be noise."""
     bad = [name for name, value in weights.items()
-           if value.is_floating_point() and value.numel() and not bool(value.isfinite().all())]
+           if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all())]
     if bad:
         raise CheckpointError(f'{filename} holds NaN or infinity in {count_some(bad)} of its {len(weights)} weights: '
                               'its training diverged, or the file is damaged. Nothing was loaded. Use an older '

@@ -58,6 +58,8 @@ class FolderLock:
 
     def acquire(self) -> None:
         """Take the lock at once, or raise FolderInUseError."""
+        if self.path.parent.exists() and not self.path.parent.is_dir():
+            raise ValueError(f'{self.path.parent} is a file; give a folder.')
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while self._descriptor is None:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
 from slimdiff.cli.common import (
     add_allocation_argument,
@@ -60,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from mmengine.dist import is_main_process
 
+    from slimdiff.checkpoint import write_json
     from slimdiff.engine import SlimRunner
     from slimdiff.export.load import load_trained
     from slimdiff.models.serving import serving_config
@@ -73,6 +72,5 @@ def main(argv: list[str] | None = None) -> int:
         width = max(map(len, figures))
         print('\n'.join(f'{name:<{width}}  {value:.6g}' for name, value in figures.items()))
         if args.json:
-            Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-            Path(args.json).write_text(json.dumps(figures, indent=1) + '\n')
+            write_json(args.json, figures)
     return 0

@@ -5,7 +5,8 @@ import tiny_run
 import torch
 
 from slimdiff.engine import CheckpointError, WorkDirError
-from slimdiff.engine.work_dir import differing_keys, flatten, missing_folders, remove_traces
+from slimdiff.engine.work_dir import differing_keys, missing_folders, remove_traces
+from slimdiff.registry import flatten
 
 
 def snapshot(folder):

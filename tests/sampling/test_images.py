@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from slimdiff.sampling.images import save_grid, save_png, to_uint8
+from slimdiff.sampling.images import save_grid, save_image, to_uint8
 
 
 def test_to_uint8_rounds_to_nearest_and_clamps():
@@ -14,10 +14,10 @@ def test_to_uint8_rounds_to_nearest_and_clamps():
 
 def test_png_round_trip(tmp_path):
     image = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8)
-    save_png(image, tmp_path / 'x.png')
+    save_image(image, tmp_path / 'x.png')
     assert np.array_equal(np.asarray(Image.open(tmp_path / 'x.png')), image.permute(1, 2, 0).numpy())
     assert [p.name for p in tmp_path.iterdir()] == ['x.png']
-    save_png(image[:1], tmp_path / 'grey.png')
+    save_image(image[:1], tmp_path / 'grey.png')
     assert Image.open(tmp_path / 'grey.png').mode == 'L'
 
 

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from slimdiff.checkpoint import find_path
+from slimdiff.checkpoint.files import check_finite
 from slimdiff.checkpoint.hub import download
 from slimdiff.checkpoint.tensor_store import TensorStore, content_key, network_fingerprint
 from slimdiff.functional.precision import has_bf16_products
@@ -139,6 +140,7 @@ class PretrainedText(TextConditioner):
                 raise ValueError(f"The text encoder '{self.checkpoint}' has a width of {width}, the config says "
                                  f'channels={self.channels}. Take another encoder, or set channels and the '
                                  "UNet's context_channels.")
+            check_finite(encoder.state_dict(), self.checkpoint)
             self._tokenizer, self._encoder = tokenizer, encoder.eval().requires_grad_(False)
         return self._encoder
 

@@ -10,6 +10,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from slimdiff.checkpoint.files import check_finite
 from slimdiff.functional.precision import has_bf16_products
 from slimdiff.functional.prediction import convert_prediction
 from slimdiff.models.conditioners import build_conditioner
@@ -56,6 +57,7 @@ class Teacher:
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f'teacher: micro_batch must be at least 1 (or None), got {micro_batch}.')
         loaded = load_teacher(checkpoint, weights, scheduler, config)
+        check_finite(loaded.unet.state_dict(), loaded.source)
         self.source = loaded.source
         self.alphas_cumprod = loaded.alphas_cumprod
         self.prediction_type = loaded.prediction_type
