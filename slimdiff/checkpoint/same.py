@@ -19,7 +19,7 @@ def as_json(value: Any) -> Any:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], ignored: Collection[str] = ()) -> list[str]:
     """``key: old -> new`` for every key in which two nested settings differ; ``ignored`` are patterns of flat keys."""
-    before, after = flatten(old), flatten(new)
+    before, after = (flatten(settings) if settings else {} for settings in (old, new))
     return [f'{key}: {shown(before.get(key, _ABSENT))} -> {shown(after.get(key, _ABSENT))}'
             for key in sorted(before.keys() | after.keys())
             if before.get(key, _ABSENT) != after.get(key, _ABSENT)

@@ -67,6 +67,8 @@ def _part(part: Any) -> dict[str, Any]:
     settings = {} if digest is None else {
         key: value for key, value in vars(part).items() if not key.startswith('_') and key not in _HARMLESS
         and isinstance(value, (bool, int, float, str, list, tuple, dict, type(None)))}
+    if hasattr(type(part), 'latent_scale'):
+        settings['latent_scale'] = float(part.latent_scale)
     return {'weights': network_fingerprint(part) if digest is None else digest, **settings}
 
 

@@ -68,7 +68,7 @@ def test_searches_and_samplers_are_kept(folder, capsys):
     assert third['mine']['of'] != old['mine']['of'] and third['mine']['figures'] != old['mine']['figures']
 
     assert main([*words, '--seed', '1']) == 2
-    assert 'holds another comparison: seed differ' in capsys.readouterr().err
+    assert 'holds another comparison, with other values of\n    seed: 0 -> 1\n' in capsys.readouterr().err
     assert json.loads(path.read_text())['samplers'].keys() == {'DDIMScheduler:2', 'DDPMScheduler:3'}
 
 
