@@ -204,7 +204,8 @@ class SlimRunner(Runner):
             return None, None
         if self._load_from is not None:
             meta = files.load_checkpoint(self._load_from)['meta']
-            differences = rules.check_resume(self._load_from, meta, config, self.world_size)
+            differences = rules.check_resume(self._load_from, meta, config, self.world_size,
+                                             run_state.teacher_of(self))
             if differences:
                 self.logger.warning(f'Resuming from {self._load_from}, which was trained with other values of'
                                     f'{listed(differences)}\nThe new ones hold from here on.')
@@ -220,7 +221,7 @@ class SlimRunner(Runner):
             return None, None
         if complaints:
             self.logger.warning(f'Going on from {path.name} instead.')
-        differences = rules.check_resume(path, found['meta'], config, self.world_size)
+        differences = rules.check_resume(path, found['meta'], config, self.world_size, run_state.teacher_of(self))
         if differences:
             raise rules.WorkDirError(
                 f'The work dir {self.work_dir} belongs to another config: {path.name} was trained with other values of'

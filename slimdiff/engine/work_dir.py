@@ -75,7 +75,7 @@ def check_fresh_start(work_dir: str | Path, config: Mapping[str, Any], world_siz
 
 
 def check_resume(path: str | Path, meta: Mapping[str, Any], config: Mapping[str, Any],
-                 world_size: int) -> list[str]:
+                 world_size: int, teacher: str | None = None) -> list[str]:
     """The differences that make a resumed run another one than the checkpoint's; empty if it is the same.
 
     Raises:
@@ -84,7 +84,10 @@ def check_resume(path: str | Path, meta: Mapping[str, Any], config: Mapping[str,
     if 'published' in meta:
         raise WorkDirError(f'{path} was published: it has no optimizer or schedule to resume. To start a new run from '
                            'its weights, set load_from in the config.')
-    return differing_keys(meta['config'], config, meta['world_size'], world_size)
+    before = meta.get('teacher')
+    return differing_keys(meta['config'], config, meta['world_size'], world_size) + (
+        differences({'weights of model.teacher': before}, {'weights of model.teacher': teacher})
+        if before and teacher else [])
 
 
 def missing_folders(folder: str | Path) -> list[Path]:
