@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 try:
     import fcntl
@@ -97,7 +97,7 @@ class FolderLock:
                 return True
         return False
 
-    def _refuse(self, holder: dict[str, Any]) -> None:
+    def _refuse(self, holder: dict[str, Any]) -> NoReturn:
         who = 'another process'
         if holder:
             who = f'process {holder["pid"]} on {holder["host"]}, since {holder["since"]} ({holder["what"]})'
@@ -117,7 +117,7 @@ class FolderLock:
             return
         self._stop.set()
         descriptor, self._descriptor = self._descriptor, None
-        with contextlib.suppress(OSError):  # such as the folder is gone
+        with contextlib.suppress(OSError):  # the folder may be gone
             if os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
                 self.path.unlink()
         _descriptors.discard(descriptor)

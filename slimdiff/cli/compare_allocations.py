@@ -198,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.analysis.step_aware.comparison import FULL
     from slimdiff.analysis.step_aware.rivals import merged, timesteps_of
     from slimdiff.analysis.step_aware.tables import comparison_table
-    from slimdiff.checkpoint.same import as_json
+    from slimdiff.checkpoint.tensor_store import content_key
     from slimdiff.cli.sample import build_model
     from slimdiff.configuration import load_config
     from slimdiff.datasets import build_dataloader
@@ -240,8 +240,9 @@ def main(argv: list[str] | None = None) -> int:
             num_images=args.num_images, num_real=num_real, seed=args.seed))
         results.add(**provenance('compare_allocations.py', argv), config=args.config, num_images=args.num_images,
                     budget=args.budget)
-        fronts = {name: [allocation.to_dict() for allocation, _ in outcome.front] for name, outcome in outcomes.items()}
-        if outcomes and results.content.get('fronts') != as_json(fronts):
+        fronts = {name: content_key(str([allocation.to_dict() for allocation, _ in outcome.front])).hex()
+                  for name, outcome in outcomes.items()}
+        if outcomes and results.content.get('fronts') != fronts:
             judges = fresh_judges(cfg, args)
             results.add(searches=rounded(judge_fronts(outcomes, searches[0].problem, judges)), fronts=fronts)
 

@@ -75,6 +75,17 @@ def test_searches_and_samplers_are_kept(folder, capsys):
     assert json.loads(path.read_text())['samplers'].keys() == {'DDIMScheduler:2', 'DDPMScheduler:3'}
 
 
+def test_a_report_is_that_of_the_budget(folder):
+    report, chosen = (folder / f'out/searches/x/{name}' for name in ('report.html', 'allocation.json'))
+    words = ['--searches', 'x=config.py', '--samplers', 'DDIMScheduler:2']
+    assert main([*RUN, *words]) == 0
+    before = report.read_bytes(), chosen.read_bytes()
+    assert main([*RUN, *words]) == 0
+    assert (report.read_bytes(), chosen.read_bytes()) == before
+    assert main([*RUN, *words, '--budget', '.95']) == 0
+    assert report.read_bytes() != before[0] and chosen.read_bytes() != before[1]
+
+
 @pytest.mark.parametrize('change, differs', [
     ('weights', 'model.unet.weights'), (("length=16", "length=12"), 'data: '), (('seed', ), 'metrics.1.seed'),
     (('num_steps=3,', 'num_steps=3, guidance_scale=1.5, num_classes=None,'), 'model.guidance_scale: 1.0 -> 1.5')])
