@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,25 @@ class TensorStore:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.database = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            self.database.execute('PRAGMA journal_mode = WAL')
+            self._use_wal()
             self.database.execute('PRAGMA synchronous = OFF')  # what a crash of the machine loses is computed again
             self.database.execute('CREATE TABLE IF NOT EXISTS tensors (key BLOB, name TEXT, dtype TEXT, shape TEXT, '
                                   'value BLOB, PRIMARY KEY (key, name))')
         except (OSError, sqlite3.Error) as error:
             raise ValueError(f"cache='{self.path.parent}' can't be used ({error}); give a folder on a local disk, or "
                              'leave it out.') from None
+
+    def _use_wal(self, seconds: float = 60) -> None:
+        """SQLite's own timeout does not hold here: of two processes that make the file at once, one is refused."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self.database.execute('PRAGMA journal_mode = WAL')
+                return
+            except sqlite3.OperationalError as error:
+                if 'locked' not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
 
     def __getstate__(self) -> dict[str, Any]:
         return {'path': self.path, 'writes': self.writes, '_complained': self._complained}  # a copy opens the file anew
