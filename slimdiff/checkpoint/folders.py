@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from slimdiff.checkpoint.files import temporary_beside
+
 
 def check_folder(folder: str | Path, own: Collection[str], what: str) -> Path:
     """Raise ValueError unless ``folder`` is free, or holds nothing but what an earlier run wrote (``own`` names)."""
@@ -28,8 +30,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     After an error, or Ctrl-C, ``folder`` is as it was.
     """
     folder = Path(folder).absolute()
-    temporary = folder.with_name(f'.{folder.name}.{os.getpid()}.tmp')
-    old = folder.with_name(f'.{folder.name}.{os.getpid()}.old')
+    temporary, old = temporary_beside(folder), temporary_beside(folder, 'old')
     folder.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

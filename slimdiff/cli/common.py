@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dis
+import errno
 import functools
 import os
 import sys
@@ -217,8 +218,8 @@ def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
 
 
 def is_expected(error: Exception) -> bool:
-    """Whether slimdiff itself raised ``error``, with a ``raise`` statement, or a file could not be opened."""
-    if isinstance(error, OSError) and error.filename is not None:
+    """Whether slimdiff itself raised ``error``, with a ``raise`` statement, or a file could not be used."""
+    if (isinstance(error, OSError) and error.filename is not None) or is_full_disk(error):
         return True
     if not isinstance(error, EXPECTED):
         return False
@@ -232,6 +233,12 @@ def is_expected(error: Exception) -> bool:
     code = trace.tb_frame.f_code
     return (PACKAGE in Path(code.co_filename).resolve().parents
             and dis.opname[code.co_code[trace.tb_lasti]] == 'RAISE_VARARGS')
+
+
+def is_full_disk(error: Exception) -> bool:
+    """Whether no more could be written. Libraries wrap the system's error in their own classes, with its text."""
+    return getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
+        os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def worker_message(error: Exception) -> str | None:
@@ -261,4 +268,7 @@ def advised(error: Exception, rank: str) -> str:
         if isinstance(error, ArchitectureError):
             from slimdiff.cli.which_config import explain
             return explain(error)
+    if is_full_disk(error) and not isinstance(error, ValueError):  # a ValueError is ours, and says so itself
+        return (f'{getattr(error, "filename", None) or "A file"} could not be written: the disk is full. Free some '
+                'space and run the same command again; finished files were kept.')
     return str(error)

@@ -93,13 +93,16 @@ def check_schedule(checkpoint: Any, scheduler: Any, config: str) -> None:
 
 def open_checkpoint(path: Path) -> tuple[Any, list[str]]:
     """The file's weights, and the names of the objects that were left out."""
+    from slimdiff.checkpoint.files import check_finite
     from slimdiff.checkpoint.foreign import load_foreign
     from slimdiff.models.converters import recognise
     from slimdiff.models.converters.compvis import refuse_folder
     if path.is_dir():
         raise refuse_folder(path)
     content = load_foreign(path)
-    return recognise(content.data, path), content.stand_ins
+    found = recognise(content.data, path)
+    check_finite(found.state, path)
+    return found, content.stand_ins
 
 
 def convert_diffusion(checkpoint: Any, args: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:

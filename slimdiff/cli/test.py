@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
 from slimdiff.cli.common import (
     add_allocation_argument,
@@ -45,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     cfg = load_checked_config(args, ('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
     use_captions(cfg, args.captions)
+    cfg.load_from, cfg.resume = None, False  # CHECKPOINT takes their place
     cfg.work_dir = args.work_dir or str(default_work_dir(args.config) / 'test')
     for key, value in (('num_images', args.num_images), ('seed', args.seed)):
         if value is not None:
@@ -59,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from mmengine.dist import is_main_process
 
+    from slimdiff.checkpoint import write_json
     from slimdiff.engine import SlimRunner
     from slimdiff.export.load import load_trained
     from slimdiff.models.serving import serving_config
@@ -72,6 +72,5 @@ def main(argv: list[str] | None = None) -> int:
         width = max(map(len, figures))
         print('\n'.join(f'{name:<{width}}  {value:.6g}' for name, value in figures.items()))
         if args.json:
-            Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-            Path(args.json).write_text(json.dumps(figures, indent=1) + '\n')
+            write_json(args.json, figures)
     return 0

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slimdiff.checkpoint.files import check_weights, load_weights
+from slimdiff.checkpoint import read_json
+from slimdiff.checkpoint.files import check_finite, check_weights, load_weights
 from slimdiff.models.slimmable import SlimmableUNet
 from slimdiff.models.unets import StepAwareUNet, UNet, make_step_aware
 from slimdiff.models.unets.network_set import check_alike, check_same_timesteps
@@ -47,9 +48,11 @@ def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
     if not (source / 'config.json').is_file():
         raise ValueError(f'{folder} holds neither unet/config.json (a pipeline) nor config.json (a UNet): '
                          'give a .pth of train, or a folder of export or save_pretrained.')
+    read_json(source / 'config.json', 'Export the network again.')  # diffusers' reader does not say which file it was
     config = StepAwareUNet.load_config(source)
     if config.get('_networks'):  # without the full width: they are not the config's network, but stand for it
         step_aware = StepAwareUNet.from_pretrained(source, low_cpu_mem_usage=False)
+        check_finite(step_aware.state_dict(), source)
         check_alike({1.0: model.unet, **{w: step_aware.network(w) for w in step_aware.allocation.widths}})
         check_same_timesteps(step_aware.allocation, model.num_train_timesteps)
         model.unet = step_aware.to(model.unet.device)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimdiff.checkpoint.files import check_finite
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel, NoisedBatch
 from slimdiff.models.algorithms.distiller import Distiller, mean_over_ranks
 from slimdiff.models.distillation import OUTPUT, TapRecorder
@@ -60,6 +61,7 @@ class SandwichTraining:
         if checkpoint is None:
             return
         dense = load_teacher(checkpoint).unet.state_dict()
+        check_finite(dense, checkpoint)
         own = self.unet.state_dict()
         wrong = sorted(name for name in dense.keys() | own.keys()
                        if name not in dense or name not in own or dense[name].shape != own[name].shape)

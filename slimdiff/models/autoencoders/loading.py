@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimdiff.checkpoint import find_path
+from slimdiff.checkpoint import find_path, read_json
+from slimdiff.checkpoint.files import check_finite
 from slimdiff.checkpoint.hub import cached, download, is_hub_id
 
 GUIDE = 'docs/en/user_guides/latents.md'
@@ -75,10 +76,7 @@ def read_layout(folder: Path, network: type[nn.Module]) -> dict[str, Any]:
     Raises:
         ValueError: unreadable, or the config of another class.
     """
-    try:
-        config = json.loads((folder / 'config.json').read_text())
-    except ValueError as error:
-        raise ValueError(f'autoencoder: {folder / "config.json"} is not JSON: {error}') from None
+    config = read_json(folder / 'config.json', 'It is of the first stage that model.autoencoder names; save it again.')
     kind = config.get('_class_name')
     if kind != network.__name__:
         ours = {'VQModel': 'VQAutoencoder', 'AutoencoderKL': 'KLAutoencoder'}.get(kind)
@@ -104,6 +102,7 @@ def load_network(folder: Path, network: type[nn.Module]) -> nn.Module:
                                    ('mismatched_keys', 'of another shape are')) if info.get(key)]
     if problems:
         raise ValueError(f'autoencoder: the weights in {folder} do not fit its config.json: {"; ".join(problems)}.')
+    check_finite(loaded.state_dict(), folder)
     return loaded
 
 
