@@ -1,8 +1,7 @@
-"""Check every name of a config before anything is built from it."""
+"""Check every name and every value of a config before anything is built from it."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,8 @@ from mmengine.registry import Registry
 from slimdiff.configuration import known
 from slimdiff.configuration.errors import ConfigError, locate
 from slimdiff.configuration.spelling import looks_like
-from slimdiff.registry import declared_arguments, did_you_mean, suggest
+from slimdiff.configuration.values import Argument, advice, arguments_of, misfit
+from slimdiff.registry import declared_parameters, did_you_mean, suggest
 
 Path = tuple[str, ...]
 # Keys of a dict with a `type` that are for the registry or for merging, not for the class.
@@ -24,34 +24,41 @@ OUR_PACKAGES = ('slimdiff', 'mmengine', 'mmcv', 'torch')
 def check_config(cfg: Config | Mapping[str, Any]) -> None:
     """Look up every ``type`` of ``cfg`` and compare its arguments with the signature of its class.
 
-    A helper variable at the top level is fine, unless it looks like a misspelt key of the Runner.
-    Nothing is built; missing arguments are not looked for.
+    A helper variable at the top level is fine, unless it looks like a misspelt key of the Runner. Where all names are
+    right, values must fit the annotations of what they are given to (a class without annotations takes anything), and
+    no required argument may be missing. Nothing is built.
 
     Raises:
-        ConfigError: all the misspelt names found, each with file, key path, nearest right name and allowed names.
+        ConfigError: all the problems found, each with file and key path; for a name with the nearest right one and the
+            allowed ones, for a value with what is wanted.
     """
     filename = getattr(cfg, 'filename', None)
-    problems: list[str] = []
-    scope = cfg.get('default_scope')
-    for path, name, message in _Checker(scope).problems(cfg):
-        text = f'{locate(filename, name)}: {".".join(path)}: {message}'
-        if text not in problems:
-            problems.append(text)
-    if problems:
-        raise ConfigError(problems, filename)
+    checker = _Checker(cfg)
+    for found in (checker.problems(cfg), checker.wrong_values(getattr(cfg, '_cfg_dict', cfg))):
+        problems: list[str] = []
+        for path, name, message in found:
+            text = f'{locate(filename, name)}: {".".join(path)}: {message}'
+            if text not in problems:
+                problems.append(text)
+        if problems:
+            raise ConfigError(problems, filename)
 
 
 @dataclass(frozen=True)
 class Signature:
-    """The keys that a dict of the config may have."""
+    """The keys that a dict of the config may have, and what they take."""
 
     title: str
-    names: frozenset[str]
+    arguments: Mapping[str, Argument]
     takes_others: bool = False
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self.arguments)
 
     def complaint(self, key: str) -> str | None:
         """What is wrong with ``key`` here, or None."""
-        if key in self.names or key in META_KEYS:
+        if key in self.arguments or key in META_KEYS:
             return None
         # A class that passes **kwargs on takes any name, but hardly one that is a letter away from one of its own.
         if self.takes_others and not looks_like(key, self.names):
@@ -115,44 +122,50 @@ def signature_at(node: Mapping[str, Any], path: Path, owner: Callable | None = N
                  scope: str | None = None) -> tuple[Signature | None, Callable | None]:
     """What ``node``, the dict at ``path``, may hold, and the class built from it; None for what is not known."""
     if not path:
-        return Signature('The Runner', frozenset(known.runner_keys()), takes_others=True), None
-    if 'type' in node:
-        cls, kind = find_type(node['type'], place_kinds(path, owner), scope)
-        if cls is None:
-            return None, None
-        names, takes_others = declared_arguments(cls)
-        names |= known.BUILDER_KEYS.get(kind or '', frozenset())
-        return Signature(getattr(cls, '__name__', str(cls)), names, takes_others), cls
-    if len(path) == 1 and path[0].endswith('_dataloader'):
-        return Signature('A dataloader', _dataloader_keys()), None
-    if path == ('default_hooks', ):
-        return Signature('default_hooks', frozenset(known.default_hook_names()), takes_others=True), None
+        return Signature('The Runner', known.runner_keys(), takes_others=True), None
     plain = pattern(path, known.PLAIN_DICTS)
     if plain is not None:
-        return Signature(plain, frozenset(known.PLAIN_DICTS[plain])), None
+        return Signature(plain, {key: Argument(hint) for key, hint in known.PLAIN_DICTS[plain].items()}), None
+    if 'type' in node:
+        cls, kind = find_type(node['type'], place_kinds(path, owner), scope)
+        return (None, None) if cls is None else (_signature(cls, kind, path, owner), cls)
+    if len(path) == 1 and path[0].endswith('_dataloader'):
+        return Signature('A dataloader', known.dataloader_keys()), None
+    if path == ('default_hooks', ):
+        return Signature('default_hooks', dict.fromkeys(known.default_hook_names(), Argument()), True), None
     argument = next((part for part in reversed(path) if not part.isdigit()), '')
     untyped = known.UNTYPED_ARGUMENTS.get((getattr(owner, '__name__', ''), argument))
     if untyped is not None:
-        return Signature(untyped[0], untyped[1]()), None
+        title, find, own = untyped
+        return Signature(title, {k: v for k, v in arguments_of(find()).items() if k not in own}), None
     place = pattern(path, known.DEFAULT_TYPES)
     if place is None or (place == 'optim_wrapper' and 'optimizer' not in node):  # one wrapper for each sub-network
         return None, None
     kinds = known.PLACES[place]
     classes = [find_type(name, kinds, scope)[0] for name in known.DEFAULT_TYPES[place]]
-    names = frozenset().union(*(declared_arguments(cls)[0] for cls in classes))
-    extra = {'by_epoch'} if place == 'train_cfg' else known.BUILDER_KEYS.get(kinds[0], set())
-    return Signature(' or '.join(cls.__name__ for cls in classes), names | extra), classes[0]
+    arguments = {name: Argument(argument.hint) for cls in classes for name, argument in arguments_of(cls).items()}
+    extra = {'by_epoch': Argument(bool)} if place == 'train_cfg' else _builder_keys(kinds[0])
+    return Signature(' or '.join(cls.__name__ for cls in classes), arguments | extra), classes[0]
 
 
-def _dataloader_keys() -> frozenset[str]:
-    from torch.utils.data import DataLoader
-    return frozenset(inspect.signature(DataLoader.__init__).parameters) - {'self'} | {'num_batch_per_epoch'}
+def _signature(cls: Callable, kind: str | None, path: Path, owner: Callable | None) -> Signature:
+    """Of a class by name; required is what the config has to give."""
+    supplied = known.SUPPLIED.get(kind or '', ())
+    anything = not place_kinds(path, owner) or kind in known.SUPPLIED_ANYTHING
+    arguments = {name: Argument(argument.hint, argument.required and not anything and name not in supplied)
+                 for name, argument in arguments_of(cls).items()}
+    return Signature(getattr(cls, '__name__', str(cls)), arguments | _builder_keys(kind), declared_parameters(cls)[1])
+
+
+def _builder_keys(kind: str | None) -> dict[str, Argument]:
+    return dict.fromkeys(known.BUILDER_KEYS.get(kind or '', ()), Argument())
 
 
 class _Checker:
 
-    def __init__(self, scope: str | None) -> None:
-        self.scope = scope
+    def __init__(self, cfg: Config | Mapping[str, Any]) -> None:
+        self.scope = cfg.get('default_scope')
+        self.filename = getattr(cfg, 'filename', None)
 
     def problems(self, cfg: Config | Mapping[str, Any]) -> Iterator[tuple[Path, str, str]]:
         """Yield (path, wrong name, message)."""
@@ -174,7 +187,7 @@ class _Checker:
         if not isinstance(value, Mapping):
             return
         signature, cls = signature_at(value, path, owner, self.scope)
-        if 'type' in value:
+        if 'type' in value and not pattern(path, known.PLAIN_DICTS):
             message = self.type_problem(value['type'], path, owner, cls)
             if message:
                 yield (*path, 'type'), str(value['type']), message
@@ -192,6 +205,28 @@ class _Checker:
         for key in value:
             yield from self.visit(value[key], (*path, str(key)), cls if cls is not None else owner,
                                   frozenset(map(str, value)))
+
+    def wrong_values(self, value: Any, path: Path = (), owner: Callable | None = None,
+                     ) -> Iterator[tuple[Path, str, str]]:
+        """Yield (path, key, message) of what a value is given to and doesn't fit; for a config whose names are right."""
+        if isinstance(value, (list, tuple)):
+            for index, item in enumerate(value):
+                yield from self.wrong_values(item, (*path, str(index)), owner)
+        if not isinstance(value, Mapping):
+            return
+        signature, cls = signature_at(value, path, owner, self.scope)
+        arguments = signature.arguments if signature is not None else {}
+        if signature is not None:
+            lacking = [name for name, argument in arguments.items() if argument.required and name not in value]
+            if lacking:
+                yield path, path[-1], f"{signature.title} needs {', '.join(map(repr, lacking))}."
+        for key, item in value.items():
+            wrong = misfit(item, arguments[key].hint) if key in arguments else None
+            if wrong is None:
+                yield from self.wrong_values(item, (*path, str(key)), cls if cls is not None else owner)
+            else:
+                yield ((*path, key, *wrong.path), key,
+                       f'must be {wrong.wanted}, got {wrong.got!r}.{advice(wrong)}')
 
     def type_problem(self, name: Any, path: Path, owner: Callable | None, cls: Callable | None) -> str | None:
         """What is wrong with a ``type``, or None."""
