@@ -45,7 +45,7 @@ def run_toy(path: str | Path, data: ToyData, hidden: Sequence[int] = (64, 1024),
                    iterations=iterations, batch_size=1000, lr=1e-3, count=count)
     result = dict(extra or {}, setting=setting, timestep_edges=list(TIMESTEP_EDGES), runs={})
     if path.is_file():
-        old = json.loads(path.read_text())
+        old = json.loads(path.read_text(encoding='utf-8'))
         if old['setting'] != setting:
             differ = {k: (old['setting'].get(k), v) for k, v in setting.items() if old['setting'].get(k) != v}
             raise ValueError(f'{path} holds runs of another setting (there, here): {differ}. Give another --out, or '

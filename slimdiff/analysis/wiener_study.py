@@ -102,7 +102,7 @@ def run_wiener(path: str | Path, betas: Sequence[float] = (1.0, 2.0, 3.0),
     result = dict(extra or {}, setting=setting, seeds=list(seeds), alpha_bars=rounded(alpha_bars, 6),
                   frequency=rounded(ring_means(radial_frequency(size, size))), runs={})
     if path.is_file():
-        old = json.loads(path.read_text())
+        old = json.loads(path.read_text(encoding='utf-8'))
         if old['setting'] != setting:
             raise ValueError(f'{path} holds runs of another setting: {old["setting"]}, here {setting}. Give another '
                              '--out, or delete the file.')

@@ -158,7 +158,7 @@ class Results:
         self.content: dict[str, Any] = dict(version=1, identity=json.loads(json.dumps(identity)), samplers={})
         if not path.is_file():
             return
-        before = json.loads(path.read_text())
+        before = json.loads(path.read_text(encoding='utf-8'))
         differing = [key for key in self.content['identity']
                      if before.get('identity', {}).get(key) != self.content['identity'][key]]
         if differing:

@@ -100,7 +100,7 @@ def prepare_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> N
     """Make the folder, or check that the images in it come from the same settings."""
     note = folder / 'sampling.json'
     if folder.is_dir() and any(folder.glob('*.png')):
-        before = json.loads(note.read_text()) if note.exists() else None
+        before = json.loads(note.read_text(encoding='utf-8')) if note.exists() else None
         # A setting that an earlier release didn't have is one that wasn't made.
         if before is None or {**dict.fromkeys(settings), **before} != settings:
             if not overwrite:
@@ -111,7 +111,7 @@ def prepare_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> N
             for image in folder.glob('*.png'):
                 image.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(settings, indent=1) + '\n')
+    note.write_text(json.dumps(settings, indent=1) + '\n', encoding='utf-8')
 
 
 @runs_cleanly

@@ -73,5 +73,5 @@ def main(argv: list[str] | None = None) -> int:
         print('\n'.join(f'{name:<{width}}  {value:.6g}' for name, value in figures.items()))
         if args.json:
             Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-            Path(args.json).write_text(json.dumps(figures, indent=1) + '\n')
+            Path(args.json).write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
     return 0

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from slimdiff.configuration import known
-from slimdiff.configuration.errors import ConfigError, locate
+from slimdiff.configuration.errors import ConfigError, assigns, locate
 from slimdiff.configuration.spelling import looks_like
 from slimdiff.configuration.values import Argument, advice, arguments_of, misfit
 from slimdiff.registry import declared_parameters, did_you_mean, suggest
@@ -90,6 +90,14 @@ def place_kinds(path: Path, owner: Callable | None) -> tuple[str, ...]:
     return ()
 
 
+def needs_type(path: Path, owner: Callable | None, signature: Signature | None) -> bool:
+    """Whether a dict at ``path`` is of no use without a ``type``."""
+    if pattern(path, known.PLACES):
+        return pattern(path, known.NEED_TYPE) is not None
+    # A teacher's `scheduler` is the settings that its folder lacks.
+    return signature is None and path[-1] != 'scheduler' and bool(place_kinds(path, owner))
+
+
 def find_type(name: Any, kinds: tuple[str, ...], scope: str | None) -> tuple[Callable | None, str | None]:
     """The class of a ``type``, and the kind of the registry that holds it. (None, None): no registry has it."""
     if not isinstance(name, str):
@@ -143,7 +151,10 @@ def signature_at(node: Mapping[str, Any], path: Path, owner: Callable | None = N
         return None, None
     kinds = known.PLACES[place]
     classes = [find_type(name, kinds, scope)[0] for name in known.DEFAULT_TYPES[place]]
-    arguments = {name: Argument(argument.hint) for cls in classes for name, argument in arguments_of(cls).items()}
+    # Which of several classes it will be, and so what it needs, is not known here.
+    supplied = known.SUPPLIED.get(kinds[0], ())
+    arguments = {name: Argument(argument.hint, argument.required and len(classes) == 1 and name not in supplied)
+                 for cls in classes for name, argument in arguments_of(cls).items()}
     extra = {'by_epoch': Argument(bool)} if place == 'train_cfg' else _builder_keys(kinds[0])
     return Signature(' or '.join(cls.__name__ for cls in classes), arguments | extra), classes[0]
 
@@ -164,7 +175,8 @@ def _builder_keys(kind: str | None) -> dict[str, Argument]:
 class _Checker:
 
     def __init__(self, cfg: Config | Mapping[str, Any]) -> None:
-        self.scope = cfg.get('default_scope')
+        scope = cfg.get('default_scope')
+        self.scope = scope if isinstance(scope, str) else None  # else a wrong value, which is reported as one
         self.filename = getattr(cfg, 'filename', None)
 
     def problems(self, cfg: Config | Mapping[str, Any]) -> Iterator[tuple[Path, str, str]]:
@@ -192,7 +204,7 @@ class _Checker:
             if message:
                 yield (*path, 'type'), str(value['type']), message
                 return
-        elif pattern(path, known.NEED_TYPE):
+        elif needs_type(path, owner, signature):
             message = f"needs a 'type', got only the keys {', '.join(map(str, value)) or '(none)'}."
             # A misspelt name over a base adds a dict beside the one that was meant.
             similar = did_you_mean(path[-1], siblings - {path[-1]}) if path[0] == 'default_hooks' else ''
@@ -216,6 +228,10 @@ class _Checker:
             return
         signature, cls = signature_at(value, path, owner, self.scope)
         arguments = signature.arguments if signature is not None else {}
+        if path == ('default_hooks', ):
+            yield from self.hooks_without_effect(value)
+        elif not path:
+            yield from still_schedules(value, self.scope)
         if signature is not None:
             lacking = [name for name, argument in arguments.items() if argument.required and name not in value]
             if lacking:
@@ -227,6 +243,14 @@ class _Checker:
             else:
                 yield ((*path, key, *wrong.path), key,
                        f'must be {wrong.wanted}, got {wrong.got!r}.{advice(wrong)}')
+
+    def hooks_without_effect(self, hooks: Mapping[str, Any]) -> Iterator[tuple[Path, str, str]]:
+        """Yield the names that None is given to and that no hook has, here or in a base."""
+        known_hooks = known.default_hook_names() | {name for name, hook in hooks.items() if hook is not None}
+        for name, hook in hooks.items():
+            if hook is None and name not in known_hooks and not assigns(self.filename, name):
+                yield (('default_hooks', name), name, 'there is no hook of this name to switch off.'
+                       f'{did_you_mean(name, known_hooks)} Leave it out, or give a hook.')
 
     def type_problem(self, name: Any, path: Path, owner: Callable | None, cls: Callable | None) -> str | None:
         """What is wrong with a ``type``, or None."""
@@ -248,3 +272,21 @@ class _Checker:
     @staticmethod
     def unknown(name: str, kinds: tuple[str, ...], names: Iterable[str]) -> str:
         return f"there is no {' or '.join(kinds)} '{name}'.{suggest(' or '.join(kinds), name, names)}"
+
+
+def still_schedules(cfg: Mapping[str, Any], scope: str | None) -> Iterator[tuple[Path, str, str]]:
+    """Yield the schedules that no iteration would ever move: those by epoch in a loop that counts iterations."""
+    loop, schedules = cfg.get('train_cfg'), cfg.get('param_scheduler')
+    single, wrapper = isinstance(schedules, Mapping), cfg.get('optim_wrapper')
+    if single and 'type' not in schedules and isinstance(wrapper, Mapping) and 'optimizer' in wrapper:
+        yield ('param_scheduler', ), 'param_scheduler', "needs a 'type', or must be a list of dicts that have one."
+    if not isinstance(loop, Mapping) or 'max_iters' not in loop:
+        return
+    for index, schedule in enumerate(schedules if isinstance(schedules, (list, tuple)) else [schedules]):
+        if not isinstance(schedule, Mapping) or 'type' not in schedule:
+            continue
+        cls = find_type(schedule['type'], ('parameter scheduler', ), scope)[0]
+        by_epoch = schedule.get('by_epoch', 'by_epoch' in arguments_of(cls))
+        if by_epoch and not schedule.get('convert_to_iter_based') and not getattr(cls, 'need_val_args', False):
+            yield (('param_scheduler', *(() if single else (str(index), ))), str(schedule['type']),
+                   'counts epochs, and this training has none: the value would never change. Add by_epoch=False.')

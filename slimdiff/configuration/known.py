@@ -21,7 +21,7 @@ Dict = Mapping[str, Any]
 EXTRA_TOP_KEYS = {
     'activation_checkpointing': Any, 'compile': bool | Dict | None, 'custom_imports': Dict | None,
     'efficient_conv_bn_eval': Any, 'find_unused_parameters': bool, 'model_wrapper_cfg': Dict | None, 'overwrite': bool,
-    'runner_type': Any, 'strategy': Any, 'sync_bn': str | None, '_base_': Any, '_scope_': str | None,
+    'runner_type': str, 'search': Dict | None, 'strategy': Any, 'sync_bn': str | None, '_base_': Any, '_scope_': str | None,
 }
 TOP_KEYS = {
     'auto_scale_lr': Dict | None, 'custom_hooks': Sequence[Dict] | None, 'default_hooks': Mapping[str, Dict | None] | None,

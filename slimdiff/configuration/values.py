@@ -10,7 +10,7 @@ import numbers
 import os
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +19,11 @@ from slimdiff.registry import declared_parameters
 
 # Whose unannotated arguments take values like their defaults. A user's class without annotations takes anything.
 PACKAGES = ('torch', 'mmengine', 'mmcv', 'diffusers')
-# Annotated more narrowly than its documentation says.
-WIDER = {('AmpOptimWrapper', 'loss_scale'): 'str | float | Mapping[str, Any]'}
+# Whose annotation says too little, or not what the documentation does.
+INSTEAD = {('AmpOptimWrapper', 'loss_scale'): str | float | Mapping[str, Any],
+           ('Visualizer', 'vis_backends'): Sequence[Mapping[str, Any]] | None}
 TITLES = {bool: 'True or False', int: 'an integer', float: 'a number', str: 'a string', type(None): 'None'}
-SEQUENCES = (collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection, list, tuple, set, frozenset)
+SEQUENCES = (Sequence, collections.abc.Iterable, collections.abc.Collection, list, tuple, set, frozenset)
 ARRAYS = ('Tensor', 'ndarray')  # no plain data is one
 PLAIN = (type(None), bool, int, float, str, list, tuple, set, Mapping)
 
@@ -51,8 +52,8 @@ def arguments_of(function: Callable) -> dict[str, Argument]:
             found[name] = Argument()
             continue
         owner, parameter = declared
-        wider = WIDER.get((getattr(function, '__name__', ''), name))
-        hint = eval(wider, {'Mapping': Mapping, 'Any': Any}) if wider else _hint(owner, parameter)
+        instead = INSTEAD.get((getattr(function, '__name__', ''), name))
+        hint = _hint(owner, parameter) if instead is None else instead
         found[name] = Argument(hint, parameter.default is parameter.empty)
     return found
 
@@ -65,7 +66,8 @@ def _hint(owner: Callable, parameter: inspect.Parameter) -> Any:
     owner = inspect.unwrap(owner)
     holder = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     try:
-        hint = typing.get_type_hints(holder, getattr(owner, '__globals__', {}))[parameter.name]
+        # typing's names, for an argument with the signature of another module (SlimmableUNet's are UNet's).
+        hint = typing.get_type_hints(holder, {**vars(typing), **getattr(owner, '__globals__', {})})[parameter.name]
     except Exception:  # a name under TYPE_CHECKING, say
         return Any
     if default is not parameter.empty and misfit(default, hint):  # int = None

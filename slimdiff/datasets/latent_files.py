@@ -192,7 +192,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise MissingDataError(f"data_root: there are no encoded latents in '{folder}' (no {INDEX}). Make them: "
                                'slimdiff encode_latents CONFIG (docs/en/user_guides/latents.md).')
     try:
-        index = json.loads(path.read_text())
+        index = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         raise DamagedIndexError(f'{path} is damaged: {error}. Run the slimdiff encode_latents command of this folder '
                                 'again: it writes the index anew, and keeps the intact shards of the same settings.'
@@ -215,7 +215,7 @@ def read_records(folder: Path, number: int, verify: bool = False) -> dict[str, A
     """
     name, records_name = shard_names(number)
     try:
-        stored = json.loads((folder / records_name).read_text())
+        stored = json.loads((folder / records_name).read_text(encoding='utf-8'))
         records = stored['records']
         if _hash(records) != stored['sha256']:
             raise LatentFilesError(f'{folder / records_name} is damaged: its checksum is wrong.')

@@ -45,7 +45,7 @@ def load_state(work_dir: Path, identity: Mapping[str, Any]) -> dict[str, Any] | 
     if not path.is_file():
         return None
     try:
-        state = json.loads(path.read_text())
+        state = json.loads(path.read_text(encoding='utf-8'))
         version, before = state['version'], state['identity']
     except (ValueError, KeyError, TypeError) as error:
         raise SearchDirError(f'{path} is no state of a search ({error}). Remove it, or choose another --work-dir.') \

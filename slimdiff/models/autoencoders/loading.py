@@ -76,7 +76,7 @@ def read_layout(folder: Path, network: type[nn.Module]) -> dict[str, Any]:
         ValueError: unreadable, or the config of another class.
     """
     try:
-        config = json.loads((folder / 'config.json').read_text())
+        config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
     except ValueError as error:
         raise ValueError(f'autoencoder: {folder / "config.json"} is not JSON: {error}') from None
     kind = config.get('_class_name')
