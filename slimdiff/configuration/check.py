@@ -246,7 +246,7 @@ class _Checker:
 
     def hooks_without_effect(self, hooks: Mapping[str, Any]) -> Iterator[tuple[Path, str, str]]:
         """Yield the names that None is given to and that no hook has, here or in a base."""
-        known_hooks = known.default_hook_names() | {name for name, hook in hooks.items() if hook is not None}
+        known_hooks = known.default_hook_names() | known.RUNTIME_HOOKS | {k for k, hook in hooks.items() if hook is not None}
         for name, hook in hooks.items():
             if hook is None and name not in known_hooks and not assigns(self.filename, name):
                 yield (('default_hooks', name), name, 'there is no hook of this name to switch off.'

@@ -68,11 +68,14 @@ ARGUMENTS = {
     'source': 'dataset', 'transforms': 'transform', 'unet': 'model', 'upsampler': 'resampler',
 }
 
+# Hooks of configs/_base_/default_runtime.py: a config over it, and its copy in a work dir, may switch them off.
+RUNTIME_HOOKS = {'ema', 'samples', 'spectra', 'report'}
+
 # Dicts without a `type` that are read key by key: what each key takes.
 PLAIN_DICTS = {
     'env_cfg': {'cudnn_benchmark': bool, 'mp_cfg': Dict | None, 'dist_cfg': Dict | None, 'resource_limit': int},
     'env_cfg.mp_cfg': {'mp_start_method': str | None, 'opencv_num_threads': int | None},
-    'env_cfg.dist_cfg': {'backend': str, 'timeout': float | None, 'init_backend': str, 'port': int | str,
+    'env_cfg.dist_cfg': {'backend': str, 'timeout': int | None, 'init_backend': str, 'port': int | str,
                          'init_method': str, 'world_size': int, 'rank': int, 'device_id': Any, 'pg_options': Any},
     'randomness': {'seed': int | None, 'diff_rank_seed': bool, 'deterministic': bool},
     'auto_scale_lr': {'base_batch_size': int, 'enable': bool},
@@ -99,8 +102,9 @@ DEFAULT_TYPES = {
 }
 
 # Places where a dict is of no use without a `type`.
-NEED_TYPE = ('model', 'optim_wrapper.optimizer', 'default_hooks.*', 'custom_hooks.*', 'train_dataloader.dataset',
-             'val_dataloader.dataset', 'test_dataloader.dataset', 'search.searcher', 'search.evaluators.*')
+NEED_TYPE = ('model', 'data_preprocessor', 'visualizer', 'visualizer.vis_backends.*', 'optim_wrapper.optimizer',
+             'param_scheduler.*', 'default_hooks.*', 'custom_hooks.*', 'search.searcher', 'search.evaluators.*',
+             'search.sampler', *(place for place in PLACES if '_dataloader.' in place or '_evaluator.' in place))
 
 # Arguments that the builder of a kind of registry gives itself: a config need not have them.
 SUPPLIED = {
@@ -181,134 +185,6 @@ def _teacher() -> Callable:
 def _architecture(name: str) -> Callable:
     from slimdiff.models import autoencoders
     return getattr(autoencoders, name).find_network_class()
-
-
-# Arguments of slimdiff's own classes -> the kind of registry that they are built from.
-ARGUMENTS = {
-    'autoencoder': 'model', 'dataset': 'dataset', 'datasets': 'dataset', 'downsampler': 'resampler',
-    'extractor': 'extractor', 'loss_weight': 'loss', 'losses': 'loss', 'metric': 'metric', 'metrics': 'metric',
-    'noise_scheduler': 'scheduler', 'pipeline': 'transform', 'sampler': 'scheduler', 'scheduler': 'scheduler',
-    'source': 'dataset', 'transforms': 'transform', 'unet': 'model', 'upsampler': 'resampler',
-}
-
-# Dicts without a `type` that are read key by key: what each key takes.
-PLAIN_DICTS = {
-    'env_cfg': {'cudnn_benchmark': bool, 'mp_cfg': Dict | None, 'dist_cfg': Dict | None, 'resource_limit': int},
-    'env_cfg.mp_cfg': {'mp_start_method': str | None, 'opencv_num_threads': int | None},
-    'env_cfg.dist_cfg': {'backend': str, 'timeout': float | None, 'init_backend': str, 'port': int | str,
-                         'init_method': str, 'world_size': int, 'rank': int, 'device_id': Any, 'pg_options': Any},
-    'randomness': {'seed': int | None, 'diff_rank_seed': bool, 'deterministic': bool},
-    'auto_scale_lr': {'base_batch_size': int, 'enable': bool},
-    'optim_wrapper.clip_grad': {'type': Literal['norm', 'value'], 'max_norm': float, 'norm_type': float | str,
-                                'error_if_nonfinite': bool, 'foreach': bool | None, 'clip_value': float},
-    'search': {'space': Dict, 'evaluators': Sequence[Dict], 'searcher': Dict, 'sampler': Dict | None,
-               'num_steps': int | None, 'latency': bool | Dict | None, 'budget': Dict | None, 'compare': int,
-               'chunk': int, 'cache': str | None},
-    'search.space': {'widths': Sequence[float], 'num_segments': int, 'reuse': Sequence[str], 'cells': int | None},
-    'search.budget': {'fraction': float, 'macs': float, 'latency': float},
-    'search.latency': {'batch_size': int, 'rounds': int},
-}
-
-# Places whose dict may leave the `type` out -> the types that are built then.
-DEFAULT_TYPES = {
-    'optim_wrapper': ('OptimWrapper', ),
-    'log_processor': ('LogProcessor', ),
-    'model_wrapper_cfg': ('MMDistributedDataParallel', ),
-    'train_cfg': ('EpochBasedTrainLoop', 'IterBasedTrainLoop'),
-    'val_cfg': ('ValLoop', ),
-    'test_cfg': ('TestLoop', ),
-    'val_evaluator': ('Evaluator', ),
-    'test_evaluator': ('Evaluator', ),
-}
-
-# Places where a dict is of no use without a `type`.
-NEED_TYPE = ('model', 'optim_wrapper.optimizer', 'default_hooks.*', 'custom_hooks.*', 'train_dataloader.dataset',
-             'val_dataloader.dataset', 'test_dataloader.dataset', 'search.searcher', 'search.evaluators.*')
-
-# Arguments that the builder of a kind of registry gives itself: a config need not have them.
-SUPPLIED = {
-    'data sampler': {'dataset', 'sampler', 'batch_size', 'seed'},
-    'loop': {'runner', 'dataloader', 'evaluator'},
-    'model_wrapper': {'module'},
-    'optimizer': {'params'},
-    'parameter scheduler': {'optimizer', 'param_name'},
-    'resampler': {'channels'},
-    'vis_backend': {'save_dir'},
-}
-# Kinds whose classes get arguments that only their builders know.
-SUPPLIED_ANYTHING = ('function', 'optimizer wrapper constructor', 'weight initializer')
-
-# Keys that the builder of a kind of registry takes out before it calls the class.
-BUILDER_KEYS = {
-    'hook': {'priority'},
-    'parameter scheduler': {'convert_to_iter_based', 'epoch_length'},
-    'optim_wrapper': {'constructor', 'paramwise_cfg'},
-}
-
-
-@functools.cache
-def registries() -> dict[str, list[Registry]]:
-    """Kind ('model', 'hook', ...) -> the registries of slimdiff and of mmengine of that kind, ours first, filled."""
-    for module in ('runner', 'hooks', 'optim', 'dataset', 'visualization', 'evaluator', 'model'):
-        importlib.import_module(f'mmengine.{module}')
-    importlib.import_module('mmcv.transforms')
-    found: dict[str, list[Registry]] = {}
-    for home in (slimdiff.registry, mmengine.registry):
-        for registry in vars(home).values():
-            if isinstance(registry, Registry) and registry not in found.setdefault(registry.name, []):
-                registry.import_from_location()
-                found[registry.name].append(registry)
-    for same_kind in found.values():
-        same_kind.sort(key=lambda registry: registry.scope != 'slimdiff')
-    return found
-
-
-def kind_names(kinds: tuple[str, ...], scope: str | None = None, only: str | None = None) -> dict[str, Callable]:
-    """Every name that the registries of these kinds resolve (those of another default scope too); ours first.
-
-    Args:
-        scope: the config's default scope.
-        only: look in the registries of this scope alone, as ``mmengine.CheckpointHook`` does.
-    """
-    names: dict[str, Callable] = {}
-    for kind in kinds:
-        for registry in registries().get(kind, []):
-            for source in (registry, registry.children.get(scope)):
-                if source is not None and only in (None, source.scope):
-                    names = {**source.module_dict, **names}
-    return names
-
-
-@functools.cache
-def default_hook_names() -> set[str]:
-    """Names under ``default_hooks`` that mean something: those of mmengine's Runner and of ours."""
-    from slimdiff.engine.runner import DEFAULT_HOOKS
-    return {'runtime_info', 'timer', 'sampler_seed', 'logger', *DEFAULT_HOOKS}
-
-
-def _stage() -> Callable:
-    from slimdiff.models.unets.stages import Stage
-    return Stage
-
-
-def _sampling() -> Callable:
-    from slimdiff.models.algorithms.diffusion_model import DiffusionModel
-    return DiffusionModel.sample
-
-
-def _teacher() -> Callable:
-    from slimdiff.models.distillation import Teacher
-    return Teacher
-
-
-def _architecture(name: str) -> Callable:
-    from slimdiff.models import autoencoders
-    return getattr(autoencoders, name).find_network_class()
-
-
-def _clip_grad() -> Callable:
-    from torch.nn.utils import clip_grad_norm_
-    return clip_grad_norm_
 
 
 # Arguments of slimdiff's classes that are dicts (or lists of dicts) without a `type` -> what these are, what takes

@@ -37,8 +37,8 @@ def merge_problem(error: Exception) -> str:
     if not found:
         return f'{type(error).__name__}: {error}'
     key, kind = found[1], {'NoneType': 'None', 'ConfigDict': 'dict'}.get(found[2], found[2])
-    return (f"'{key}' is a dict here, over {kind} before. Give what belongs there"
-            f"{' (a list of dicts)' if kind == 'list' else ''}, or add _delete_=True to the dict.")
+    return (f"'{key}' is a dict, but {kind} in what it is merged over: give "
+            f"{'a list of dicts' if kind == 'list' else 'no dict'}, or add _delete_=True to the dict.")
 
 
 def _name(cfg: Config) -> str:
