@@ -134,23 +134,19 @@ def first_rank() -> bool:
 
 
 def load_checked_config(args: argparse.Namespace, needs: Sequence[str] = ('model', )) -> Config:
-    """The config of ``args.config`` with ``args.cfg_options`` and ``args.launcher``, its names checked.
+    """The config of ``args.config`` with ``args.cfg_options`` and ``args.launcher``, its names and values checked.
 
     Args:
         needs: keys that the command can't do without.
 
     Raises:
-        ConfigError: not found, not readable, a misspelt name, or a key that is needed and absent.
+        ConfigError: not found, not readable, a misspelt name, a wrong value, or a key that is needed and absent.
         FileNotFoundError: another file that is not there (:func:`check_files`).
     """
     check_files(args)
-    from slimdiff.configuration import ConfigError, check_config, load_config
+    from slimdiff.configuration import check_config, load_config
     cfg = load_config(args.config, args.cfg_options)
-    check_config(cfg)
-    lacking = ', '.join(key for key in needs if cfg.get(key) is None)
-    if lacking:
-        raise ConfigError(f"{args.config} lacks what this command needs: {lacking}. Base it on one of slimdiff's own "
-                          'configs (_base_ = ...), or write it (docs/en/user_guides/config.md).')
+    check_config(cfg, needs)
     if getattr(args, 'launcher', None) is not None:
         cfg.launcher = args.launcher
     if getattr(args, 'local_rank', None) is not None:

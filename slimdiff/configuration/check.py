@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from slimdiff.configuration import known
-from slimdiff.configuration.errors import ConfigError, assigns, locate
+from slimdiff.configuration.errors import ConfigError, assigns, locate, shown
 from slimdiff.configuration.spelling import looks_like
 from slimdiff.configuration.values import Argument, advice, arguments_of, misfit
 from slimdiff.registry import declared_parameters, did_you_mean, suggest
@@ -21,12 +21,15 @@ META_KEYS = {'type', '_scope_', '_delete_'}
 OUR_PACKAGES = ('slimdiff', 'mmengine', 'mmcv', 'torch')
 
 
-def check_config(cfg: Config | Mapping[str, Any]) -> None:
+def check_config(cfg: Config | Mapping[str, Any], needs: Sequence[str] = ()) -> None:
     """Look up every ``type`` of ``cfg`` and compare its arguments with the signature of its class.
 
     A helper variable at the top level is fine, unless it looks like a misspelt key of the Runner. Where all names are
     right, values must fit the annotations of what they are given to (a class without annotations takes anything), and
     no required argument may be missing. Nothing is built.
+
+    Args:
+        needs: top-level keys that a command can't do without.
 
     Raises:
         ConfigError: all the problems found, each with file and key path; for a name with the nearest right one and the
@@ -34,14 +37,19 @@ def check_config(cfg: Config | Mapping[str, Any]) -> None:
     """
     filename = getattr(cfg, 'filename', None)
     checker = _Checker(cfg)
-    for found in (checker.problems(cfg), checker.wrong_values(getattr(cfg, '_cfg_dict', cfg))):
-        problems: list[str] = []
-        for path, name, message in found:
-            text = f'{locate(filename, name)}: {".".join(path)}: {message}'
-            if text not in problems:
-                problems.append(text)
-        if problems:
-            raise ConfigError(problems, filename)
+    _raise(checker.problems(cfg), filename)
+    lacking = ', '.join(key for key in needs if cfg.get(key) is None)
+    if lacking:
+        raise ConfigError(f"{shown(filename) if filename else 'The config'} lacks what this command needs: {lacking}. "
+                          "Base it on one of slimdiff's own configs (_base_ = ...), or write it "
+                          '(docs/en/user_guides/config.md).')
+    _raise(checker.wrong_values(getattr(cfg, '_cfg_dict', cfg)), filename)
+
+
+def _raise(found: Iterable[tuple[Path, str, str]], filename: str | None) -> None:
+    problems = [f'{locate(filename, name)}: {".".join(map(str, path))}: {message}' for path, name, message in found]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)), filename)
 
 
 @dataclass(frozen=True)
@@ -220,7 +228,7 @@ class _Checker:
 
     def wrong_values(self, value: Any, path: Path = (), owner: Callable | None = None,
                      ) -> Iterator[tuple[Path, str, str]]:
-        """Yield (path, key, message) of what a value is given to and doesn't fit; for a config whose names are right."""
+        """Yield (path, key, message) of what does not fit; for a config whose names are right."""
         if isinstance(value, (list, tuple)):
             for index, item in enumerate(value):
                 yield from self.wrong_values(item, (*path, str(index)), owner)
@@ -246,7 +254,8 @@ class _Checker:
 
     def hooks_without_effect(self, hooks: Mapping[str, Any]) -> Iterator[tuple[Path, str, str]]:
         """Yield the names that None is given to and that no hook has, here or in a base."""
-        known_hooks = known.default_hook_names() | known.RUNTIME_HOOKS | {k for k, hook in hooks.items() if hook is not None}
+        known_hooks = known.default_hook_names() | known.RUNTIME_HOOKS
+        known_hooks |= {name for name, hook in hooks.items() if hook is not None}
         for name, hook in hooks.items():
             if hook is None and name not in known_hooks and not assigns(self.filename, name):
                 yield (('default_hooks', name), name, 'there is no hook of this name to switch off.'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -20,11 +19,14 @@ Dict = Mapping[str, Any]
 # those of its constructor whose annotations there say too little.
 EXTRA_TOP_KEYS = {
     'activation_checkpointing': Any, 'compile': bool | Dict | None, 'custom_imports': Dict | None,
-    'efficient_conv_bn_eval': Any, 'find_unused_parameters': bool, 'model_wrapper_cfg': Dict | None, 'overwrite': bool,
-    'runner_type': str, 'search': Dict | None, 'strategy': Any, 'sync_bn': str | None, '_base_': Any, '_scope_': str | None,
+    'efficient_conv_bn_eval': Any, 'find_unused_parameters': bool, 'model_wrapper_cfg': Dict | None,
+    'overwrite': bool,
+    'runner_type': str, 'search': Dict | None,
+    'strategy': Any, 'sync_bn': str | None, '_base_': Any, '_scope_': str | None,
 }
 TOP_KEYS = {
-    'auto_scale_lr': Dict | None, 'custom_hooks': Sequence[Dict] | None, 'default_hooks': Mapping[str, Dict | None] | None,
+    'auto_scale_lr': Dict | None, 'custom_hooks': Sequence[Dict] | None,
+    'default_hooks': Mapping[str, Dict | None] | None,
     'log_level': int | str, 'param_scheduler': Dict | Sequence[Dict] | None,
     'val_evaluator': Dict | Sequence[Dict] | None, 'test_evaluator': Dict | Sequence[Dict] | None,
     'work_dir': str | None, 'model': Dict | None,

@@ -61,7 +61,7 @@ def arguments_of(function: Callable) -> dict[str, Argument]:
 def _hint(owner: Callable, parameter: inspect.Parameter) -> Any:
     default = parameter.default
     if parameter.annotation is parameter.empty:
-        known = getattr(owner, '__module__', '').split('.')[0] in PACKAGES and isinstance(default, (bool, int, float, str))
+        known = getattr(owner, '__module__', '').split('.')[0] in PACKAGES and type(default) in (bool, int, float, str)
         return (float if type(default) is int else type(default)) if known else Any
     owner = inspect.unwrap(owner)
     holder = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
@@ -71,7 +71,7 @@ def _hint(owner: Callable, parameter: inspect.Parameter) -> Any:
     except Exception:  # a name under TYPE_CHECKING, say
         return Any
     if default is not parameter.empty and misfit(default, hint):  # int = None
-        hint = hint | type(default) if isinstance(hint, type) else typing.Union[hint, type(default)]
+        hint = typing.Union[hint, type(default)]  # noqa: UP007 (of anything)
     return hint
 
 
@@ -142,7 +142,8 @@ def in_words(hint: Any) -> str:
     if origin in TITLES:
         return TITLES[origin]
     if origin in (typing.Union, types.UnionType):
-        return ' or '.join(dict.fromkeys(map(in_words, (arg for arg in args if getattr(arg, '__name__', '') not in ARRAYS))))
+        named = [in_words(arg) for arg in args if getattr(arg, '__name__', '') not in ARRAYS]
+        return ' or '.join(dict.fromkeys(named))
     if origin is typing.Literal:
         return ' or '.join(map(repr, args))
     if origin in SEQUENCES:

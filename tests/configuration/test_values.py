@@ -16,8 +16,9 @@ from slimdiff.registry import HOOKS, MODELS, plain
 
 FITS = [
     (bool, True), (int, 3), (int, np.int64(3)), (float, 3), (float, 1e-3), (float, np.float32(1)), (str, 'a'),
-    (float, float('nan')), (numbers.Number, 2.5), (Any, [1]), (object, 3), (int | None, None), (Optional[int], 3),
-    (Union[int, Sequence[int]], (1, 2)), (Literal['a', 1], 1), (Sequence[int], [1, 2]), (Sequence[int], ()),
+    (float, float('nan')), (numbers.Number, 2.5), (Any, [1]), (object, 3), (int | None, None), (Optional[int], 3),  # noqa: UP045
+    (Union[int, Sequence[int]], (1, 2)),  # noqa: UP007
+    (Literal['a', 1], 1), (Sequence[int], [1, 2]), (Sequence[int], ()),
     (list[int], (1, 2)), (tuple[int, ...], [1, 2, 3]), (tuple[float, float], [0.9, 1]), (Sequence, ['a', 1]),
     (Mapping[str, Any], {'type': 3}), (dict, ConfigDict(a=1)), (Mapping[str, float], dict(a=1)), (Path, 'a/b'),
     (str | Path, Path('a')), (Callable[..., int], len), (Callable, dict(type='f')), (nn.Module, dict(type='UNet')),
@@ -57,7 +58,7 @@ def test_the_place_within_a_value():
 
 class Annotated(nn.Module):
 
-    def __init__(self, channels: 'int', rate: float = None, *, names: 'Sequence[str]' = (), free=3,
+    def __init__(self, channels: 'int', rate: float = None, *, names: 'Sequence[str]' = (), free=3,  # noqa: RUF013
                  module: 'NotImported' = None):  # noqa: F821 (as under TYPE_CHECKING)
         super().__init__()
 
