@@ -26,14 +26,14 @@ def parser():
     return out
 
 
-LITERALS = {'1': 1, '-1e-4': -1e-4, '1e3': 1000.0, '2024': 2024, 'None': None, 'True': True,
-            "'2024'": '2024',
-            '[1,2.5]': [1, 2.5], '(0.9, 0.99)': (0.9, 0.99), '1,2': (1, 2), "['two dogs, one ball']": [
-                'two dogs, one ball'], "{'type': 'b'}": {'type': 'b'}, '""': ''}
-AS_TYPED = ['data/my photos', 'a,b', 'two dogs, one ball', 'x', 'true', 'f=a=b', '[a,b]', '(1,x)', '[1,(2]', '007', '1j',
-            '2024-10-01', '1+1',
-            "__import__('os')", '{1}', "b'x'", '...', '', ' ', r'C:\data\new', '[' * 10_000, 'é',
-            "it's", 'nan', 'NULL', '~/data', '$HOME', '1_x', '#1']
+LITERALS = {
+    '1': 1, '-1e-4': -1e-4, '1e3': 1000.0, '2024': 2024, 'None': None, 'True': True, "'2024'": '2024', '""': '',
+    '[1,2.5]': [1, 2.5], '(0.9, 0.99)': (0.9, 0.99), '1,2': (1, 2), "{'type': 'b'}": {'type': 'b'},
+    "['two dogs, one ball']": ['two dogs, one ball']}
+AS_TYPED = [
+    'data/my photos', 'a,b', 'two dogs, one ball', 'x', 'true', 'f=a=b', '[a,b]', '(1,x)', '[1,(2]', '007', '1j', '1+1',
+    '2024-10-01', "__import__('os')", '{1}', "b'x'", '...', '', ' ', r'C:\data\new', '[' * 10_000, 'é', "it's", 'nan',
+    'NULL', '~/data', '$HOME', '1_x', '#1']
 
 
 @pytest.mark.parametrize('text', LITERALS)
