@@ -110,8 +110,8 @@ def misfit(value: Any, hint: Any, path: tuple[str, ...] = ()) -> Misfit | None:
 
 
 def _items(value: Any, origin: type, args: tuple[Any, ...], path: tuple[str, ...]) -> Misfit | None:
-    hints = [args[0] if args else Any] * len(value)
-    if origin is tuple and args and args[-1] is not Ellipsis:
+    hints = [args[0] if args else Any] * len(value)  # Tuple[int], too: diffusers means any number by it
+    if origin is tuple and len(args) > 1 and args[-1] is not Ellipsis:
         if len(value) != len(args):
             return Misfit(path, in_words(tuple[args]), value)
         hints = args
@@ -147,7 +147,7 @@ def in_words(hint: Any) -> str:
     if origin is typing.Literal:
         return ' or '.join(map(repr, args))
     if origin in SEQUENCES:
-        if origin is tuple and args and args[-1] is not Ellipsis:
+        if origin is tuple and len(args) > 1 and args[-1] is not Ellipsis:
             return f'a list of {len(args)}: {", ".join(map(in_words, args))}'
         return f'a list, each item {in_words(args[0])}' if args and args[0] is not Any else 'a list'
     if isinstance(origin, type) and issubclass(origin, Mapping):
