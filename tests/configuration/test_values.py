@@ -19,7 +19,8 @@ FITS = [
     (float, float('nan')), (numbers.Number, 2.5), (Any, [1]), (object, 3), (int | None, None), (Optional[int], 3),  # noqa: UP045
     (Union[int, Sequence[int]], (1, 2)),  # noqa: UP007
     (Literal['a', 1], 1), (Sequence[int], [1, 2]), (Sequence[int], ()),
-    (list[int], (1, 2)), (tuple[int, ...], [1, 2, 3]), (tuple[int], (1, 2)), (tuple[float, float], [0.9, 1]), (Sequence, ['a', 1]),
+    (list[int], (1, 2)), (tuple[int, ...], [1, 2, 3]),
+    (tuple[int], (1, 2)), (tuple[float, float], [0.9, 1]), (Sequence, ['a', 1]),
     (Mapping[str, Any], {'type': 3}), (dict, ConfigDict(a=1)), (Mapping[str, float], dict(a=1)), (Path, 'a/b'),
     (str | Path, Path('a')), (Callable[..., int], len), (Callable, dict(type='f')), (nn.Module, dict(type='UNet')),
     (nn.Module, nn.Identity()), (torch.dtype, 'bfloat16'), (Sequence[Mapping[str, Any]], [dict(a=[1])]),
