@@ -254,7 +254,7 @@ def newest_checkpoint(directory: str | Path) -> tuple[Path | None, dict[str, Any
     complaints: list[str] = []
     pointer = Path(directory) / POINTER
     if pointer.is_file():
-        target = pointer.with_name(Path(pointer.read_text(errors='replace').strip() or '?').name)
+        target = pointer.with_name(Path(pointer.read_text(encoding='utf-8', errors='replace').strip() or '?').name)
         if not target.is_file():
             complaints.append(f'{pointer} names {target.name}, which does not exist')
     for path in list_checkpoints(directory):

@@ -112,10 +112,12 @@ def run_search(args: argparse.Namespace, model: Any, loader: Any, name: str, fil
                work_dir: Path) -> tuple[Search, Outcome]:
     """Run (or finish, or read) one search, and write its report."""
     from slimdiff.analysis.search_report import plot_search, write_report
-    from slimdiff.configuration import load_config
+    from slimdiff.configuration import check_config, load_config
     from slimdiff.registry import plain
     from slimdiff.search import Search
-    config = plain(load_config(file).get('search'))
+    found = load_config(file)
+    check_config(found)
+    config = plain(found.get('search'))
     if not config:
         raise ValueError(f"--searches {name}={file}: that config has no 'search'.")
     print(f'search {name}:', flush=True)

@@ -174,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
         if first_stage is not None:
             kind = 'vqvae' if type(first_stage).__name__ == 'VQModel' else 'vae'
             first_stage.save_pretrained(folder if only else folder / kind)
-        (folder / RECORD).write_text(json.dumps(record, indent=1) + '\n')
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
     report(out, checkpoint, unet, first_stage, record, model, args)
     return 0
 

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         files = {file.relative_to(folder).as_posix(): sha256(file) for file in written}
         card = model_card(Facts(args.name, model, cfg.model, args.config, meta, weights, files, pipeline, metrics,
                                 args.license))
-        (folder / CARD).write_text(card)
+        (folder / CARD).write_text(card, encoding='utf-8')
         sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in written}
     for name, size in sizes.items():
         print(f'{out / name}: {size / 1e6:.1f} MB (the checkpoint has {source.stat().st_size / 1e6:.1f} MB)'

@@ -99,7 +99,7 @@ def _from_folder(folder: Path, scheduler: Mapping[str, Any] | None) -> LoadedTea
     if not (unet / 'config.json').is_file():
         raise ValueError(f"The teacher's folder {folder} holds neither unet/config.json (a pipeline) nor config.json "
                          '(a UNet): it was not written by save_pretrained.')
-    kind = json.loads((unet / 'config.json').read_text()).get('_class_name')
+    kind = json.loads((unet / 'config.json').read_text(encoding='utf-8')).get('_class_name')
     if kind not in CLASSES:
         raise ValueError(f"The teacher in {unet} is a '{kind}'; a teacher can be one of {', '.join(CLASSES)}.")
     try:
@@ -133,5 +133,5 @@ def _scheduler_config(folder: Path, unet: Path) -> dict[str, Any]:
     """The scheduler_config.json of a pipeline or beside a UNet; {} if there is none."""
     for place in (folder / 'scheduler', folder, unet.parent / 'scheduler'):
         if (place / 'scheduler_config.json').is_file():
-            return json.loads((place / 'scheduler_config.json').read_text())
+            return json.loads((place / 'scheduler_config.json').read_text(encoding='utf-8'))
     return {}
