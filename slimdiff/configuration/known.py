@@ -17,7 +17,8 @@ from slimdiff.registry import declared_arguments
 # Keys that the Runner takes from `cfg` itself, beside the arguments of its constructor.
 EXTRA_TOP_KEYS = {
     'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
-    'model_wrapper_cfg', 'overwrite', 'runner_type', 'strategy', 'sync_bn', '_base_', '_scope_'
+    'model_wrapper_cfg', 'overwrite', 'runner_type', 'strategy', 'sync_bn', 'trust_config', '_base_',
+    '_scope_'
 }
 
 # A place in the config -> the kinds of registry that it is built from. '*' stands for one key or list index.

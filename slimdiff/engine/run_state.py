@@ -10,6 +10,7 @@ from mmengine.logging import MessageHub, print_log
 
 from slimdiff.checkpoint import files
 from slimdiff.checkpoint.plain_data import decode, encode, encode_or_drop
+from slimdiff.models import computation
 from slimdiff.registry import plain
 from slimdiff.version import __version__
 
@@ -25,7 +26,7 @@ def description(runner: Any, state: Mapping[str, Any], done: int) -> dict[str, A
         'format': files.FORMAT, 'format_version': files.FORMAT_VERSION, 'slimdiff_version': __version__, 'iter': done,
         'epoch': runner.epoch, 'seed': runner.seed, 'world_size': runner.world_size,
         'architecture': files.fingerprint(state), 'config': config, 'config_text': runner.cfg.pretty_text,
-        'dataset_meta': dataset_meta}
+        'computes': computation.of_model(runner.unwrapped_model), 'dataset_meta': dataset_meta}
 
 
 def scheduler_states(schedulers: Sequence[Any] | None) -> list[Any]:
