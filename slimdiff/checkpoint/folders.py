@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-
 #: what diffusers calls the weights of a network
 WEIGHTS = 'diffusion_pytorch_model'
 

@@ -95,8 +95,9 @@ def load_network(folder: Path, network: type[nn.Module]) -> nn.Module:
     """
     try:
         # Weights of another shape are not ignored: they are reported below, with those that are missing.
-        loaded, info = network.from_pretrained(folder, variant=variant_of(folder), output_loading_info=True, low_cpu_mem_usage=False,
-                                               ignore_mismatched_sizes=True, torch_dtype=torch.float32)
+        loaded, info = network.from_pretrained(
+            folder, variant=variant_of(folder), output_loading_info=True, low_cpu_mem_usage=False,
+            ignore_mismatched_sizes=True, torch_dtype=torch.float32)
     except Exception as error:  # missing file, damaged file: diffusers and safetensors have many classes of them
         raise ValueError(f'autoencoder: the first stage in {folder} cannot be loaded: {error}') from error
     problems = [f'{label} {", ".join(map(str, sorted(info[key])[:4]))}'
@@ -140,8 +141,8 @@ def describe_folder(folder: Path) -> dict[str, Any] | None:
 def describe(kind: str, config: Mapping[str, Any], scale: float | None, folder: Path | None) -> dict[str, Any]:
     """The latents that a first stage makes, as plain data; what isn't known is left out.
 
-    ``encoder`` has the number, the sum of magnitudes and the sum of squares of the encoder's weights. Unlike a hash they
-    are the same, but for rounding, for other names and precisions of the same weights; the decoder does not matter.
+    ``encoder`` has the number, the sum of magnitudes and the sum of squares of the encoder's weights. Unlike a hash
+    they are the same, but for rounding, for other names and precisions of the same weights; decoders do not matter.
     """
     mean, std = normalisation(config)
     found = {'class': kind, 'mean': mean.flatten().tolist(), 'std': std.flatten().tolist()}

@@ -93,8 +93,8 @@ def network_class(name: str) -> type[nn.Module]:
 
 def _download(name: str) -> Path:
     try:
-        return download(name, ['*.json', 'unet/*.json', 'unet/*.safetensors', 'scheduler/*.json', 'vae/*.json', 'vqvae/*.json',
-                               '*.safetensors'])
+        return download(name, ['*.json', 'unet/*.json', 'unet/*.safetensors', 'scheduler/*.json', 'vae/*.json',
+                               'vqvae/*.json', '*.safetensors'])
     except ValueError as error:
         raise ValueError(f'The teacher is neither a folder here nor to be had elsewhere: {error}') from error
 
