@@ -52,7 +52,8 @@ class ComputationError(ValueError):
 
 def of_model(model: Any) -> dict[str, Any]:
     """The record of a :class:`~slimdiff.models.algorithms.DiffusionModel`; {} of what isn't one."""
-    if not hasattr(model, 'noise_scheduler') or not hasattr(getattr(model, 'unet', None), 'config'):
+    needed = ('noise_scheduler', 'prediction_type', 'num_classes', 'autoencoder', 'unet')
+    if not all(hasattr(model, name) for name in needed) or not isinstance(getattr(model.unet, 'config', None), Mapping):
         return {}
     return {
         'schedule': schedule_of(model.noise_scheduler), 'prediction_type': model.prediction_type,
@@ -64,7 +65,9 @@ def of_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a ``.pth``: its own, or for an older one what the config in it says."""
     meta = checkpoint.get('meta') or {}
     config = (meta.get('config') or {}).get('model')
-    return meta['computes'] if 'computes' in meta else _of_config(config) if config else {}
+    if 'computes' in meta:
+        return _as_record(meta['computes'], 'meta.computes')
+    return _of_config(config) if config else {}
 
 
 def of_folder(folder: Path, network: Path, scheduler: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def of_folder(folder: Path, network: Path, scheduler: Mapping[str, Any] | None =
         ValueError: a noise process that slimdiff does not know.
     """
     config = read_json(network / 'config.json')
-    known = dict(config.get(RECORD) or {})
+    known = _as_record(config.get(RECORD) or {}, network / 'config.json')
     kind = MODELS.module_dict.get(config.get('_class_name'))
     if not known:
         known = _of_network(config, kind) if kind else {}
@@ -93,6 +96,8 @@ def of_folder(folder: Path, network: Path, scheduler: Mapping[str, Any] | None =
         known |= {'first_stage': stage} if stage else {}
     if scheduler:
         said = {**known.get('schedule', {}), 'prediction_type': known.get('prediction_type', 'epsilon')}
+        if scheduler.keys() & {'beta_schedule', 'beta_start', 'beta_end'}:
+            said.pop('trained_betas', None)  # which would go first
         known |= _of_scheduler({**said, **scheduler}, folder)
     if config.get('_networks'):  # networks of several widths without the full one
         known['network'] = {key: value for key, value in known.get('network', {}).items() if key not in BY_WIDTH}
@@ -105,7 +110,7 @@ def schedule_of(scheduler: SchedulerMixin) -> dict[str, Any]:
     words = {key: scheduler.config[key] for key in SCHEDULE_KEYS if scheduler.config.get(key) is not None}
     try:
         same = torch.allclose(alphas_of(words).float(), alphas.float(), rtol=0, atol=SCHEDULE_TOLERANCE)
-    except (NotImplementedError, TypeError, ValueError, RuntimeError):
+    except ValueError:  # betas that DDPMScheduler has no word for
         same = False
     if not same:
         alphas = alphas.double()
@@ -115,8 +120,15 @@ def schedule_of(scheduler: SchedulerMixin) -> dict[str, Any]:
 
 
 def alphas_of(schedule: Mapping[str, Any]) -> Tensor:
-    """alphas_cumprod (T,), float64, of a recorded noise process."""
-    return DDPMScheduler(**schedule).alphas_cumprod.double()
+    """alphas_cumprod (T,), float64, of a recorded noise process.
+
+    Raises:
+        ValueError: what diffusers cannot make a schedule of.
+    """
+    try:
+        return DDPMScheduler(**schedule).alphas_cumprod.double()
+    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f'{dict(schedule)} is not a noise schedule: {error}') from error
 
 
 def _of_network(config: Mapping[str, Any], kind: Any) -> dict[str, Any]:
@@ -215,8 +227,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def json_data(value: Any) -> Any:
-    """As JSON gives it back: lists for tuples, words for what JSON does not have."""
-    return json.loads(json.dumps(value, default=str))
+    """As JSON gives it back: lists for tuples, the name of what JSON does not have."""
+    return json.loads(json.dumps(value, default=lambda item: getattr(item, '__qualname__', type(item).__name__)))
+
+
+def _as_record(found: Any, where: Any) -> dict[str, Any]:
+    kinds = {'schedule': dict, 'network': dict, 'prediction_type': str, 'first_stage': (dict, type(None))}
+    if not isinstance(found, Mapping) or any(not isinstance(found[key], kinds[key]) for key in kinds if key in found):
+        raise ValueError(f'{where}: the record of what the network computes is damaged.')
+    return dict(found)
 
 
 # ---- the comparison -----------------------------------------------------------------------------------------------
@@ -238,8 +257,8 @@ def check_same(theirs: Mapping[str, Any], model: Any, source: Any, trust_config:
         listed = '; '.join(f'{name}: {given} (checkpoint), {wanted} (config)' for name, given, wanted in found)
         raise ComputationError(
             f'{source} was trained for another computation than that of this config: {listed}. Give the config the '
-            "checkpoint's values, or take the config that it was trained with. --trust-config uses the config's "
-            'values in spite of that.')
+            "checkpoint's values, or take the config that it was trained with. --trust-config (of train, test, sample, "
+            "search, export and publish) uses the config's values in spite of that.")
 
 
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any],

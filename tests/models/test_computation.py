@@ -98,6 +98,16 @@ def test_the_record_survives_diffusers(trained, tmp_path):
     assert record['schedule']['beta_end'] == 0.015 and record['first_stage'] is None
 
 
+@pytest.mark.parametrize('record', [7, {'schedule': 1}, {'schedule': {'beta_schedule': 'none'}},
+                                    {'schedule': {'beta_start': 'x'}}, {'first_stage': [1]}, {'prediction_type': {}}])
+def test_a_damaged_record(record, tmp_path):
+    model = MODELS.build(copy.deepcopy(CONFIG))
+    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 1, 'computes': record},
+                     'state_dict': model.state_dict()}, tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='is damaged|is not a noise schedule'):
+        load_trained(model, tmp_path / 'x.pth', 'online')
+
+
 def test_other_words_for_the_same():
     model = MODELS.build(copy.deepcopy(CONFIG))
     record = of_model(model)
