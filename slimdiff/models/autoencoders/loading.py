@@ -155,7 +155,7 @@ def describe(kind: str, config: Mapping[str, Any], scale: float | None, folder: 
 
 
 def normalisation(config: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of raw latents, (1, C, 1, 1) or (1, 1, 1, 1), by the config of a first stage.
+    """Mean and standard deviation of raw latents, (C, 1, 1) or without dimensions, by the config of a first stage.
 
     A diffusion model sees (z - mean) * scale / std: Stable Diffusion 3 gives a ``shift_factor`` for the mean,
     Playground 2.5 ``latents_mean`` and ``latents_std``; the others have 0 and 1.
@@ -163,7 +163,8 @@ def normalisation(config: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     mean, std = config.get('latents_mean'), config.get('latents_std')
     if mean is None or std is None:
         mean, std = config.get('shift_factor') or 0.0, 1.0
-    return tuple(torch.as_tensor(value, dtype=torch.float32).reshape(1, -1, 1, 1) for value in (mean, std))
+    pair = (torch.as_tensor(value, dtype=torch.float32) for value in (mean, std))
+    return tuple(value if value.dim() == 0 else value.reshape(-1, 1, 1) for value in pair)
 
 
 def _layout_hash(network: type[nn.Module], layout: Mapping[str, Any]) -> Any:
