@@ -200,3 +200,18 @@ def test_commands_refuse(command, trained, tmp_path, capsys):
     assert not out.exists() or not any(out.iterdir())
     if command != 'search':
         assert main([*argv, '--trust-config']) == 0
+
+
+@pytest.mark.parametrize('name', ['photo_patches', 'photo_patches_16px'])
+def test_shipped_teachers_fit_their_configs(name):
+    """Their folders are older than the record: it is read from what is in them."""
+    from slimdiff.checkpoint import find_path
+    from slimdiff.configuration import load_config
+    config = load_config(f'configs/ldm/{name}.py').model
+    folder = find_path(f'configs/ldm/{name}_teacher')
+    load_trained(MODELS.build(config), folder)
+    known = of_folder(folder, folder / 'unet')
+    assert {'schedule', 'prediction_type', 'sigma_data', 'num_classes', 'network'} <= known.keys()
+    config.noise_scheduler.beta_end = 0.012
+    with pytest.raises(ComputationError, match=r'beta_end: 0\.02 \(checkpoint\), 0\.012 \(config\)'):
+        load_trained(MODELS.build(config), folder)
