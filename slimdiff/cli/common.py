@@ -68,6 +68,12 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
                         'a UNet)')
 
 
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust-config``."""
+    parser.add_argument('--trust-config', action='store_true', help='take the weights also where the checkpoint was '
+                        "trained for another computation (noise schedule, prediction type, ...) than the config's")
+
+
 def add_launcher_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--launcher``, and the ``--local_rank`` that older launchers pass."""
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',

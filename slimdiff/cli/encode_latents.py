@@ -92,11 +92,15 @@ def settings_of(args: argparse.Namespace, source: Mapping[str, Any], dataset: An
     """What the index says of the latents: whatever they depend on."""
     from slimdiff.datasets.fingerprint import dataset_fingerprint
     from slimdiff.engine.encoding import extras_of
+    found = getattr(autoencoder, 'describe', dict)()
+    normalised = {f'latents_{key}': found[key] for key in ('mean', 'std') if any(v != (key == 'std')
+                                                                              for v in found.get(key, ()))}
     return dict(
         images=dataset_fingerprint(dataset),
         autoencoder=dict(type=type(autoencoder).__name__, fingerprint=autoencoder.fingerprint(),
                          source=str(getattr(autoencoder, 'checkpoint', None) or 'random weights'),
-                         latent_scale=float(autoencoder.latent_scale), downsampling=autoencoder.downsampling),
+                         latent_scale=float(autoencoder.latent_scale), downsampling=autoencoder.downsampling,
+                         **normalised),
         posterior=getattr(autoencoder, 'posterior', None), seed=args.seed, shape=list(shape), dtype=args.dtype,
         flips=args.flip, image_size=list(sample['inputs'].shape[1:]), length=len(dataset), shard_size=args.shard_size,
         extras=extras_of(sample),

@@ -18,6 +18,7 @@ from slimdiff.cli.common import (
     add_checkpoint_argument,
     add_config_arguments,
     add_launcher_argument,
+    add_trust_argument,
     load_checked_config,
     runs_cleanly,
     use_allocation,
@@ -46,6 +47,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--overwrite', action='store_true', help='replace images of other settings in --out')
     add_allocation_argument(parser)
     add_captions_argument(parser)
+    add_trust_argument(parser)
     add_launcher_argument(parser)
     args = parser.parse_args(argv)
     for name in ('num', 'batch_size', 'zoom', 'columns'):
@@ -54,16 +56,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def build_model(cfg: Any, checkpoint: str | Path, weights: str, allocation: str | None = None) -> Any:
+def build_model(cfg: Any, checkpoint: str | Path, weights: str, allocation: str | None = None,
+                trust_config: bool = False) -> Any:
     """The model of the config with the weights of the checkpoint, on this rank's device.
 
     ``allocation`` is a file: its network then runs at a width of its own at each step.
     """
-    return load_model(cfg, checkpoint, weights, allocation)[0]
+    return load_model(cfg, checkpoint, weights, allocation, trust_config)[0]
 
 
-def load_model(cfg: Any, checkpoint: str | Path, weights: str,
-               allocation: str | None = None) -> tuple[Any, dict[str, Any]]:
+def load_model(cfg: Any, checkpoint: str | Path, weights: str, allocation: str | None = None,
+               trust_config: bool = False) -> tuple[Any, dict[str, Any]]:
     """As :func:`build_model`, and the config of the network as the checkpoint has it; empty if it doesn't say."""
     import torch
     from mmengine.device import get_device
@@ -72,7 +75,7 @@ def load_model(cfg: Any, checkpoint: str | Path, weights: str,
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
     model = MODELS.build(serving_config(cfg.model))
-    trained = load_trained(model, checkpoint, weights)
+    trained = load_trained(model, checkpoint, weights, trust_config)
     for split in ('train', 'val', 'test'):
         data = (cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}
         names = data.get('classes') or data.get('photos')
@@ -158,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.launcher != 'none' and not is_distributed():
         init_dist(args.launcher)
     leave_at_exit()
-    model = build_model(cfg, args.checkpoint, args.weights, args.allocation)
+    model = build_model(cfg, args.checkpoint, args.weights, args.allocation, args.trust_config)
     if hasattr(model, 'check_guidance'):
         model.check_guidance(args.guidance)
     sampling = {'num_steps': args.steps, 'guidance_scale': args.guidance,

@@ -10,6 +10,7 @@ from slimdiff.cli.common import (
     add_checkpoint_argument,
     add_config_arguments,
     add_launcher_argument,
+    add_trust_argument,
     default_work_dir,
     load_checked_config,
     runs_cleanly,
@@ -33,6 +34,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--json', help='also write the figures to this file')
     add_allocation_argument(parser)
     add_captions_argument(parser)
+    add_trust_argument(parser)
     add_launcher_argument(parser)
     return parser.parse_args(argv)
 
@@ -65,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     cfg.model = serving_config(cfg.model)  # no teacher is needed to measure a student
     runner = SlimRunner.from_cfg(cfg)
     with runner.starting():
-        load_trained(runner.unwrapped_model, args.checkpoint, args.weights)
+        load_trained(runner.unwrapped_model, args.checkpoint, args.weights, args.trust_config)
         use_allocation(runner.unwrapped_model, args.allocation)
     figures = runner.test()
     if is_main_process():

@@ -22,7 +22,7 @@ EXTRA_TOP_KEYS = {
     'efficient_conv_bn_eval': Any, 'find_unused_parameters': bool, 'model_wrapper_cfg': Dict | None,
     'overwrite': bool,
     'runner_type': str, 'search': Dict | None,
-    'strategy': Any, 'sync_bn': str | None, '_base_': Any, '_scope_': str | None,
+    'strategy': Any, 'sync_bn': str | None, 'trust_config': bool, '_base_': Any, '_scope_': str | None,
 }
 TOP_KEYS = {
     'auto_scale_lr': Dict | None, 'custom_hooks': Sequence[Dict] | None,

@@ -30,6 +30,7 @@ from slimdiff.engine import run_state, scope  # noqa: F401 (scope registers)
 from slimdiff.engine import work_dir as rules
 from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, wrapper_config
 from slimdiff.evaluation.common import check_classes, locked, on_main
+from slimdiff.models import computation
 from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, plain
 
 #: hooks of every run; a config's ``default_hooks`` changes or removes (``name=None``) them by name
@@ -67,6 +68,7 @@ class SlimRunner(Runner):
 
     Raises:
         CheckpointError: a checkpoint that cannot be used.
+        ComputationError: one of a network that was trained for another computation.
         WorkDirError: the work dir holds another run.
         RegistryError: an unknown type or argument.
     """
@@ -282,6 +284,7 @@ class SlimRunner(Runner):
             self.logger.warning(f'{error} The weights are loaded all the same: this run learns its own classes.')
         weights = 'ema' if 'ema' in checkpoint else 'online'
         self._load_state(files.weights_of(checkpoint, weights, filename), filename)
+        self._check_computation(checkpoint, filename)
         self._has_loaded = True
         self.logger.info(f'Loaded the {weights} weights of {filename}')
         return checkpoint
@@ -296,12 +299,17 @@ class SlimRunner(Runner):
         files.check_weights(state, self.unwrapped_model.state_dict(), filename)
         self.unwrapped_model.load_state_dict(state, strict=True)
 
+    def _check_computation(self, checkpoint: Mapping[str, Any], filename: str) -> None:
+        computation.check_same(computation.of_checkpoint(checkpoint), self.unwrapped_model, filename,
+                               bool(self.cfg.get('trust_config')))
+
     def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,
                map_location: Any = 'cpu') -> None:
         """Restore weights, optimizer, schedules, logs, the hooks' states and the iteration."""
         checkpoint = files.load_checkpoint(filename, map_location)
         self._check_classes(checkpoint, filename)
         self._load_state(files.unprefixed(checkpoint['state_dict']), filename)
+        self._check_computation(checkpoint, filename)
         if resume_optimizer:
             self.optim_wrapper.load_state_dict(checkpoint['optimizer'])
         if resume_param_scheduler:

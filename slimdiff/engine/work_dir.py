@@ -14,6 +14,7 @@ from slimdiff.checkpoint.same import differences, listed
 #: what a resumed run may have otherwise: none of it changes the weights that training arrives at
 HARMLESS = (
     'work_dir', 'resume', 'load_from', 'overwrite', 'launcher', 'log_level', 'log_processor', 'experiment_name',
+    'trust_config',
     'visualizer*', 'vis_backends*', 'env_cfg*', 'model_wrapper_cfg*', 'compile*', 'default_scope', 'runner_type',
     'val_*', 'test_*', 'train_cfg.max_iters', 'train_cfg.val_*', 'train_cfg.sync_interval', '*dataloader.num_workers',
     '*dataloader.persistent_workers', '*dataloader.pin_memory', '*dataloader.prefetch_factor',

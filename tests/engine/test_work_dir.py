@@ -8,11 +8,12 @@ import pytest
 import tiny_run
 import torch
 
-from slimdiff.checkpoint import load_checkpoint, save_checkpoint
+from slimdiff.checkpoint import files, load_checkpoint, save_checkpoint
 from slimdiff.checkpoint.files import list_checkpoints
 from slimdiff.checkpoint.lock import FolderInUseError
 from slimdiff.engine import CheckpointError, WorkDirError
 from slimdiff.engine.work_dir import differing_keys, missing_folders, remove_traces
+from slimdiff.models.computation import ComputationError
 from slimdiff.registry import flatten
 
 
@@ -165,3 +166,24 @@ def test_load_from_takes_the_averaged_weights(tmp_path):
     runner = tiny_run.build(tmp_path / 'b', load_from=str(tmp_path / 'a/iter_4.pth'))
     runner.load_or_resume()
     tiny_run.same(dict(runner.unwrapped_model.state_dict()), {**saved['state_dict'], **saved['ema']['state_dict']})
+
+
+def test_weights_that_were_trained_for_another_computation(tmp_path):
+    """Neither load_from nor a resume takes them, unless the config is to be trusted."""
+    def diffusion(prediction, sigma_data=0.5):
+        return dict(_delete_=True, type='DiffusionModel', num_steps=2, sigma_data=sigma_data,
+                    noise_scheduler=dict(type='DDPMScheduler', prediction_type=prediction),
+                    unet=dict(type='UNet', sample_size=8, norm_groups=4, stages=[dict(channels=8, blocks=1)]))
+
+    data = dict(train_dataloader__batch_size=2, train_dataloader__dataset=dict(
+        _delete_=True, type='PhotoPatches', image_size=8, length=4))
+    tiny_run.build(tmp_path / 'a', max_iters=4, model=diffusion('epsilon'), **data).train()
+    path = str(tmp_path / 'a/iter_4.pth')
+    assert files.load_checkpoint(path)['meta']['computes']['prediction_type'] == 'epsilon'
+    for resume in (False, True):
+        wanted = dict(max_iters=5, load_from=path, resume=resume, model=diffusion('v_prediction', 1.0), **data)
+        with pytest.raises(ComputationError, match=r'prediction_type: epsilon \(checkpoint\), v_prediction \(config\); '
+                           r'sigma_data: 0\.5 \(checkpoint\), 1\.0 \(config\)'):
+            tiny_run.build(tmp_path / 'b', **wanted).train()
+        assert not (tmp_path / 'b').exists()
+        tiny_run.build(tmp_path / f'c{resume}', trust_config=True, **wanted).train()

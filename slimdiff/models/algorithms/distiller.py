@@ -52,8 +52,7 @@ class Distiller(DiffusionModel):
         self.student_paths = {tap: find_tap(self.unet, tap, 'student') for tap, _ in pairs if tap != OUTPUT}
         check_arguments(Teacher, teacher)
         self.teacher = Teacher(**plain(teacher))
-        self.teacher.check_fits(self.unet, self.alphas_cumprod, self.prediction_type, self.num_classes,
-                                self.class_dropout)
+        self.teacher.check_fits(self)
         self.teacher.record(dict.fromkeys(tap for _, tap in pairs))
         self.recorder = TapRecorder(self.unet, self.student_paths.values())
         self.projections = nn.ModuleDict()
