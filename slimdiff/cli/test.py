@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
 from slimdiff.cli.common import (
     add_allocation_argument,
@@ -12,6 +10,7 @@ from slimdiff.cli.common import (
     add_checkpoint_argument,
     add_config_arguments,
     add_launcher_argument,
+    add_trust_argument,
     default_work_dir,
     load_checked_config,
     runs_cleanly,
@@ -35,6 +34,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--json', help='also write the figures to this file')
     add_allocation_argument(parser)
     add_captions_argument(parser)
+    add_trust_argument(parser)
     add_launcher_argument(parser)
     return parser.parse_args(argv)
 
@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     cfg = load_checked_config(args, ('model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
     use_captions(cfg, args.captions)
+    cfg.load_from, cfg.resume = None, False  # CHECKPOINT takes their place
     cfg.work_dir = args.work_dir or str(default_work_dir(args.config) / 'test')
     for key, value in (('num_images', args.num_images), ('seed', args.seed)):
         if value is not None:
@@ -59,19 +60,19 @@ def main(argv: list[str] | None = None) -> int:
 
     from mmengine.dist import is_main_process
 
+    from slimdiff.checkpoint import write_json
     from slimdiff.engine import SlimRunner
     from slimdiff.export.load import load_trained
     from slimdiff.models.serving import serving_config
     cfg.model = serving_config(cfg.model)  # no teacher is needed to measure a student
     runner = SlimRunner.from_cfg(cfg)
     with runner.starting():
-        load_trained(runner.unwrapped_model, args.checkpoint, args.weights)
+        load_trained(runner.unwrapped_model, args.checkpoint, args.weights, args.trust_config)
         use_allocation(runner.unwrapped_model, args.allocation)
     figures = runner.test()
     if is_main_process():
         width = max(map(len, figures))
         print('\n'.join(f'{name:<{width}}  {value:.6g}' for name, value in figures.items()))
         if args.json:
-            Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-            Path(args.json).write_text(json.dumps(figures, indent=1) + '\n')
+            write_json(args.json, figures)
     return 0

@@ -9,6 +9,7 @@ import diffusers
 from diffusers import DiffusionPipeline, VQModel
 
 from slimdiff.export.pipeline import SlimDiffusionPipeline
+from slimdiff.models import computation
 from slimdiff.models.autoencoders import IdentityAutoencoder
 from slimdiff.models.autoencoders.pretrained import PretrainedAutoencoder
 from slimdiff.models.backbones.protocol import expected_context
@@ -67,6 +68,7 @@ def export_pipeline(model: Any, folder: Path, unet_only: bool = False) -> str | 
     Raises:
         ValueError: see :func:`make_pipeline`.
     """
+    model.unet.register_to_config(**{computation.RECORD: computation.of_model(model)})
     pipeline = None if unet_only else make_pipeline(model)
     if pipeline is not None:
         pipeline.save_pretrained(folder, safe_serialization=True)

@@ -6,18 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slimdiff.checkpoint.files import ArchitectureError, check_weights, load_weights
+from slimdiff.checkpoint.files import ArchitectureError, check_finite, check_weights, load_weights
+from slimdiff.models import computation
 from slimdiff.models.backbones import make_step_aware
-from slimdiff.models.backbones.load import load_folder
+from slimdiff.models.backbones.load import load_folder, network_folder
 from slimdiff.models.backbones.network_set import check_alike, check_same_timesteps
 from slimdiff.models.backbones.protocol import StepAllocated, bare, name_of, offers
 
 
-def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema') -> dict[str, Any]:
+def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema',
+                 trust_config: bool = False) -> dict[str, Any]:
     """Give ``model`` what was trained: a ``.pth`` of ``train``, or a folder as :func:`load_network` takes.
 
     Args:
         weights: of a ``.pth``, ``'ema'`` or ``'online'``; a folder has one set.
+        trust_config: use the weights also where they were trained for another computation than the model's.
 
     Returns:
         The config of the network as the checkpoint has it; empty if it doesn't say.
@@ -27,11 +30,25 @@ def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema') -> di
         ValueError: as :func:`load_network`.
     """
     if Path(checkpoint).is_dir():
-        return load_network(model, checkpoint)
-    return load_weights(model, checkpoint, weights).get('config', {}).get('model', {}).get('unet', {})
+        return load_network(model, checkpoint, trust_config)
+    meta = load_checked_weights(model, checkpoint, weights, trust_config)
+    return meta.get('config', {}).get('model', {}).get('unet', {})
 
 
-def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
+def load_checked_weights(model: Any, checkpoint: str | Path, weights: str = 'ema',
+                         trust_config: bool = False) -> dict[str, Any]:
+    """Load a ``.pth`` as :func:`~slimdiff.checkpoint.load_weights`, for the computation that it was trained for.
+
+    Raises:
+        CheckpointError: see there.
+        ComputationError: the model computes something else.
+    """
+    meta = load_weights(model, checkpoint, weights)
+    computation.check_same(computation.of_checkpoint({'meta': meta}), model, checkpoint, trust_config)
+    return meta
+
+
+def load_network(model: Any, folder: str | Path, trust_config: bool = False) -> dict[str, Any]:
     """Give ``model`` the network of a folder of ``export`` or ``save_pretrained`` (a pipeline's, or the network's own).
 
     A step-aware network comes with its allocation.
@@ -41,12 +58,16 @@ def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
 
     Raises:
         ValueError: no such folder, or a network that is not the config's.
+        ComputationError: a network that was trained for another computation than the model's.
     """
     folder = Path(folder)
-    network = load_folder(folder)
+    source = network_folder(folder)
+    computes, network = computation.of_folder(folder, source), load_folder(folder)
     step_aware, config = offers(network, StepAllocated), dict(network.config)
     if step_aware and 1.0 not in network.allocation.widths:  # they are not the config's network, but stand for it
+        check_finite(network.state_dict(), source)
         check_alike({1.0: model.unet, **{w: network.network(w) for w in network.allocation.widths}})
+        computation.check_same(computes, model, folder, trust_config)
         check_same_timesteps(network.allocation, model.num_train_timesteps)
         model.unet = network.to(model.unet.device)
         _tell(model, folder)
@@ -55,7 +76,7 @@ def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
     full = network.network(1.0) if step_aware else network
     weights = full.state_dict()
     try:
-        check_weights(weights, model.unet.state_dict(), folder / 'unet' if (folder / 'unet').is_dir() else folder)
+        check_weights(weights, model.unet.state_dict(), source)
     except ArchitectureError:
         found, wanted = type(bare(full)), type(bare(model.unet))
         if issubclass(found, wanted) or issubclass(wanted, found):
@@ -63,6 +84,7 @@ def load_network(model: Any, folder: str | Path) -> dict[str, Any]:
         raise ValueError(f'{folder} holds a network of the class {name_of(full)}, but the config has '
                          f"unet=dict(type='{name_of(model.unet)}', ...), whose weights are others. Use the config "
                          'that it was trained with.') from None
+    computation.check_same(computes, model, folder, trust_config)
     model.unet.load_state_dict(weights)
     if step_aware:
         make_step_aware(model, network.allocation)

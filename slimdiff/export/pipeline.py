@@ -11,6 +11,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
 
+from slimdiff.models.autoencoders.loading import normalisation
 from slimdiff.models.backbones.adapt import predict
 from slimdiff.models.backbones.protocol import expected_context, input_dtype, input_shape, num_classes
 from slimdiff.registry import did_you_mean
@@ -33,7 +34,8 @@ class SlimDiffusionPipeline(DiffusionPipeline):
         scheduler: any of diffusers'.
         vae, vqvae: the first stage, whichever the model has; without one the model works on pixels.
         text_encoder, tokenizer: for texts; without them a network with cross-attention takes ``prompt_embeds``.
-        latent_scale: the network sees the first stage's latents times this.
+        latent_scale: the network sees the first stage's latents times this, once their mean and standard deviation
+            are taken out where its config has them (``shift_factor``, or ``latents_mean`` and ``latents_std``).
         num_inference_steps, guidance_scale: what a call takes if it doesn't say.
         max_length: tokens that a text is padded or cut to.
         num_classes: without the null class; by default what the network's config says.
@@ -155,7 +157,8 @@ class SlimDiffusionPipeline(DiffusionPipeline):
         first_stage = self.vae if self.vae is not None else self.vqvae
         if first_stage is None:
             return latents.clamp(-1, 1)
-        raw = (latents.float() / self.config.latent_scale).to(first_stage.dtype)
+        mean, std = (value.to(latents.device) for value in normalisation(first_stage.config))
+        raw = (latents.float() / (self.config.latent_scale / std) + mean).to(first_stage.dtype)
         return torch.cat([first_stage.decode(part).sample for part in raw.split(DECODE_BATCH)]).float().clamp(-1, 1)
 
     @staticmethod

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.registry import DATASETS, MODELS, plain
     from slimdiff.sampling.images import to_uint8
     folder = Path(args.folder)
-    spectra = json.loads((folder / 'mean_spectra.json').read_text())
+    spectra = json.loads((folder / 'mean_spectra.json').read_text(encoding='utf-8'))
     sets, titles = {}, []
     for name, runs in spectra['sources'].items():
         config = load_config(runs[0]['config'])

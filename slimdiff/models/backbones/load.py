@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from slimdiff.checkpoint import read_json
+from slimdiff.checkpoint.folders import variant_of
 from slimdiff.models.backbones.adapt import AdaptedBackbone, has_our_names, takes
 from slimdiff.models.backbones.preconditioned import PreconditionedBackbone
 from slimdiff.models.backbones.protocol import class_rows, input_shape
@@ -119,6 +121,19 @@ def check_classes(network: nn.Module, num_classes: int | None, class_dropout: fl
 # ---- folders ------------------------------------------------------------------------------------------------------
 
 
+def network_folder(folder: Path, whose: str = 'network') -> Path:
+    """The folder that holds a network's config.json: that of a pipeline's ``unet/``, or ``folder`` itself.
+
+    Raises:
+        ValueError: neither does.
+    """
+    source = folder / 'unet' if (folder / 'unet').is_dir() else folder
+    if not (source / 'config.json').is_file():
+        raise ValueError(f"The {whose}'s folder {folder} holds neither unet/config.json (a pipeline) nor config.json "
+                         '(a UNet): it was not written by save_pretrained.')
+    return source
+
+
 def load_folder(folder: Path, whose: str = 'network') -> nn.Module:
     """The network of a folder of ``save_pretrained``, strictly.
 
@@ -130,18 +145,16 @@ def load_folder(folder: Path, whose: str = 'network') -> nn.Module:
         ValueError: no config.json, a class that is not there, a file that can't be read, or weights that are missing,
             left over or of another shape.
     """
-    folder = folder / 'unet' if (folder / 'unet').is_dir() else folder
-    if not (folder / 'config.json').is_file():
-        raise ValueError(f"The {whose}'s folder {folder} holds neither unet/config.json (a pipeline) nor config.json "
-                         '(a network): it was not written by save_pretrained.')
-    cls = find_class(json.loads((folder / 'config.json').read_text(encoding='utf-8')).get('_class_name'))
+    folder = network_folder(folder, whose)
+    cls = find_class(read_json(folder / 'config.json', f'Save the {whose} again.').get('_class_name'))
     if not hasattr(cls, 'from_pretrained'):
         raise ValueError(f'The {whose} in {folder} is a {cls.__name__}, which has no from_pretrained.')
     try:
         # Weights of another shape are not ignored: they are reported below, with those that are missing.
         # low_cpu_mem_usage is diffusers' default, and without `accelerate` a warning that means nothing here.
-        network, info = cls.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False,
-                                            ignore_mismatched_sizes=True)
+        network, info = cls.from_pretrained(folder, variant=variant_of(folder), output_loading_info=True,
+                                            low_cpu_mem_usage=False, ignore_mismatched_sizes=True,
+                                            torch_dtype=torch.float32)
     except Exception as error:  # missing file, damaged file: diffusers and safetensors have many classes of them
         raise ValueError(f'The {whose} in {folder} cannot be loaded: {error}') from error
     problems = [f'{label} {", ".join(map(_describe, sorted(info[key])[:4]))}' + (', ...' if len(info[key]) > 4 else '')
