@@ -181,7 +181,10 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
         network = find_class(config['network_class'])
         names, takes_others = declared_arguments(network)
         arguments = {key: value for key, value in arguments.items() if takes_others or key in names}
-        return cls(make(network, arguments), arguments, **own)
+        model = cls(make(network, arguments), arguments, **own)
+        # What others have left in the config, such as the record of what the network computes, stays there.
+        model.register_to_config(**{key: value for key, value in config.items() if key.startswith('_')})
+        return model
 
     #: arguments of the wrapper that are keys of its config
     own_keys: tuple[str, ...] = ()

@@ -263,7 +263,7 @@ def test_the_whole_network_compiles_without_a_graph_break():
 def test_a_config_of_another_layout_is_refused():
     """That of 0.1, which had the preconditioning in the UNet, and that of the wrapper."""
     config = {**UNet(sample_size=8, norm_groups=8).config, 'preconditioning': PRECONDITIONING}
-    with pytest.raises(ValueError, match=r'written by slimdiff 0\.1 .*the files of 0\.1 are not read'):
+    with pytest.raises(ValueError, match=r'written by slimdiff 0\.1, .*the files of 0\.1 are not read'):
         UNet.from_config(config)
     with pytest.raises(ValueError, match='open it with slimdiff.PreconditionedBackbone'):
         UNet.from_config({**config, 'network_class': 'UNet'})
