@@ -17,6 +17,8 @@ from slimdiff.cli.common import (
     add_checkpoint_argument,
     add_config_arguments,
     add_launcher_argument,
+    add_sampler_arguments,
+    chosen_scheduler,
     load_checked_config,
     runs_cleanly,
     use_allocation,
@@ -33,7 +35,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--labels', help='class labels, as 0,3,3,7 (repeated as needed); default: all in '
                         'turn; none: the null class, which is what stock pipelines of diffusers sample')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--scheduler', help='a diffusers scheduler, such as DPMSolverMultistepScheduler')
+    add_sampler_arguments(parser)
     parser.add_argument('--steps', type=int, help='denoising steps')
     parser.add_argument('--guidance', type=float, help='classifier-free guidance scale; 1 is none')
     parser.add_argument('--batch-size', type=int, default=64, help='on each rank; does not change the images')
@@ -77,7 +79,8 @@ def load_model(cfg: Any, checkpoint: str | Path, weights: str,
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """What the images depend on; written beside them."""
-    keys = ('config', 'checkpoint', 'weights', 'labels', 'captions', 'seed', 'scheduler', 'steps', 'guidance', 'amp')
+    keys = ('config', 'checkpoint', 'weights', 'labels', 'captions', 'seed', 'scheduler', 'eta', 'steps', 'guidance',
+            'amp')
     allocation = None if args.allocation is None else json.loads(Path(args.allocation).read_text(encoding='utf-8'))
     return {key: getattr(args, key) for key in keys} | {'cfg_options': args.cfg_options, 'allocation': allocation}
 
@@ -133,6 +136,8 @@ def main(argv: list[str] | None = None) -> int:
         init_dist(args.launcher)
     leave_at_exit()
     model = build_model(cfg, args.checkpoint, args.weights, args.allocation)
+    sampling = {'num_steps': args.steps, 'guidance_scale': args.guidance, 'scheduler': chosen_scheduler(args)}
+    model.sampler_of(sampling['scheduler'], args.steps)  # its errors come before anything is written
     out = Path(args.out)
     to_folder = out.suffix not in ('.npz', '.png')
     if to_folder and is_main_process():
@@ -142,8 +147,6 @@ def main(argv: list[str] | None = None) -> int:
     indices = list(shard(args.num))
     if to_folder:
         indices = [i for i in indices if not (out / f'{i:06d}.png').exists()]
-    sampling = {'num_steps': args.steps, 'guidance_scale': args.guidance,
-                'scheduler': dict(type=args.scheduler) if args.scheduler else None}
     made = []
     with Progress(len(indices), 'sampling') as bar, evaluating(model, args.amp):
         for start in range(0, len(indices), args.batch_size):

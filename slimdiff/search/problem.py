@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from slimdiff.checkpoint.tensor_store import TensorStore, content_key, network_fingerprint
 from slimdiff.sampling import Action, StepAllocation
-from slimdiff.sampling.denoise import prepared
+from slimdiff.sampling.denoise import eta_of, prepared
 from slimdiff.search.costs import NetworkCosts
 from slimdiff.search.evaluation import Evaluation
 
@@ -52,7 +52,8 @@ class Problem:
         weights = [network_fingerprint(part) if isinstance(part, nn.Module) else '' for part in parts]
         schedulers = [(type(s).__name__, sorted((k, str(v)) for k, v in s.config.items() if not k.startswith('_')))
                       for s in (self.scheduler, getattr(self.model, 'noise_scheduler', self.scheduler))]
-        settings = [self.num_steps, getattr(self.model, 'guidance_scale', 1),
+        eta = [eta_of(self.scheduler)] if eta_of(self.scheduler) else []
+        settings = [self.num_steps, *eta, getattr(self.model, 'guidance_scale', 1),
                     list(getattr(self.model, 'sample_captions', []))]
         return content_key(json.dumps([weights, schedulers, settings])).hex()
 
