@@ -136,8 +136,9 @@ def main(argv: list[str] | None = None) -> int:
         init_dist(args.launcher)
     leave_at_exit()
     model = build_model(cfg, args.checkpoint, args.weights, args.allocation)
-    sampling = {'num_steps': args.steps, 'guidance_scale': args.guidance, 'scheduler': chosen_scheduler(args)}
-    model.sampler_of(sampling['scheduler'], args.steps)  # its errors come before anything is written
+    # Built before anything is written: that is when it is refused.
+    sampling = {'num_steps': args.steps, 'guidance_scale': args.guidance,
+                'scheduler': model.sampler_of(chosen_scheduler(args), args.steps)}
     out = Path(args.out)
     to_folder = out.suffix not in ('.npz', '.png')
     if to_folder and is_main_process():

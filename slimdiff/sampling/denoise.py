@@ -113,7 +113,7 @@ def _trouble(scheduler: SchedulerMixin, num_steps: int) -> str | None:
         finite = bool(_trial(scheduler, num_steps).isfinite().all())
     except Exception as error:  # each class has its own for what it can't do
         return f'{error} ({type(error).__name__} in a trial of {num_steps} steps)'
-    return None if finite else f'{num_steps} steps give NaN or infinity. Ask for fewer.'
+    return None if finite else f'{num_steps} steps give NaN or infinity. Ask for another number, or another scheduler.'
 
 
 def eta_of(scheduler: SchedulerMixin) -> float:

@@ -33,7 +33,7 @@ EXCEPTIONS = {'LCMScheduler': 'it samples networks that were distilled to consis
                               'the distribution'}
 #: what an error offers besides the names that are near
 USUAL = ('DDIMScheduler', 'DPMSolverMultistepScheduler')
-#: steps of the trial of a sampler that is built
+#: steps of the trial that a class is put to
 TRIAL = 4
 
 
@@ -116,7 +116,6 @@ def check_sampler(scheduler: SchedulerMixin, process: Mapping[str, Any]) -> Sche
     if scheduler.config.get('use_flow_sigmas'):
         raise ValueError(f'{name} has use_flow_sigmas=True, the noise levels of flow matching, but the network is '
                          'trained on a variance-preserving schedule: leave it out.')
-    prepared(scheduler, _trial_steps(len(scheduler.alphas_cumprod)))
     return scheduler
 
 
@@ -133,7 +132,8 @@ def misfit(cls: type[SchedulerMixin], prediction_type: str = 'epsilon') -> str |
              and p.kind is p.POSITIONAL_OR_KEYWORD and name not in ('self', 'model_output', 'timestep', 'sample')]
     if extra:
         return f'its step needs {", ".join(extra)}'
-    process = {'num_train_timesteps': 1000, 'beta_schedule': 'linear', 'beta_start': 1e-4, 'beta_end': 0.02,
+    # A short schedule: some classes set all its steps when they are made, one by one.
+    process = {'num_train_timesteps': 100, 'beta_schedule': 'linear', 'beta_start': 1e-3, 'beta_end': 0.2,
                'prediction_type': prediction_type}
     given = {k: v for k, v in (UNBENT | process).items() if takes is None or k in takes}
     try:
@@ -200,7 +200,3 @@ def _set_eta(scheduler: SchedulerMixin, eta: float | None, inherited: float) -> 
         scheduler.register_to_config(_eta=wanted)
     elif eta:
         raise ValueError(f'{type(scheduler).__name__} has no eta; DDIMScheduler has. Leave eta out.')
-
-
-def _trial_steps(num_train_timesteps: int) -> int:
-    return max(1, min(TRIAL, num_train_timesteps // 2))

@@ -270,7 +270,7 @@ class DiffusionModel(BaseModel):
                labels: Tensor | None = None,
                context: Tensor | None = None,
                caption: Sequence[str] | None = None,
-               scheduler: Mapping[str, Any] | None = None,
+               scheduler: Mapping[str, Any] | SchedulerMixin | None = None,
                num_steps: int | None = None,
                guidance_scale: float | None = None,
                on_step: Callable[[], None] | None = None) -> Tensor:
@@ -300,7 +300,8 @@ class DiffusionModel(BaseModel):
             self.train(training)
         return images.clone()  # an ordinary tensor: inference tensors can't enter autograd
 
-    def sampler_of(self, scheduler: Mapping[str, Any] | None = None, num_steps: int | None = None) -> SchedulerMixin:
+    def sampler_of(self, scheduler: Mapping[str, Any] | SchedulerMixin | None = None,
+                   num_steps: int | None = None) -> SchedulerMixin:
         """What :meth:`sample` samples with. Commands and loops ask before anything runs.
 
         Raises:
