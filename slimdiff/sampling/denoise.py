@@ -81,8 +81,8 @@ def prepared(scheduler: SchedulerMixin, num_steps: int, device: torch.device | s
     if not (min(timesteps) >= 0 and max(timesteps) <= limit - 1):  # NaN, too
         offset = scheduler.config.get('steps_offset')
         raise ValueError(f'{name}: {num_steps} steps go from timestep {timesteps[0]:g} to {timesteps[-1]:g}, but the '
-                         f'network is trained on 0..{limit - 1}. Ask for fewer steps'
-                         f'{f", or set steps_offset=0 (now {offset})" if offset else ""}.')
+                         f'network is trained on 0..{limit - 1}. Ask for fewer steps, or '
+                         f'{f"set steps_offset=0 (now {offset})" if offset else "change the settings"}.')
     key = (type(scheduler), str(scheduler.config), num_steps)
     if key not in _TRIALS:
         _TRIALS[key] = _trouble(scheduler, num_steps)
@@ -95,11 +95,11 @@ def prepared(scheduler: SchedulerMixin, num_steps: int, device: torch.device | s
 _TRIALS: dict[tuple[type, str, int], str | None] = {}
 
 
-def _trial(scheduler: SchedulerMixin, num_steps: int, eta: float | None = None) -> Tensor:
-    """What the steps make of a single number with a prediction of 0."""
+def _trial(scheduler: SchedulerMixin, num_steps: int, start: float = 1.0, eta: float | None = None) -> Tensor:
+    """What the steps make of a single number, with a prediction of 0."""
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(num_steps)
-    x = torch.ones(1, 1, 1, 1) * scheduler.init_noise_sigma
+    x = torch.full((1, 1, 1, 1), start) * scheduler.init_noise_sigma
     options = step_options(scheduler, [torch.Generator().manual_seed(0)], eta)
     for t in scheduler.timesteps:
         scheduler.scale_model_input(x, t)
@@ -125,7 +125,7 @@ def eta_of(scheduler: SchedulerMixin) -> float:
 def takes_eta(scheduler: SchedulerMixin) -> bool:
     """Whether ``eta`` changes the steps of ``scheduler``: some have it in the signature alone."""
     return 'eta' in inspect.signature(scheduler.step).parameters and \
-        not torch.equal(_trial(scheduler, 2, 0.0), _trial(scheduler, 2, 1.0))
+        not torch.equal(_trial(scheduler, 2, 0.0, 0.0), _trial(scheduler, 2, 0.0, 1.0))
 
 
 def step_options(scheduler: SchedulerMixin, generators: Sequence[torch.Generator] | None,

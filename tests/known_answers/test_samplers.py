@@ -8,6 +8,7 @@ discretisation error; it is computed here from their formula on the trained sche
 import inspect
 import json
 import math
+from itertools import pairwise
 
 import diffusers.schedulers
 import numpy as np
@@ -64,7 +65,7 @@ def first_order(timesteps, eta, last=1.0):
     """Mean and standard deviation that N(0, 1) noise ends with by DDIM's formula; ``last`` is the alpha it stops at."""
     levels = [alpha_at(t) for t in timesteps] + [last]
     mean, variance = 0.0, 1.0
-    for a, b in zip(levels, levels[1:]):
+    for a, b in pairwise(levels):
         noise = eta**2 * (1 - b) / (1 - a) * (1 - a / b)
         slope = math.sqrt(a) * STD**2 / (a * STD**2 + 1 - a)  # of x0 in x_t
         toward = math.sqrt(1 - b - noise)
