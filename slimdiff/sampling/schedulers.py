@@ -187,8 +187,12 @@ def _on_schedule(cls: type[SchedulerMixin], args: dict[str, Any], alphas: Tensor
 def _settings_of(scheduler: SchedulerMixin, names: tuple[str, ...] | None) -> dict[str, Any]:
     """What was set, of these names (None: of all), and isn't just a default of its class."""
     config = scheduler.config
-    return {key: value for key, value in config.items() if not key.startswith('_')
-            and key not in config.get('_use_default_values', ()) and (names is None or key in names)}
+    defaults = set(config.get('_use_default_values', ()))
+    if '_diffusers_version' in config:  # it comes from a file, where the defaults are, too
+        known = inspect.signature(type(scheduler)).parameters
+        defaults |= {key for key, value in config.items() if key in known and known[key].default == value}
+    return {key: value for key, value in config.items() if not key.startswith('_') and key not in defaults
+            and (names is None or key in names)}
 
 
 def _set_eta(scheduler: SchedulerMixin, eta: float | None, inherited: float) -> None:

@@ -80,6 +80,16 @@ def test_only_the_same_class_keeps_what_is_its_own():
     assert build_scheduler({}, base=own).config.solver_order == 3  # no type: that of the base
 
 
+def test_a_sampler_from_a_folder_hands_on_what_the_one_that_was_saved_did(tmp_path):
+    """The file has every default, too: DDIM's clipping and spacing are no wish of the config."""
+    own = build_scheduler(dict(type='DDIMScheduler', steps_offset=1), base=build_scheduler(dict(type='DDPMScheduler')))
+    own.save_pretrained(tmp_path)
+    for base in (own, DDIMScheduler.from_pretrained(tmp_path)):
+        config = build_scheduler(dict(type='HeunDiscreteScheduler'), base=base).config
+        assert (config.clip_sample, config.timestep_spacing, config.steps_offset) == (False, 'linspace', 1)
+        assert config.beta_end == 0.02
+
+
 @pytest.mark.parametrize(('settings', 'message'), [
     (dict(type='DDIMScheduler', beta_end=0.012), 'has beta_end=0.012, but the network is trained with 0.0195'),
     (dict(type='DDIMScheduler', prediction_type='v_prediction'), 'prediction_type=v_prediction.*trained with epsilon'),

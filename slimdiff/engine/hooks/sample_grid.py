@@ -52,7 +52,8 @@ class SampleGridHook(Hook):
         self.labels, self.num_steps = labels, num_steps
 
     def before_train(self, runner: Any) -> None:
-        runner.unwrapped_model.sampler_of(num_steps=self.num_steps)  # its errors come before the training
+        if hasattr(runner.unwrapped_model, 'sampler_of'):  # its errors come before the training
+            runner.unwrapped_model.sampler_of(num_steps=self.num_steps)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         done = batch_idx + 1
