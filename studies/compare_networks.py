@@ -188,7 +188,7 @@ def picture(path: str, cfg: Any, builders: Mapping[str, Any], noise: Tensor, lab
         for spine in axis.spines.values():
             spine.set_visible(False)
     figure.tight_layout(pad=0.2)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches='tight')
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from slimdiff.evaluation.cost import human
 from slimdiff.interrupts import Interrupts
 from slimdiff.progress import Progress
 from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, did_you_mean, plain
-from slimdiff.sampling import StepAllocation, build_scheduler
+from slimdiff.sampling import StepAllocation
 from slimdiff.search.budget import Budget
 from slimdiff.search.costs import NetworkCosts, count_macs
 from slimdiff.search.evaluation import Evaluation, Work, rank_correlation
@@ -88,13 +88,14 @@ class Search:
         space = {'widths': widths_of(model), **config.get('space', {})}
         check_arguments(SearchSpace, space)
         check_widths(model, space['widths'])
-        scheduler = build_scheduler(config.get('sampler') or model.sampler, base=model.noise_scheduler)
+        num_steps = config.get('num_steps') or model.num_steps
+        scheduler = model.sampler_of(config.get('sampler'), num_steps)
         features = 'features' in space.get('reuse', ())
         if features and not hasattr(model.unet, 'shallow'):
             raise ValueError(f"{type(model.unet).__name__} has no shallow(), so its features can't be reused: leave "
                              "'features' out of search.space.reuse.")
         costs = costs or count_macs(model, sorted({max(widths_of(model)), *map(float, space['widths'])}), features)
-        self.problem = Problem(model, scheduler, config.get('num_steps') or model.num_steps, costs, dataloader)
+        self.problem = Problem(model, scheduler, num_steps, costs, dataloader)
         self.space = SearchSpace(num_train_timesteps=model.num_train_timesteps, timesteps=self.problem.timesteps,
                                  **{'num_segments': 8, **space})
         self.evaluators: list[Evaluator] = [EVALUATORS.build(cfg) for cfg in config['evaluators']]
