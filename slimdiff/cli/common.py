@@ -197,6 +197,18 @@ def use_allocation(model: Any, path: str | None) -> None:
         raise ValueError(f'--allocation {path}: {error}') from None
 
 
+def add_sampler_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--scheduler', help="a diffusers scheduler, such as DPMSolverMultistepScheduler; it keeps the "
+                        "settings of the config's own where it has them")
+    parser.add_argument('--eta', type=float, help='noise of DDIM: 0 is deterministic, 1 like DDPM')
+
+
+def chosen_scheduler(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What :func:`add_sampler_arguments` was given, as ``scheduler`` of ``model.sample``; None for the config's own."""
+    given = {'type': args.scheduler, 'eta': args.eta}
+    return {key: value for key, value in given.items() if value is not None} or None
+
+
 def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
     """Decorator of a command's ``main(argv=None) -> int``: an expected error is a message and exit status 2.
 

@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.models.backbones.protocol import Slimmable, require
     from slimdiff.models.serving import sampling_identity
     from slimdiff.registry import plain
-    from slimdiff.sampling import StepAllocation, build_scheduler
+    from slimdiff.sampling import StepAllocation
     from slimdiff.search import count_macs
     from slimdiff.search.widths import widths_of
 
@@ -223,6 +223,9 @@ def main(argv: list[str] | None = None) -> int:
     given = {name: StepAllocation.load(file) for name, file in args.allocations}
     others = {name: build_model(load_config(config), checkpoint, args.weights)
               for name, config, checkpoint in args.against}
+    for one in (model, *others.values()):
+        for name, steps in samplers:
+            one.sampler_of(dict(type=name), steps)  # its errors come before the searches
     work_dir = Path(args.work_dir or default_work_dir(args.config) / 'allocations')
 
     with locked(work_dir, 'comparing allocations'):
@@ -233,7 +236,7 @@ def main(argv: list[str] | None = None) -> int:
             outcomes[name] = outcome
         # The budget is meant for the sampler of the searches; without any, for the first one.
         timesteps = searches[0].problem.timesteps if searches else timesteps_of(
-            build_scheduler(dict(type=samplers[0][0]), base=model.noise_scheduler), samplers[0][1])
+            model.sampler_of(dict(type=samplers[0][0]), samplers[0][1]), samplers[0][1])
         costs = count_macs(model, widths)
         total = model.num_train_timesteps
         allocations = merged({FULL: StepAllocation.uniform(widths[-1], total)},

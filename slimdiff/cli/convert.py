@@ -160,7 +160,8 @@ def convert_diffusion(checkpoint: Any, args: argparse.Namespace) -> tuple[Any, A
     weights = checkpoint.choose_weights(args.weights)
     state, groups = convert_unet(checkpoint, unet, weights)
     unet.load_state_dict({name: value.contiguous() for name, value in state.items()}, assign=True)
-    sampler = build_scheduler(cfg.model.get('sampler', dict(type='DDIMScheduler')), base=noise)
+    latents = (cfg.model.get('autoencoder') or {}).get('type', 'IdentityAutoencoder') != 'IdentityAutoencoder'
+    sampler = build_scheduler(cfg.model.get('sampler', dict(type='DDIMScheduler')), base=noise, clip=not latents)
     return unet, sampler, cfg.model, {'config': args.config, 'weights': weights, 'left_out_of_the_unet': groups}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -119,6 +120,7 @@ def export_program(args: argparse.Namespace) -> None:
     import torch
 
     from slimdiff.export import program as programs
+    from slimdiff.sampling.denoise import eta_of
     out = Path(args.out)
     if out.is_dir():
         raise ValueError(f'OUT: {out} is a folder; --format {args.format} writes a file.')
@@ -129,8 +131,7 @@ def export_program(args: argparse.Namespace) -> None:
         return programs.random_inputs(model.unet, batch, length, model.num_train_timesteps)
 
     info = {'slimdiff_version': __version__, 'config': args.config, 'scheduler': type(model.sampler).__name__,
-            'scheduler_config': {k: v for k, v in model.sampler.config.items() if isinstance(
-                v, (str, int, float, bool, type(None)))},
+            'scheduler_config': json.loads(model.sampler.to_json_string()), 'eta': eta_of(model.sampler),
             'num_inference_steps': model.num_steps, 'guidance_scale': model.guidance_scale,
             'num_classes': model.num_classes}
     with contextlib.suppress(ValueError):  # the first stage's own, and that isn't here

@@ -18,7 +18,9 @@ from slimdiff.cli.common import (
     add_checkpoint_argument,
     add_config_arguments,
     add_launcher_argument,
+    add_sampler_arguments,
     add_trust_argument,
+    chosen_scheduler,
     load_checked_config,
     runs_cleanly,
     use_allocation,
@@ -36,7 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--labels', help='class labels, as 0,3,3,7 (repeated as needed); default: all in '
                         'turn; none: the null class, which is what stock pipelines of diffusers sample')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--scheduler', help='a diffusers scheduler, such as DPMSolverMultistepScheduler')
+    add_sampler_arguments(parser)
     parser.add_argument('--steps', type=int, help='denoising steps')
     parser.add_argument('--guidance', type=float, help='classifier-free guidance scale; 1 is none')
     parser.add_argument('--batch-size', type=int, default=64, help='on each rank; does not change the images')
@@ -164,8 +166,9 @@ def main(argv: list[str] | None = None) -> int:
     model = build_model(cfg, args.checkpoint, args.weights, args.allocation, args.trust_config)
     if hasattr(model, 'check_guidance'):
         model.check_guidance(args.guidance)
+    # Built before anything is written: that is when it is refused.
     sampling = {'num_steps': args.steps, 'guidance_scale': args.guidance,
-                'scheduler': dict(type=args.scheduler) if args.scheduler else None}
+                'scheduler': model.sampler_of(chosen_scheduler(args), args.steps)}
     identity = on_main(lambda: sampling_identity(model, **sampling, seed=args.seed, labels=args.labels, amp=args.amp))
     source = as_json({'config': args.config, 'checkpoint': args.checkpoint, 'cfg_options': args.cfg_options})
     made = []

@@ -10,7 +10,9 @@ from slimdiff.cli.common import (
     add_checkpoint_argument,
     add_config_arguments,
     add_launcher_argument,
+    add_sampler_arguments,
     add_trust_argument,
+    chosen_scheduler,
     default_work_dir,
     load_checked_config,
     runs_cleanly,
@@ -26,7 +28,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--weights', choices=('ema', 'online'), default='ema')
     parser.add_argument('--num-images', type=int, help='images to generate, in place of the config\'s test_cfg')
     parser.add_argument('--steps', type=int, help='denoising steps')
-    parser.add_argument('--scheduler', help='a diffusers scheduler, such as DPMSolverMultistepScheduler')
+    add_sampler_arguments(parser)
     parser.add_argument('--guidance', type=float, help='classifier-free guidance scale')
     parser.add_argument('--seed', type=int, help='seed of the generated images')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
@@ -51,10 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         if value is not None:
             cfg.test_cfg[key] = value
     sampling = dict(cfg.test_cfg.get('sampling') or {})
-    sampling |= {key: value for key, value in (('num_steps', args.steps), ('guidance_scale', args.guidance))
-                 if value is not None}
-    if args.scheduler:
-        sampling['scheduler'] = dict(type=args.scheduler)
+    given = {'num_steps': args.steps, 'guidance_scale': args.guidance, 'scheduler': chosen_scheduler(args)}
+    sampling |= {key: value for key, value in given.items() if value is not None}
     cfg.test_cfg.sampling = sampling
     cfg.test_cfg.amp = args.amp
 

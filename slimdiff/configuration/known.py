@@ -126,6 +126,7 @@ BUILDER_KEYS = {
     'hook': {'priority'},
     'parameter scheduler': {'convert_to_iter_based', 'epoch_length'},
     'optim_wrapper': {'constructor', 'paramwise_cfg'},
+    'scheduler': {'eta'},
 }
 
 

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from slimdiff.checkpoint import read_json
 from slimdiff.functional.prediction import check_prediction_type
 from slimdiff.models.autoencoders import loading
-from slimdiff.models.backbones.preconditioned import SCHEDULE_KEYS
 from slimdiff.models.backbones.protocol import bare
 from slimdiff.models.backbones.unet.stages import Stage
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS, RESAMPLERS, SCHEDULERS, plain
+from slimdiff.sampling.process import SCHEDULE_KEYS
 from slimdiff.sampling.schedulers import build_scheduler
 
 #: the key of the record in a network's config

@@ -45,13 +45,12 @@ def sampling_identity(model: Any, scheduler: Any = None, num_steps: int | None =
         scheduler, num_steps, guidance_scale: as for ``model.sample``; None is the model's own.
         more: further arguments of ``model.sample``, and whatever else the images depend on.
     """
-    from slimdiff.sampling import build_scheduler
-    base = getattr(model, 'noise_scheduler', None)
-    sampler = getattr(model, 'sampler', None) if scheduler is None else build_scheduler(scheduler, base=base)
+    sampler = model.sampler_of(scheduler, num_steps) if hasattr(model, 'sampler_of') else scheduler
     allocation = getattr(model.unet, 'allocation', None)
     return as_json(dict(
         {name: _part(getattr(model, name, None)) for name in ('unet', 'autoencoder', 'conditioner')},
-        noise_process=_scheduler(base), prediction_type=getattr(model, 'prediction_type', None),
+        noise_process=_scheduler(getattr(model, 'noise_scheduler', None)),
+        prediction_type=getattr(model, 'prediction_type', None),
         sampler=_scheduler(sampler), num_steps=getattr(model, 'num_steps', None) if num_steps is None else num_steps,
         guidance_scale=getattr(model, 'guidance_scale', 1) if guidance_scale is None else guidance_scale,
         captions=list(getattr(model, 'sample_captions', None) or []),
@@ -74,4 +73,5 @@ def _part(part: Any) -> dict[str, Any]:
 
 def _scheduler(scheduler: Any) -> dict[str, Any]:
     config = getattr(scheduler, 'config', {})
-    return {'type': type(scheduler).__name__} | {k: v for k, v in config.items() if not k.startswith('_')}
+    kept = {key: value for key, value in config.items() if not key.startswith('_') or key == '_eta'}
+    return {'type': type(scheduler).__name__} | kept

@@ -20,7 +20,7 @@ from slimdiff.interrupts import Interrupts
 from slimdiff.models.backbones.protocol import ReusableFeatures, name_of, require
 from slimdiff.progress import Progress
 from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, did_you_mean, plain
-from slimdiff.sampling import StepAllocation, build_scheduler
+from slimdiff.sampling import StepAllocation
 from slimdiff.search.budget import Budget
 from slimdiff.search.costs import NetworkCosts, count_macs
 from slimdiff.search.evaluation import Evaluation, Work, rank_correlation
@@ -93,12 +93,13 @@ class Search:
             raise ValueError(f'{name_of(model.unet)} has one width, and search.space.reuse names nothing to reuse: '
                              "there is nothing to search. Set search.space.reuse=['prediction'], or train a network "
                              'of several widths (SlimmableUNet, or one with widths, at, extract).')
-        scheduler = build_scheduler(config.get('sampler') or model.sampler, base=model.noise_scheduler)
+        num_steps = config.get('num_steps') or model.num_steps
+        scheduler = model.sampler_of(config.get('sampler'), num_steps)
         features = 'features' in space.get('reuse', ())
         if features:
             require(model.unet, ReusableFeatures, 'To reuse features', "leave 'features' out of search.space.reuse")
         costs = costs or count_macs(model, sorted({max(widths_of(model)), *map(float, space['widths'])}), features)
-        self.problem = Problem(model, scheduler, config.get('num_steps') or model.num_steps, costs, dataloader)
+        self.problem = Problem(model, scheduler, num_steps, costs, dataloader)
         self.space = SearchSpace(num_train_timesteps=model.num_train_timesteps, timesteps=self.problem.timesteps,
                                  **{'num_segments': 8, **space})
         self.evaluators: list[Evaluator] = [EVALUATORS.build(cfg) for cfg in config['evaluators']]

@@ -97,7 +97,8 @@ def test_a_distilled_student_leaves_without_teacher_and_projections(tmp_path):
     for name, value in model.unet.state_dict().items():
         assert torch.equal(unet.state_dict()[name], value), name
     index = json.loads((tmp_path / 'out/model_index.json').read_text())
-    assert index['unet'] == ['slimdiff', 'PreconditionedBackbone'] and index['scheduler'] == ['diffusers', 'DDIMScheduler']
+    assert index['unet'] == ['slimdiff', 'PreconditionedBackbone']
+    assert index['scheduler'] == ['diffusers', 'DDIMScheduler']
 
 
 def test_weights_dtype_and_replacing_an_earlier_export(tmp_path):

@@ -10,10 +10,10 @@ import pytest
 import tiny_run
 import torch
 
-from slimdiff import PreconditionedBackbone
 from slimdiff.checkpoint import load_checkpoint, load_weights
 from slimdiff.engine import WorkDirError
 from slimdiff.engine.hooks import NonFiniteError
+from slimdiff.models import UNet
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import DATASETS, MODELS
 
@@ -107,7 +107,7 @@ def test_resume_bit_for_bit(tmp_path, teacher, whole):
 def test_another_teacher_at_the_same_path_is_not_gone_on_with(tmp_path, teacher, whole):
     shutil.copytree(teacher, tmp_path / 'teacher')
     run(tmp_path / 'run', str(tmp_path / 'teacher'), max_iters=1)
-    network = PreconditionedBackbone.from_pretrained(tmp_path / 'teacher', low_cpu_mem_usage=False)
+    network = UNet.from_pretrained(tmp_path / 'teacher', low_cpu_mem_usage=False)
     torch.nn.init.zeros_(network.conv_out.bias)
     network.save_pretrained(tmp_path / 'teacher')
     with pytest.raises(WorkDirError, match=r"other values of\n    weights of model\.teacher: '\w+' -> '\w+'\n"):
