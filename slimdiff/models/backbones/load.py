@@ -32,13 +32,13 @@ def find_class(name: str) -> type[nn.Module]:
     for library in (slimdiff, diffusers):
         if found is None and isinstance(name, str) and name.isidentifier():
             found = getattr(library, name, None)
-            if isinstance(found, type) and issubclass(found, nn.Module):
-                MODELS.register_module(name=name, module=found)  # a config may name it from now on
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise RegistryError(f"There is no network class '{name}' in slimdiff's registry or in diffusers."
                             f'{did_you_mean(str(name), MODELS.module_dict)} One of your own: register it '
                             '(@MODELS.register_module()) and import its module first (custom_imports of the config).')
     check_forward(found)
+    if found not in MODELS.module_dict.values():  # a config may name it from now on
+        MODELS.register_module(name=name, module=found)
     return found
 
 
