@@ -37,8 +37,8 @@ def find_class(name: str) -> type[nn.Module]:
                             f'{did_you_mean(str(name), MODELS.module_dict)} One of your own: register it '
                             '(@MODELS.register_module()) and import its module first (custom_imports of the config).')
     check_forward(found)
-    if found not in MODELS.module_dict.values():  # a config may name it from now on
-        MODELS.register_module(name=name, module=found)
+    if found.__name__ not in MODELS.module_dict:  # configs, and folders of this network, may name it from now on
+        MODELS.register_module(name=found.__name__, module=found)
     return found
 
 
