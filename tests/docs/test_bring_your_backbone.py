@@ -25,7 +25,7 @@ def reader(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     MODELS.import_from_location()
     yield module, trial
-    MODELS.module_dict.pop('TinyDenoiser', None)
+    MODELS.module_dict.pop('TwoConvolutions', None)
     sys.modules.pop('my_backbone', None)
 
 
