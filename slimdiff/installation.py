@@ -27,3 +27,16 @@ def find_path(path: str | Path) -> Path | None:
             if (root / path).exists():
                 return root / path
     return None
+
+
+def shipped_weights(config: Path) -> Path | None:
+    """The weights that came with a config of slimdiff, such as ``configs/sd/fashion_mnist_weights``; None without."""
+    folder = config.with_name(f'{config.stem}_weights')
+    return folder if (folder / 'unet').is_dir() else None
+
+
+def zoo() -> list[str]:
+    """Names of the models that came with their weights, such as ``sd/fashion_mnist``."""
+    found = {folder.relative_to(root / 'configs').as_posix().removesuffix('_weights')
+             for root in installation_roots() for folder in (root / 'configs').glob('*/*_weights')}
+    return sorted(found)

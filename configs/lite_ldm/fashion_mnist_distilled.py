@@ -3,5 +3,5 @@ _base_ = ['./fashion_mnist.py', '../_base_/models/output_losses.py']
 
 model = dict(
     type='Distiller',
-    teacher=dict(checkpoint='configs/ldm/fashion_mnist_teacher', bf16=True),
+    teacher=dict(checkpoint='configs/ldm/fashion_mnist_weights', bf16=True),
     losses=_base_.output_losses)

@@ -3,5 +3,5 @@ _base_ = ['./photo_patches_16px.py', '../_base_/models/output_losses.py']
 
 model = dict(
     type='Distiller',
-    teacher=dict(checkpoint='configs/ldm/photo_patches_16px_teacher', bf16=True),
+    teacher=dict(checkpoint='configs/ldm/photo_patches_16px_weights', bf16=True),
     losses=_base_.output_losses)

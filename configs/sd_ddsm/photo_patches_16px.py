@@ -11,7 +11,7 @@ _base_ = [
 
 model = dict(
     type='SlimmableDistiller',
-    teacher=dict(checkpoint='configs/ldm/photo_patches_16px_teacher', bf16=True),
+    teacher=dict(checkpoint='configs/ldm/photo_patches_16px_weights', bf16=True),
     # As configs/sd/photo_patches_16px.py has them.
     losses=_base_.output_losses,
     unet=dict(

@@ -62,10 +62,14 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
 
 
+#: CHECKPOINT of a command that was given none
+SHIPPED = '<shipped>'
+
+
 def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
-    """Add CHECKPOINT."""
-    parser.add_argument('checkpoint', help='a .pth of train, or a folder of export or save_pretrained (a pipeline, or '
-                        'a UNet)')
+    """Add CHECKPOINT; :func:`check_files` finds the shipped one where it is left out."""
+    parser.add_argument('checkpoint', nargs='?', default=SHIPPED, help='a .pth of train, or a folder of export or '
+                        'save_pretrained (a pipeline, or a UNet); default: the weights that came with CONFIG')
 
 
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +118,13 @@ def check_files(args: argparse.Namespace) -> None:
         FileNotFoundError: no such checkpoint, allocation or file of captions; names the nearest beside it.
     """
     from slimdiff.configuration import find_config
-    find_config(args.config)
+    from slimdiff.installation import shipped_weights, zoo
+    config = find_config(args.config)
+    if getattr(args, 'checkpoint', None) == SHIPPED:
+        args.checkpoint = shipped_weights(config)
+        if args.checkpoint is None:
+            raise FileNotFoundError(f'{args.config} came without weights: give CHECKPOINT. These have some: '
+                                    f'{", ".join(zoo())}.')
     for what in ('checkpoint', 'resume', 'allocation', 'captions'):
         file = getattr(args, what, None)
         if file is not None and (what, file) != ('resume', 'auto') and not Path(file).expanduser().exists():

@@ -42,7 +42,7 @@ def root(tmp_path):
         file = tmp_path / f'configs/{name}.py'
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    (tmp_path / 'configs/ldm/photo_patches_teacher').mkdir()
+    (tmp_path / 'configs/ldm/photo_patches_weights').mkdir()
     return tmp_path
 
 
@@ -73,7 +73,7 @@ def test_pages_and_metafiles_hold_what_was_counted(root, capsys):
     assert meta['Collections'][0]['README'] == 'configs/ldm/README.md'
     assert meta['Models'] == [{
         'Name': 'ldm_photo_patches', 'In Collection': meta['Collections'][0]['Name'],
-        'Config': 'configs/ldm/photo_patches.py', 'Weights': 'configs/ldm/photo_patches_teacher', 'Metadata': {
+        'Config': 'configs/ldm/photo_patches.py', 'Weights': 'configs/ldm/photo_patches_weights', 'Metadata': {
             'Training Data': 'PhotoPatches', 'Parameters': cost.params, 'MACs': cost.published,
             'MACs with attention': cost.with_attention, 'FLOPs': 2 * cost.with_attention,
             'Activations': cost.activations, 'Input': '3x8x8'}}]

@@ -10,10 +10,10 @@ from slimdiff.models.backbones import load_folder
 FOLDERS = Path(__file__).resolve().parents[2] / 'configs/ldm'
 #: folder -> size, labels, and of each sample's prediction: mean, standard deviation, values at [0, 3, 5] and [2, 8, 8]
 ANSWERS = {
-    'photo_patches_16px_teacher': (16, [0, 3, 11, 12], [
+    'photo_patches_16px_weights': (16, [0, 3, 11, 12], [
         (0.001338, 1.434814, -0.420931, -0.107824), (0.035455, 1.569918, -1.265578, -1.819732),
         (0.022751, 1.008014, -0.934433, 1.937459), (-0.033214, 0.983145, -1.445787, -0.95075)]),
-    'photo_patches_teacher': (32, [0, 3, 11, 12], [
+    'photo_patches_weights': (32, [0, 3, 11, 12], [
         (-0.004265, 1.411017, -2.997955, 0.854643), (0.034881, 1.561244, 0.552411, -1.391809),
         (0.023409, 1.04468, -1.010774, 0.080272), (-0.020806, 1.002385, -0.576241, 0.454741)]),
 }

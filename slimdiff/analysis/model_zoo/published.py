@@ -38,8 +38,8 @@ CVPR 2022) in the layout of its code, so that its checkpoints load key by key: `
 (`docs/en/user_guides/bring_your_checkpoint.md`). slimdiff ships none of these weights.
 
 `photo_patches.py` and `photo_patches_16px.py` are small teachers of 32x32 and 16x16 crops of photographs, and the only
-networks whose weights are in this repository (`configs/ldm/photo_patches_teacher`,
-`configs/ldm/photo_patches_16px_teacher`).'''),
+networks whose weights are in this repository (`configs/ldm/photo_patches_weights`,
+`configs/ldm/photo_patches_16px_weights`).'''),
     Family('lite_ldm', 'Lite LDM', 'Lite LDM: plain small UNets', SD_PAPER,
            ('UNet', 'Residual blocks', 'Self-attention', 'Cross-attention'), '''\
 The baseline of the Spectral Diffusion paper: a UNet in the layout of its teacher with about a third of the channels,

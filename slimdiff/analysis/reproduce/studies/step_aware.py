@@ -22,7 +22,7 @@ COMPOSITION = [
     'two-stage, sensitivity=configs/_base_/search/two_stage_sensitivity.py',
     '--samplers', 'DDIMScheduler:50', 'DPMSolverMultistepScheduler:20',
     '--against', 'SD=configs/sd/photo_patches_16px.py,{sd}',
-    'teacher=configs/ldm/photo_patches_16px.py,configs/ldm/photo_patches_16px_teacher',
+    'teacher=configs/ldm/photo_patches_16px.py,configs/ldm/photo_patches_16px_weights',
 ]
 
 EXPERIMENT = Experiment(
