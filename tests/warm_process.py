@@ -25,6 +25,7 @@ def run_script(script, arguments, environment, folder, output):
         os.dup2(output.fileno(), stream)
     output.close()
     sys.stdout.reconfigure(line_buffering=True)
+    multiprocessing.set_start_method(None, force=True)  # of its own children: as in any process
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
