@@ -115,11 +115,15 @@ def test_files_that_are_not_there_are_named_before_torch_is_imported(words, mess
     assert re.search(message, done.stderr) and 'loading' not in done.stderr
 
 
-def test_what_is_loaded_is_said_early_and_not_on_stdout(run_tool):
-    done = run_tool('misc/print_config.py', 'sd/photo_patches')
+def test_what_is_loaded_is_said_early_and_not_on_stdout(run_tool, monkeypatch, capsys):
+    done = run_tool('misc/print_config.py', 'sd/photo_patches', process=True)
     assert done.stderr == 'loading sd/photo_patches ...\n'
     assert 'loading' not in done.stdout and 'model = dict(' in done.stdout
-    assert run_tool('misc/print_config.py', 'sd/photo_patches', RANK='1').stderr == ''
+    monkeypatch.delitem(sys.modules, 'torch')  # it is said where PyTorch is yet to be imported, and by the first rank
+    for rank, said in ('0', 'loading sd/photo_patches ...\n'), ('1', ''):
+        monkeypatch.setenv('RANK', rank)
+        common.check_files(parser().parse_args(['sd/photo_patches']))
+        assert capsys.readouterr() == ('', said)
 
 
 def raises(error):
