@@ -15,7 +15,6 @@ from slimdiff.models.algorithms import batches
 from slimdiff.models.algorithms.batches import NoisedBatch
 from slimdiff.models.algorithms.draws import draw_posterior, draw_step
 from slimdiff.models.conditioners import build_conditioner
-from slimdiff.models.layers import preconditioning_config
 from slimdiff.models.losses import signal_to_noise
 from slimdiff.registry import LOSSES, MODELS, plain
 from slimdiff.sampling import build_scheduler, denoise, guided, image_generators, initial_noise, process_of
@@ -91,7 +90,7 @@ class DiffusionModel(BaseModel):
         # What the algorithm knows need not be said of the UNet too.
         known = {} if num_classes is None else {'num_classes': num_classes}
         if sigma_data is not None:
-            known['preconditioning'] = preconditioning_config(self.process, sigma_data)
+            known['preconditioning'] = {**self.process, 'sigma_data': sigma_data}
         self.unet = MODELS.build(known | plain(unet), kind=ModelMixin)
         if getattr(self.unet.config, 'num_classes', num_classes) not in (None, num_classes):
             raise ValueError(f'unet.num_classes={self.unet.config.num_classes}, but model.num_classes={num_classes}: '

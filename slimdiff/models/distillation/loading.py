@@ -19,6 +19,7 @@ from slimdiff.models import computation
 from slimdiff.models.serving import serving_config
 from slimdiff.models.unets import UNet
 from slimdiff.registry import MODELS
+from slimdiff.sampling import alphas_of
 
 #: classes that a teacher may be, by the name in config.json; ours and diffusers'
 CLASSES = ('UNet', 'UNet2DModel', 'UNet2DConditionModel')
@@ -46,7 +47,7 @@ class LoadedTeacher:
     def alphas_cumprod(self) -> Tensor | None:
         """(T,), None if unknown."""
         schedule = self.computes.get('schedule')
-        return None if schedule is None else computation.alphas_of(schedule)
+        return None if schedule is None else alphas_of(schedule)
 
     @property
     def prediction_type(self) -> str | None:

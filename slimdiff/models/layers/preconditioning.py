@@ -15,14 +15,10 @@ error at high noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from slimdiff.functional.prediction import PREDICTION_TYPES
-from slimdiff.sampling.process import SCHEDULE_KEYS
 
 
 def preconditioning_coefficients(alphas_cumprod: Tensor, prediction_type: str,
@@ -52,12 +48,6 @@ def preconditioning_coefficients(alphas_cumprod: Tensor, prediction_type: str,
         raise ValueError(f"prediction_type '{prediction_type}' is unknown; "
                          f"choose one of {', '.join(PREDICTION_TYPES)}.")
     return d.rsqrt(), c_skip, c_out
-
-
-def preconditioning_config(process: Mapping[str, Any], sigma_data: float) -> dict[str, Any]:
-    """The UNet's ``preconditioning`` for training with a process (:mod:`slimdiff.sampling.process`)."""
-    return dict(schedule={key: process[key] for key in SCHEDULE_KEYS if process.get(key) is not None},
-                prediction_type=process['prediction_type'], sigma_data=sigma_data)
 
 
 class Preconditioning(nn.Module):
