@@ -22,7 +22,7 @@ from slimdiff.checkpoint import read_json
 from slimdiff.models.autoencoders import loading
 from slimdiff.models.serving import serving_config
 from slimdiff.models.unets.stages import Stage
-from slimdiff.registry import MODELS, RESAMPLERS, SCHEDULERS, plain
+from slimdiff.registry import MODELS, RESAMPLERS, SCHEDULERS, building, plain
 from slimdiff.sampling.process import SCHEDULE_KEYS, alphas_of, process_of, same_alphas
 from slimdiff.sampling.schedulers import build_scheduler
 
@@ -149,7 +149,8 @@ def _of_scheduler(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         kind = SCHEDULERS.module_dict[name]
         needed = [p.name for p in inspect.signature(kind.__init__).parameters.values()
                   if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in ('self', *config)]
-        scheduler = None if needed else kind.from_config(dict(config))
+        with building(f'The scheduler of {folder}', TypeError):
+            scheduler = None if needed else kind.from_config(dict(config))
     if not isinstance(getattr(scheduler, 'alphas_cumprod', None), Tensor):
         raise ValueError(f"The network in {folder} was trained for another process than denoising diffusion with "
                          f"discrete timesteps: its scheduler is a '{name}', which has no alphas_cumprod. slimdiff "
@@ -208,8 +209,8 @@ def check_same(theirs: Mapping[str, Any], model: Any, source: Any, trust_config:
         listed = '; '.join(f'{name}: {given} (checkpoint), {wanted} (config)' for name, given, wanted in found)
         raise ComputationError(
             f'{source} was trained for another computation than that of this config: {listed}. Give the config the '
-            "checkpoint's values, or take the config that it was trained with. --trust-config (of train, test, sample, "
-            "search, export and publish) uses the config's values in spite of that.")
+            "checkpoint's values, or take the config that it was trained with. --trust-config uses the config's values "
+            'in spite of that.')
 
 
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any],

@@ -181,8 +181,8 @@ def test_a_schedule_that_has_no_words_is_kept_by_its_betas():
 
 
 def test_every_command_that_takes_weights_has_the_option():
-    from slimdiff.cli import export, publish, sample, search, test, train
-    for module in (export, publish, sample, search, test, train):
+    from slimdiff.cli import benchmark, compare_allocations, export, publish, sample, search, test, train
+    for module in (benchmark, compare_allocations, export, publish, sample, search, test, train):
         assert 'add_trust_argument(parser)' in inspect.getsource(module.parse), module.__name__
 
 

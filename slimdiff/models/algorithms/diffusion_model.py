@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -131,8 +132,11 @@ class DiffusionModel(BaseModel):
         batches.check_classes(names, source, *self.class_names)
 
     def check_guidance(self, guidance_scale: float | None = None) -> None:
-        """Raise ValueError for guidance (the model's own by default) away from a null class that was never trained."""
+        """Raise ValueError for guidance (the model's own by default) away from a null class that was never trained, or
+        by no number."""
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        if not math.isfinite(scale):
+            raise ValueError(f'guidance_scale must be a number, got {scale}; 1 is no guidance.')
         if scale != 1 and not self.class_dropout and (self.num_classes is not None or self.conditioner is not None):
             raise ValueError(f'guidance_scale={scale:g}: guidance leads away from the null class (of a text model, the '
                              'empty caption), which class_dropout=0 never trained. Sample with guidance 1, or train '
