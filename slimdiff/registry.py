@@ -12,11 +12,12 @@ registered and imports nothing; a dotted path is imported only if the user's own
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -28,6 +29,8 @@ from mmengine.registry import MODELS as MM_MODELS
 from mmengine.registry import RUNNERS as MM_RUNNERS
 from mmengine.registry import TRANSFORMS as MM_TRANSFORMS
 from mmengine.registry import Registry as ImportingRegistry
+
+from slimdiff.installation import raised_here
 
 
 class RegistryError(ValueError):
@@ -261,7 +264,25 @@ def build_checked(cfg, registry: ImportingRegistry, kind: type = object, **defau
                             f'{NOT_IMPORTED if "." in str(name) else ""}')
     check_kind(cls, kind, registry.name)
     check_arguments(cls, args)
-    return cls(**args)
+    with building(getattr(cls, '__name__', str(name))):
+        return cls(**args)
+
+
+@contextlib.contextmanager
+def building(what: str, *more: type[Exception]) -> Iterator[None]:
+    """What a library refuses within this is a value that it was given: its error becomes a :class:`RegistryError`.
+
+    Args:
+        what: is built, for the message.
+        more: errors besides ValueError, RuntimeError and AssertionError that mean that. For values of a file TypeError
+            does; in a user's own class it is a mistake.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError, AssertionError, *more) as error:
+        if raised_here(error):
+            raise
+        raise RegistryError(f'{what} cannot be built with these values: {error}') from error
 
 
 def check_kind(cls: Any, kind: type, what: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slimdiff.cli.common import KeyValues, check_files, load_checked_config, runs_cleanly
+from slimdiff.cli.common import KeyValues, add_trust_argument, check_files, load_checked_config, runs_cleanly
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE',
                         help='override all of the configs')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    add_trust_argument(parser)
     args = parser.parse_args(argv)
     for name in ('batch_size', 'rounds', 'steps', 'warmup', 'threads'):
         given = getattr(args, name)
@@ -136,7 +137,7 @@ def prepare(config: str, checkpoint: str | None, args: argparse.Namespace) -> En
         model = MODELS.build(serving_config(cfg.model))
     else:
         from slimdiff.cli.sample import build_model
-        model = build_model(cfg, checkpoint, 'ema').to('cpu')
+        model = build_model(cfg, checkpoint, 'ema', trust_config=args.trust_config).to('cpu')
     unet, length = model.unet, context_length_of(model)
     cost, tokens = unet_cost(model, length), class_parameters(unet)
     if args.compile:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import dis
 import errno
 import functools
 import os
@@ -15,10 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimdiff.installation import raised_here
+
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-PACKAGE = Path(__file__).resolve().parents[1]
 DEBUG_HINT = 'SLIMDIFF_DEBUG=1 or --debug shows the traceback.'
 # What the package raises on purpose; a TypeError or KeyError, say, is a bug wherever it comes from.
 EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, ImportError)
@@ -261,14 +261,7 @@ def is_expected(error: Exception) -> bool:
         return False
     if worker_message(error) is not None:
         return isinstance(error, (ValueError, OSError))
-    trace = error.__traceback__
-    if trace is None:
-        return False
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    code = trace.tb_frame.f_code
-    return (PACKAGE in Path(code.co_filename).resolve().parents
-            and dis.opname[code.co_code[trace.tb_lasti]] == 'RAISE_VARARGS')
+    return raised_here(error)
 
 
 def is_full_disk(error: Exception) -> bool:

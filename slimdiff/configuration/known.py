@@ -28,7 +28,8 @@ EXTRA_TOP_KEYS = {
 TOP_KEYS = {
     'auto_scale_lr': Dict | None, 'custom_hooks': Sequence[Dict] | None,
     'default_hooks': Mapping[str, Dict | None] | None,
-    'log_level': int | str, 'param_scheduler': Dict | Sequence[Dict] | None,
+    'log_level': int | Literal['DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'],
+    'param_scheduler': Dict | Sequence[Dict] | None,
     'val_evaluator': Dict | Sequence[Dict] | None, 'test_evaluator': Dict | Sequence[Dict] | None,
     'work_dir': str | None, 'model': Dict | None,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,8 +20,11 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
         ConfigError: a key that is neither in the config nor taken by the class that stands there (in a dict that is
             no class's: a key that looks like a misspelt one); a list index out of range. ``cfg`` is then as it was.
     """
-    for key in overrides:
-        _check_key(cfg, key)
+    view = copy.deepcopy(cfg)
+    for key, value in sorted(overrides.items(), key=lambda item: not item[0].endswith('.type')):
+        _check_key(view, key)
+        if key.endswith('.type') and isinstance(value, str):  # its arguments may come with it
+            view.merge_from_dict({key: value}, allow_list_keys=True)
     for key, value in overrides.items():
         parts = key.split('.')
         _open_none(cfg, parts if isinstance(value, dict) else parts[:-1])

@@ -238,7 +238,7 @@ class SlimDiffusionPipeline(DiffusionPipeline):
 
 def _process_of(unet: nn.Module, scheduler: SchedulerMixin) -> dict[str, Any]:
     known = getattr(unet.config, 'preconditioning', None)
-    return {**known['schedule'], 'prediction_type': known['prediction_type']} if known else process_of(scheduler)
+    return {key: known[key] for key in ('schedule', 'prediction_type')} if known else process_of(scheduler)
 
 
 # The path that users and folders name; it will not move.

@@ -122,7 +122,7 @@ def test_a_damaged_file_and_two_at_once(folder, capsys, content):
 @pytest.mark.parametrize('words, message', [
     (['--budget', '.1'], 'The budget must lie between'),
     (['--allocations', 'full=mine.json'], "Two rivals are called 'full'"),
-    (['--searches', 'x=empty.py'], "has no 'search'"),
+    (['--searches', 'x=empty.py'], 'empty.py lacks what this command needs: search'),
     (['--cfg-options', 'val_evaluator=[]'], 'needs real images to compare with'),
     (['--allocations', 'nowhere.json'], 'nowhere.json'),
 ])

@@ -64,7 +64,7 @@ def test_sigkill_at_any_moment(tmp_path, reference, tiny_process):
         before = set(tmp_path.glob('iter_*.pth'))
         process = tiny_process(tmp_path, '--changes', '{"max_iters": 40, "resume": true}', '--iter-seconds', 0.04,
                                '--fsync-seconds', 0.3)
-        deadline, wait, started = time.monotonic() + 60, pick.uniform(0, 0.4), None
+        deadline, wait, started = time.monotonic() + 300, pick.uniform(0, 0.4), None
         while attempt < 4 and process.poll() is None and time.monotonic() < deadline:
             if started is None and set(tmp_path.glob('iter_*.pth')) - before:
                 started = time.monotonic()
@@ -74,7 +74,7 @@ def test_sigkill_at_any_moment(tmp_path, reference, tiny_process):
                 kills_in_write += any(tmp_path.glob('.iter*.tmp'))
                 break
             time.sleep(0.001)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         resumed += 'Resumed from' in output
         assert process.returncode == (0 if attempt == 4 else -signal.SIGKILL), output
     assert kills_in_write >= 2 and resumed >= 3

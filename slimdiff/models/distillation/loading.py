@@ -17,6 +17,7 @@ from slimdiff.models import computation
 from slimdiff.models.backbones.load import find_class, load_folder, network_folder
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS
+from slimdiff.sampling import alphas_of
 
 #: arguments of diffusers' networks that want an input which no student has, or timesteps of another kind: what each of
 #: them is, and the values that do not
@@ -42,7 +43,7 @@ class LoadedTeacher:
     def alphas_cumprod(self) -> Tensor | None:
         """(T,), None if unknown."""
         schedule = self.computes.get('schedule')
-        return None if schedule is None else computation.alphas_of(schedule)
+        return None if schedule is None else alphas_of(schedule)
 
     @property
     def prediction_type(self) -> str | None:
