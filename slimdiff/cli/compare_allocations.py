@@ -112,10 +112,10 @@ def set_metrics(cfg: Any) -> list[Any]:
 def run_search(args: argparse.Namespace, model: Any, loader: Any, name: str, file: str,
                work_dir: Path) -> tuple[Search, Outcome]:
     """Run (or finish, or read) one search, and write its report."""
-    from slimdiff.analysis.search_report import plot_search, write_report
     from slimdiff.configuration import load_config
     from slimdiff.registry import plain
     from slimdiff.search import Search
+    from slimdiff.search.report import plot_search, write_report
     config = plain(load_config(file).get('search'))
     if not config:
         raise ValueError(f"--searches {name}={file}: that config has no 'search'.")
@@ -192,18 +192,18 @@ def main(argv: list[str] | None = None) -> int:
         check_files(argparse.Namespace(config=config, checkpoint=checkpoint))
     cfg = load_checked_config(args)
 
-    from slimdiff.analysis.record import provenance, rounded
-    from slimdiff.analysis.step_aware import Rival, baselines, compare, judge_fronts
-    from slimdiff.analysis.step_aware.comparison import FULL
-    from slimdiff.analysis.step_aware.rivals import merged, timesteps_of
-    from slimdiff.analysis.step_aware.tables import comparison_table
     from slimdiff.checkpoint.tensor_store import network_fingerprint
     from slimdiff.cli.sample import build_model
     from slimdiff.configuration import load_config
     from slimdiff.datasets import build_dataloader
     from slimdiff.evaluation.common import check_classes
+    from slimdiff.evaluation.record import provenance, rounded
     from slimdiff.sampling import StepAllocation, build_scheduler
     from slimdiff.search import count_macs
+    from slimdiff.search.comparison import Rival, baselines, compare, judge_fronts
+    from slimdiff.search.comparison.compare import FULL
+    from slimdiff.search.comparison.rivals import merged, timesteps_of
+    from slimdiff.search.comparison.tables import comparison_table
     from slimdiff.search.widths import widths_of
 
     metrics = set_metrics(cfg)
@@ -254,6 +254,6 @@ def main(argv: list[str] | None = None) -> int:
                             args.batch_size, args.seed, name=key)
             rows = {rival: {'of': what[rival], **rounded(row)} for rival, row in found.items()} | kept
             results.add(samplers={key: {rival: rows[rival] for rival in rivals}})
-        print(f'\n{key}, {args.num_images} images\n\n{comparison_table([results.content], key)}', flush=True)
+        print(f'\n{key}, {args.num_images} images\n\n{comparison_table(results.content, key)}', flush=True)
     print(f'wrote {results.path}')
     return 0
