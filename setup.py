@@ -12,13 +12,13 @@ ROOT = Path(__file__).resolve().parent
 
 def version() -> str:
     """Read the version without importing the package, which the build environment could not."""
-    return re.search(r"__version__ = '([^']+)'", (ROOT / 'slimdiff/version.py').read_text()).group(1)
+    return re.search(r"__version__ = '([^']+)'", (ROOT / 'slimdiff/version.py').read_text(encoding='utf-8')).group(1)
 
 
 def requirements(name: str) -> list[str]:
     """Lines of requirements/<name>.txt, with its ``-r`` lines followed."""
     found = []
-    for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines():
+    for line in (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines():
         line = line.partition('#')[0].strip()
         if line.startswith('-r '):
             found += requirements(line[3:].strip().removesuffix('.txt'))
@@ -30,7 +30,7 @@ def requirements(name: str) -> list[str]:
 def optional_extras() -> dict[str, list[str]]:
     """Extras of requirements/optional.txt: a line ``# [name]`` starts the extra ``name``."""
     extras, name = {}, None
-    for line in (ROOT / 'requirements/optional.txt').read_text().splitlines():
+    for line in (ROOT / 'requirements/optional.txt').read_text(encoding='utf-8').splitlines():
         if heading := re.fullmatch(r'# \[([\w-]+)\]', line.strip()):
             name = heading.group(1)
         elif requirement := line.partition('#')[0].strip():
@@ -68,7 +68,7 @@ setup(
     name='slimdiff',
     version=version(),
     description='Train, distil and sample slim diffusion models: wavelet-gated UNets and spectrum-aware distillation.',
-    long_description=(ROOT / 'README.md').read_text() if (ROOT / 'README.md').exists() else '',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8') if (ROOT / 'README.md').exists() else '',
     long_description_content_type='text/markdown',
     author='slimdiff authors',
     license='Apache-2.0',

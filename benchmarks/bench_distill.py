@@ -130,7 +130,7 @@ def measure_time(parts: dict[str, Part], rounds: int, steps: int, device: torch.
 
 def peak_resident() -> int:
     """The largest resident size of this process so far. Not ru_maxrss, which a process inherits from its parent."""
-    status = Path('/proc/self/status').read_text()
+    status = Path('/proc/self/status').read_text(encoding='utf-8')
     return 1024 * int(status.split('VmHWM:')[1].split()[0])
 
 

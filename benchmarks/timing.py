@@ -47,8 +47,8 @@ def machine() -> dict[str, object]:
     model = platform.processor()
     cpuinfo = Path('/proc/cpuinfo')
     if cpuinfo.exists():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith('model name')]
-        flags = 'amx_bf16' in cpuinfo.read_text()
+        lines = [line for line in cpuinfo.read_text(encoding='utf-8').splitlines() if line.startswith('model name')]
+        flags = 'amx_bf16' in cpuinfo.read_text(encoding='utf-8')
         model = (lines[0].split(':')[1].strip() if lines else model) + (' (AMX)' if flags else '')
     gpu = {'gpu': torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {**gpu, 'cpu': model, 'threads': torch.get_num_threads(), 'torch': torch.__version__,
@@ -61,5 +61,5 @@ def write(path: str | None, result: dict) -> None:
         return
     result = {'command': 'python ' + ' '.join(sys.argv), 'machine': machine(), **result}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(result, indent=1) + '\n')
+    Path(path).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
     print(f'wrote {path}')

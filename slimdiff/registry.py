@@ -112,33 +112,44 @@ def known_names(registry: ImportingRegistry) -> list[str]:
 
 
 @functools.cache
-def declared_arguments(cls: Callable) -> tuple[frozenset[str], bool]:
-    """Names of the keyword arguments that ``cls(...)`` declares, and whether it takes others too.
+def declared_parameters(cls: Callable) -> tuple[dict[str, tuple[Callable, inspect.Parameter] | None], bool]:
+    """The keyword arguments that ``cls(...)`` declares, and whether it takes others too.
 
+    Each name has the function that declares it and the parameter there (None: it is taken out of ``**kwargs``).
     ``**kwargs`` is followed into the base class where ``__init__`` does nothing with it but
     ``super().__init__(..., **kwargs)`` (names taken out with ``kwargs.pop('x')`` count as declared).
     Anything else that is done with ``**kwargs`` means that any name may be right.
     """
-    names: set[str] = set()
+    found: dict[str, tuple[Callable, inspect.Parameter] | None] = {}
     taken: set[str] = set()
+    positional = 0  # arguments of this initialiser that the one before gives by position
     for init in _initialisers(cls):
         try:
             parameters = list(inspect.signature(init).parameters.values())
         except (TypeError, ValueError):  # built in C
-            return frozenset(names), True
+            return found, True
         if inspect.isclass(cls):
             parameters = parameters[1:]  # self, whatever its name
-        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - taken
+        for parameter in parameters[positional:]:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) \
+                    and parameter.name not in taken:
+                found.setdefault(parameter.name, (init, parameter))
         rest = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
         if rest is None:
-            return frozenset(names), False
+            return found, False
         followed = _passed_to_super(init, rest) if inspect.isclass(cls) else None
         if followed is None:
-            return frozenset(names), True
-        popped, fixed = followed
-        names |= popped
-        taken |= fixed - names
-    return frozenset(names), False
+            return found, True
+        popped, fixed, positional = followed
+        found |= {name: None for name in popped if name not in found}
+        taken |= fixed - set(found)
+    return found, False
+
+
+def declared_arguments(cls: Callable) -> tuple[frozenset[str], bool]:
+    """The names of :func:`declared_parameters`, and whether ``cls`` takes others too."""
+    parameters, takes_others = declared_parameters(cls)
+    return frozenset(parameters), takes_others
 
 
 def _initialisers(cls: Callable) -> list[Callable]:
@@ -154,8 +165,9 @@ def _initialisers(cls: Callable) -> list[Callable]:
             and f'{base.__module__}.{base.__name__}' != 'torch.nn.modules.module.Module']
 
 
-def _passed_to_super(init: Callable, rest: str) -> tuple[set[str], set[str]] | None:
-    """What ``init`` does with its ``**rest``: (names popped from it, names it gives to super().__init__ itself).
+def _passed_to_super(init: Callable, rest: str) -> tuple[set[str], set[str], int] | None:
+    """What ``init`` does with its ``**rest``: names popped from it; names and number of positional arguments that it
+    gives to super().__init__ itself.
 
     None if it does anything but pass it on, or if the source cannot be read.
     """
@@ -165,6 +177,7 @@ def _passed_to_super(init: Callable, rest: str) -> tuple[set[str], set[str]] | N
         return None
     popped: set[str] = set()
     fixed: set[str] = set()
+    positional = 0
     uses = sum(isinstance(node, ast.Name) and node.id == rest for node in ast.walk(tree))
     passed_on = False
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
@@ -179,9 +192,10 @@ def _passed_to_super(init: Callable, rest: str) -> tuple[set[str], set[str]] | N
                 and owner.func.id == 'super' and any(
                     k.arg is None and isinstance(k.value, ast.Name) and k.value.id == rest for k in call.keywords):
             fixed |= {k.arg for k in call.keywords if k.arg is not None}
+            positional = sum(not isinstance(argument, ast.Starred) for argument in call.args)
             passed_on = True
             uses -= 1
-    return (popped, fixed) if passed_on and uses == 0 else None
+    return (popped, fixed, positional) if passed_on and uses == 0 else None
 
 
 def accepted_arguments(cls: Callable) -> frozenset[str] | None:

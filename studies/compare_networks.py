@@ -3,6 +3,7 @@
     python studies/compare_networks.py work_dirs/central --teacher configs/ldm/fashion_mnist.py=FOLDER
     python studies/compare_networks.py work_dirs/central --sampler-study SD/0
     python studies/compare_networks.py benchmarks/results/fashion_mnist --table
+    python studies/compare_networks.py work_dirs/central --teacher ... --picture samples.png Teacher/0 SD/0 Lite/0
 
 Frechet distance on trained features (EfficientNetLite0, not FID), class accuracy and signed radial spectrum of
 ``--num-images`` samples against the test set, with the sampler of the config; every network starts from the same noise
@@ -166,11 +167,36 @@ def table(rows: Mapping[str, Mapping[str, float]], base: str = 'Lite') -> str:
     return '\n'.join(lines)
 
 
+def picture(path: str, cfg: Any, builders: Mapping[str, Any], noise: Tensor, labels: Tensor) -> None:
+    """A row of real images, and one of each network's samples from the same noise and labels."""
+    from matplotlib import pyplot as plt
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    first = {}
+    for i in range(500):
+        first.setdefault((int(dataset[i]['labels']), sum(key[0] == int(dataset[i]['labels']) for key in first)), i)
+    wanted = [(int(label), int((labels[:k] == label).sum())) for k, label in enumerate(labels)]
+    rows = {'real': torch.stack([dataset[first[key]]['inputs'] for key in wanted])}
+    rows |= {name.partition('/')[0]: sample(build(), labels, noise, None, None, len(labels))
+             for name, build in builders.items()}
+    figure, axes = plt.subplots(len(rows), figsize=(len(labels) * 0.55, len(rows) * 0.62))
+    for axis, (name, images) in zip(axes, rows.items()):
+        strip = torch.cat(list(images.squeeze(1)), 1).float()
+        axis.imshow(strip, cmap='gray', vmin=-1, vmax=1, interpolation='nearest')
+        axis.set_xticks([])
+        axis.set_yticks([strip.shape[0] / 2], [name])
+        axis.tick_params(length=0)
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    figure.tight_layout(pad=0.2)
+    figure.savefig(path, dpi=110, bbox_inches='tight')
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path, help='of studies/together.py')
     parser.add_argument('--teacher', metavar='CONFIG=FOLDER', help='also measure an exported model')
     parser.add_argument('--sampler-study', metavar='NAME/SEED', help='one network, many samplers')
+    parser.add_argument('--picture', nargs='+', metavar='FILE', help='FILE NAME/SEED ...: samples in rows, and stop')
     parser.add_argument('--table', action='store_true', help='print what comparison.json holds')
     parser.add_argument('--num-images', type=int, default=10_000)
     parser.add_argument('--batch-size', type=int, default=2500)
@@ -185,6 +211,13 @@ def main() -> None:
     models = networks(args.folder, device, args.teacher)
     first = json.loads((args.folder / 'training.json').read_text())['arms'][0].partition('=')[2].partition('@')[0]
     cfg = load_config(first)
+    if args.picture:
+        path, *names = args.picture
+        count, side = 20, cfg.model.unet.sample_size
+        noise = initial_noise((cfg.model.unet.get('in_channels', 3), side, side), image_generators(0, range(count)),
+                              torch.device('cpu'))
+        picture(path, cfg, {name: models[name] for name in names}, noise, torch.arange(count) % cfg.model.num_classes)
+        return
     yardstick = Yardstick(cfg, args.num_images, args.classifier, device)
     size = cfg.model.unet.sample_size
     noise = initial_noise((cfg.model.unet.get('in_channels', 3), size, size),

@@ -20,7 +20,7 @@ def load_reports(work_dirs: Sequence[str | Path]) -> dict[str, list[dict[str, An
         path = Path(work_dir) / 'metrics.json'
         if not path.is_file():
             raise ValueError(f'{path} does not exist: the run has not ended, or its config has no ReportHook.')
-        report = json.loads(path.read_text())
+        report = json.loads(path.read_text(encoding='utf-8'))
         config = Path(report['config']).with_suffix('')
         name = '/'.join(config.parts[-2:])
         if any(other['seed'] == report['seed'] for other in groups.get(name, [])):

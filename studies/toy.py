@@ -166,7 +166,7 @@ def sample_toy(predict: Predict, points: int = 40, count: int = 1000, sampler: s
         seed: of the noise.
     """
     generators = image_generators(seed, range(count))
-    scheduler = build_scheduler(dict(type=sampler, clip_sample=False))
+    scheduler = build_scheduler(dict(type=sampler), base=build_scheduler(dict(type='DDPMScheduler', clip_sample=False)))
     noise = initial_noise((points,), generators, torch.device('cpu'))
     # One stream for the noise of all signals from here on: a thousand generators a step would take longer than the net.
     return denoise(predict, scheduler, noise, num_steps, generators=generators[:1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from slimdiff.checkpoint import write_json
+from slimdiff.checkpoint import read_json, write_json
+from slimdiff.checkpoint.same import as_json, require_same
 from slimdiff.evaluation.figures import save_figure
 from slimdiff.evaluation.record import rounded
 from slimdiff.progress import Progress
@@ -45,11 +45,9 @@ def run_toy(path: str | Path, data: ToyData, hidden: Sequence[int] = (64, 1024),
                    iterations=iterations, batch_size=1000, lr=1e-3, count=count)
     result = dict(extra or {}, setting=setting, timestep_edges=list(TIMESTEP_EDGES), runs={})
     if path.is_file():
-        old = json.loads(path.read_text())
-        if old['setting'] != setting:
-            differ = {k: (old['setting'].get(k), v) for k, v in setting.items() if old['setting'].get(k) != v}
-            raise ValueError(f'{path} holds runs of another setting (there, here): {differ}. Give another --out, or '
-                             'delete the file.')
+        advice = 'Give another --out, or delete the file.'
+        old = read_json(path, advice)
+        require_same(old['setting'], as_json(setting), f'{path} holds runs of another setting', advice)
         result['runs'], result['best'] = old['runs'], old['best']
     todo = [(m, seed) for seed in seeds for m in hidden if f'M{m}-seed{seed}' not in result['runs']]
     if 'best' not in result:

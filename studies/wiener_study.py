@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -13,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimdiff.checkpoint import write_json
+from slimdiff.checkpoint import read_json, write_json
+from slimdiff.checkpoint.same import as_json, require_same
 from slimdiff.evaluation.figures import save_figure
 from slimdiff.evaluation.record import rounded
 from slimdiff.functional.spectrum import num_rings, radial_bins, radial_frequency
@@ -102,10 +102,9 @@ def run_wiener(path: str | Path, betas: Sequence[float] = (1.0, 2.0, 3.0),
     result = dict(extra or {}, setting=setting, seeds=list(seeds), alpha_bars=rounded(alpha_bars, 6),
                   frequency=rounded(ring_means(radial_frequency(size, size))), runs={})
     if path.is_file():
-        old = json.loads(path.read_text())
-        if old['setting'] != setting:
-            raise ValueError(f'{path} holds runs of another setting: {old["setting"]}, here {setting}. Give another '
-                             '--out, or delete the file.')
+        advice = 'Give another --out, or delete the file.'
+        old = read_json(path, advice)
+        require_same(old['setting'], as_json(setting), f'{path} holds runs of another setting', advice)
         result['runs'] = old['runs']
     todo = [(float(b), s) for b in betas for s in seeds if f'{float(b)}-seed{s}' not in result['runs']]
     with Progress(len(todo) * iterations, 'filters', unit='it') as progress:

@@ -1,5 +1,5 @@
 # The plain small UNet ("Lite") to compare configs/sd/lsun_church_ldm-layout.py with: the layout of the teacher
-# with few channels and its own resamplers, trained without distillation.
+# with few channels, table 5's heads and the teacher's resamplers, trained without distillation.
 _base_ = [
     '../_base_/models/lite_lsun_church.py',
     '../_base_/datasets/lsun_church_256.py',

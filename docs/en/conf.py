@@ -10,7 +10,7 @@ sys.path.insert(0, str(ROOT))
 project = 'slimdiff'
 author = 'slimdiff authors'
 copyright = '2026, slimdiff authors'
-release = re.search(r"__version__ = '([^']+)'", (ROOT / 'slimdiff/version.py').read_text()).group(1)
+release = re.search(r"__version__ = '([^']+)'", (ROOT / 'slimdiff/version.py').read_text(encoding='utf-8')).group(1)
 version = release
 
 extensions = ['sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode', 'myst_parser']

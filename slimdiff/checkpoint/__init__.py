@@ -8,8 +8,8 @@ from slimdiff.checkpoint.files import (
     load_weights,
     save_checkpoint,
 )
-from slimdiff.checkpoint.json_file import write_json
+from slimdiff.checkpoint.json_file import read_json, write_json
 from slimdiff.installation import find_path, installation_roots
 
 __all__ = ['CheckpointError', 'CheckpointWriteError', 'atomic_write', 'find_path', 'installation_roots',
-           'load_checkpoint', 'load_weights', 'save_checkpoint', 'write_json']
+           'load_checkpoint', 'load_weights', 'read_json', 'save_checkpoint', 'write_json']

@@ -12,6 +12,9 @@ import io
 import os
 import pickletools
 import re
+import shutil
+import socket
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,13 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimdiff.checkpoint.lock import is_alive
 from slimdiff.checkpoint.plain_data import encode
 
 FORMAT = 'slimdiff-checkpoint'
 FORMAT_VERSION = 1
 POINTER = 'last_checkpoint'
 _NAME = re.compile(r'iter_(\d+)\.pth')
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: a temporary file or folder: its process and host (files of slimdiff 0.1 name no host)
+_TEMPORARY = re.compile(r'\..*\.(\d+)(?:@(.+))?\.(?:tmp|old)')
 
 
 class CheckpointError(ValueError):
@@ -64,25 +70,38 @@ def checkpoint_name(iteration: int) -> str:
     return f'iter_{iteration}.pth'
 
 
-def atomic_write(path: str | Path, write: Any) -> None:
+def temporary_beside(path: Path, ending: str = 'tmp') -> Path:
+    """Where this process writes what will be ``path``."""
+    return path.with_name(f'.{path.name}.{os.getpid()}@{socket.gethostname()}.{ending}')
+
+
+def atomic_write(path: str | Path, write: Any, flush: bool = True) -> None:
     """Call ``write(file)`` on a temporary file beside ``path``, flush it to the disk, rename it to ``path``.
 
     Whenever the process or the machine dies, ``path`` is as it was or is complete.
 
+    Args:
+        flush: False saves the time of waiting for the disk: then that holds for the process, not for the machine.
+
     Raises:
-        OSError: as the system says; the temporary file is gone and ``path`` as it was.
+        OSError: as the system says, with the name of the file; the temporary file is gone and ``path`` as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    temporary = temporary_beside(path)
     try:
         with open(temporary, 'wb') as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            error.filename = str(path)  # a refused write, say on a full disk, does not say of which file
         raise
+    if not flush:
+        return
     # The rename is on the disk only when the directory is.
     directory = os.open(path.parent, os.O_RDONLY)
     try:
@@ -92,11 +111,22 @@ def atomic_write(path: str | Path, write: Any) -> None:
 
 
 def remove_temporary_files(directory: str | Path) -> list[str]:
-    """Remove what killed writers left; return the names."""
-    found = sorted(Path(directory).glob('.*.tmp'))
+    """Remove what killed writers left, not what living ones are writing; return the names."""
+    found = [file for file in sorted(Path(directory).glob('.*')) if _is_left_over(file)]
     for file in found:
-        file.unlink(missing_ok=True)
+        shutil.rmtree(file, ignore_errors=True) if file.is_dir() else file.unlink(missing_ok=True)
     return [file.name for file in found]
+
+
+def _is_left_over(file: Path) -> bool:
+    match = _TEMPORARY.fullmatch(file.name)
+    if match is None or not file.exists():
+        return False
+    pid, host = int(match[1]), match[2]
+    if host is None or (host == socket.gethostname() and (pid == os.getpid() or not is_alive(pid))):
+        return True
+    # A process elsewhere can't be asked, and one of this number may be another by now.
+    return time.time() - file.stat().st_mtime > (86_400 if host == socket.gethostname() else 600)
 
 
 def save_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
@@ -116,7 +146,7 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     except (OSError, RuntimeError) as error:
         # torch's zip writer turns the OSError of a file object into a RuntimeError in some versions.
         cause = error if isinstance(error, OSError) else error.__context__
-        full = isinstance(cause, OSError) and cause.errno in _DISK_FULL
+        full = isinstance(cause, OSError) and cause.errno in DISK_FULL
         reason = 'the disk is full' if full else str(error).splitlines()[0]
         raise CheckpointWriteError(f'{path} could not be written: {reason}. Older checkpoints are untouched. '
                                    'Free some space, or choose another --work-dir.') from error
@@ -224,7 +254,7 @@ def newest_checkpoint(directory: str | Path) -> tuple[Path | None, dict[str, Any
     complaints: list[str] = []
     pointer = Path(directory) / POINTER
     if pointer.is_file():
-        target = pointer.with_name(Path(pointer.read_text(errors='replace').strip() or '?').name)
+        target = pointer.with_name(Path(pointer.read_text(encoding='utf-8', errors='replace').strip() or '?').name)
         if not target.is_file():
             complaints.append(f'{pointer} names {target.name}, which does not exist')
     for path in list_checkpoints(directory):
@@ -249,8 +279,21 @@ def count_some(names: Sequence[str], limit: int = 1) -> str:
     return f'{len(names)} ({", ".join(names[:limit])}{", ..." if len(names) > limit else ""})'
 
 
+def check_finite(weights: Mapping[str, Tensor], filename: str | Path) -> None:
+    """Raise CheckpointError for NaN or infinity in weights: whatever is made of them would be noise."""
+    bad = [name for name, value in weights.items()
+           if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all())]
+    if bad:
+        raise CheckpointError(f'{filename} holds NaN or infinity in {count_some(bad)} of its {len(weights)} weights: '
+                              'its training diverged, or the file is damaged. Nothing was loaded. Use an older '
+                              'checkpoint.')
+
+
 def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], filename: str | Path) -> None:
-    """Raise ArchitectureError unless ``weights`` have exactly the names and shapes of ``expected``."""
+    """Raise ArchitectureError unless ``weights`` have exactly the names and shapes of ``expected``.
+
+    NaN or infinity in them is a CheckpointError.
+    """
     missing = [name for name in expected if name not in weights]
     unexpected = [name for name in weights if name not in expected]
     shapes = [f'{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}'
@@ -261,6 +304,7 @@ def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor],
             ('missing', missing), ('unexpected', unexpected), ('of another shape', shapes)) if names]
         raise ArchitectureError(filename, {name: tuple(value.shape) for name, value in weights.items()},
                                 f'{same} of {len(expected)} weights fit; {"; ".join(parts)}')
+    check_finite(weights, filename)
 
 
 def unprefixed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

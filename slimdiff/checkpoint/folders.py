@@ -4,9 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
+
+from slimdiff.checkpoint.files import temporary_beside
+
+#: what diffusers calls the weights of a network
+WEIGHTS = 'diffusion_pytorch_model'
+
+
+def variant_of(folder: str | Path) -> str | None:
+    """The ``variant`` of ``from_pretrained`` for a folder with, say, ``*.fp16.safetensors`` alone; None for none.
+
+    Raises:
+        ValueError: several variants; the message names them.
+    """
+    names = [file.name.removeprefix(WEIGHTS) for file in Path(folder).glob(f'{WEIGHTS}*')]
+    names = [name for name in names if name.endswith(('.safetensors', '.bin'))]
+    if any(re.fullmatch(r'(-\d+-of-\d+)?\.(safetensors|bin)', name) for name in names):
+        return None
+    found = sorted({match[1] for name in names if (match := re.match(r'\.(.+?)(-\d+-of-\d+)?\.\w+$', name))})
+    if len(found) > 1:
+        raise ValueError(f'{folder} holds weights in several variants, {", ".join(found)}, and none without one: keep '
+                         f'one of them, or rename its files to {WEIGHTS}.')
+    return found[0] if found else None
 
 
 def check_folder(folder: str | Path, own: Collection[str], what: str) -> Path:
@@ -28,8 +51,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     After an error, or Ctrl-C, ``folder`` is as it was.
     """
     folder = Path(folder).absolute()
-    temporary = folder.with_name(f'.{folder.name}.{os.getpid()}.tmp')
-    old = folder.with_name(f'.{folder.name}.{os.getpid()}.old')
+    temporary, old = temporary_beside(folder), temporary_beside(folder, 'old')
     folder.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

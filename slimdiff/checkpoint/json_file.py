@@ -9,7 +9,37 @@ from typing import Any
 
 from slimdiff.checkpoint.files import atomic_write
 
+#: levels of a JSON file that are read: none of ours has a tenth of it, and code that walks through one recurses
+MAX_DEPTH = 100
 _NUMBERS = re.compile(r'\[[\d\s.,eE+-]+\]')
+
+
+def read_json(path: str | Path, advice: str, kind: type = dict) -> Any:
+    """The content of a JSON file, an object or another ``kind``.
+
+    Args:
+        advice: what to do about a damaged file, the end of the message.
+
+    Raises:
+        ValueError: no JSON (cut off, say), of another kind, or nested too deeply; names the file.
+        OSError: it can't be read.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+        if not isinstance(content, kind):
+            raise ValueError(f'{type(content).__name__} where {kind.__name__} is expected')
+        level, depth = [content], 0
+        while level:
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise RecursionError
+            level = [item for value in level if isinstance(value, (dict, list))
+                     for item in (value.values() if isinstance(value, dict) else value)]
+    except RecursionError:
+        raise ValueError(f'{path} is damaged: nested too deeply. {advice}') from None
+    except ValueError as error:
+        raise ValueError(f'{path} is damaged: {error}. {advice}') from None
+    return content
 
 
 def write_json(path: str | Path, content: Any, indent: int | None = 1, allow_nan: bool = True) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,14 @@ class TensorStore:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path, self.writes = Path(path), True
+        self.path, self.writes, self._complained = Path(path), True, False
         self._connect()
 
     def _connect(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.database = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            self.database.execute('PRAGMA journal_mode = WAL')
+            self._use_wal()
             self.database.execute('PRAGMA synchronous = OFF')  # what a crash of the machine loses is computed again
             self.database.execute('CREATE TABLE IF NOT EXISTS tensors (key BLOB, name TEXT, dtype TEXT, shape TEXT, '
                                   'value BLOB, PRIMARY KEY (key, name))')
@@ -41,15 +42,38 @@ class TensorStore:
             raise ValueError(f"cache='{self.path.parent}' can't be used ({error}); give a folder on a local disk, or "
                              'leave it out.') from None
 
+    def _use_wal(self, seconds: float = 60) -> None:
+        """SQLite's own timeout does not hold here: of two processes that make the file at once, one is refused."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self.database.execute('PRAGMA journal_mode = WAL')
+                return
+            except sqlite3.OperationalError as error:
+                if 'locked' not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {'path': self.path, 'writes': self.writes}  # a copy opens the file anew
+        return {'path': self.path, 'writes': self.writes, '_complained': self._complained}  # a copy opens the file anew
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._connect()
 
     def get(self, key: bytes, names: Iterable[str], device: torch.device | str = 'cpu') -> dict[str, Tensor] | None:
-        """All tensors of ``names``; None if one is missing."""
+        """All tensors of ``names``; None if one is missing or damaged."""
+        try:
+            found = self._read(key, names)
+        except (sqlite3.Error, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            if not self._complained:
+                self._complained = True
+                print_log(f'{self.path}: an entry is damaged ({error}). It is made again, as are further ones.',
+                          logger='current', level=logging.WARNING)
+            return None
+        return found and {name: value.to(device) for name, value in found.items()}
+
+    def _read(self, key: bytes, names: Iterable[str]) -> dict[str, Tensor] | None:
         found = {}
         for name in names:
             row = self.database.execute('SELECT dtype, shape, value FROM tensors WHERE key = ? AND name = ?',
@@ -57,8 +81,7 @@ class TensorStore:
             if row is None:
                 return None
             dtype, shape, value = row
-            flat = torch.frombuffer(bytearray(value), dtype=getattr(torch, dtype))
-            tensor = flat.view(json.loads(shape)).to(device)
+            tensor = torch.frombuffer(bytearray(value), dtype=getattr(torch, dtype)).view(json.loads(shape))
             found[name] = tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
         return found
 
@@ -68,7 +91,7 @@ class TensorStore:
                 for name, value in tensors.items()]
         try:
             if self.writes:
-                self.database.executemany('INSERT OR IGNORE INTO tensors VALUES (?, ?, ?, ?, ?)', rows)
+                self.database.executemany('INSERT OR REPLACE INTO tensors VALUES (?, ?, ?, ?, ?)', rows)
         except sqlite3.Error as error:
             self.writes = False
             print_log(f'{self.path}: {error}. Nothing more is kept there.', logger='current', level=logging.WARNING)

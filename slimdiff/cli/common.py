@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import dis
+import errno
 import functools
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,31 +19,39 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 PACKAGE = Path(__file__).resolve().parents[1]
+#: whose errors are expected; studies/ is there in a checkout only
+OWN = (PACKAGE, PACKAGE.parent / 'studies')
 DEBUG_HINT = 'SLIMDIFF_DEBUG=1 or --debug shows the traceback.'
 # What the package raises on purpose; a TypeError or KeyError, say, is a bug wherever it comes from.
 EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, ImportError)
 
 
+LITERALS = (type(None), bool, int, float, str, list, tuple, dict)
+
+
+def value_of(text: str) -> Any:
+    """The value of ``KEY=text`` on a command line: a Python literal is what it says, all else the string as typed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # '\\d' and the like: a string that is no literal
+            value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+    return value if isinstance(value, LITERALS) else text
+
+
 class KeyValues(argparse.Action):
-    """``KEY=VALUE ...`` into a dict; values are read as mmengine's ``DictAction`` reads them."""
+    """``KEY=VALUE ...`` into a dict of :func:`value_of`."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
                  option_string: str | None = None) -> None:
-        from mmengine.config import DictAction  # late: `--help` need not wait for mmengine
         options = dict(getattr(namespace, self.dest, None) or {})
         for text in values:
             key, equals, value = text.partition('=')
             if not equals or not key:
                 raise argparse.ArgumentError(
                     self, f"expected KEY=VALUE, got '{text}' (the config and the checkpoint come before --cfg-options)")
-            if value.startswith('{'):
-                raise argparse.ArgumentError(
-                    self, f'{key}: a dict is given key by key, as {key}.type=NAME {key}.OTHER=VALUE, or in a config '
-                    'file based on this one')
-            try:
-                options[key] = DictAction._parse_iterable(value)
-            except AssertionError as error:
-                raise argparse.ArgumentError(self, f'{key}: {error}') from None
+            options[key] = value_of(value)
         setattr(namespace, self.dest, options)
 
 
@@ -48,8 +59,8 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add CONFIG, ``--cfg-options`` and ``--debug``."""
     parser.add_argument('config', help='config file; one of slimdiff\'s own is found from any folder')
     parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE',
-                        help='override the config, as model.num_steps=20 or model.unet.stages.0.channels=32; '
-                        'lists as "[1,2]"')
+                        help='override the config, as model.num_steps=20 or model.unet.stages.0.channels=32. '
+                        'VALUE is a Python literal ("[1, 2]", None, True), or else a string as it is typed')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
 
 
@@ -57,6 +68,12 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     """Add CHECKPOINT."""
     parser.add_argument('checkpoint', help='a .pth of train, or a folder of export or save_pretrained (a pipeline, or '
                         'a UNet)')
+
+
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust-config``."""
+    parser.add_argument('--trust-config', action='store_true', help='take the weights also where the checkpoint was '
+                        "trained for another computation (noise schedule, prediction type, ...) than the config's")
 
 
 def add_launcher_argument(parser: argparse.ArgumentParser) -> None:
@@ -126,23 +143,19 @@ def first_rank() -> bool:
 
 
 def load_checked_config(args: argparse.Namespace, needs: Sequence[str] = ('model', )) -> Config:
-    """The config of ``args.config`` with ``args.cfg_options`` and ``args.launcher``, its names checked.
+    """The config of ``args.config`` with ``args.cfg_options`` and ``args.launcher``, its names and values checked.
 
     Args:
         needs: keys that the command can't do without.
 
     Raises:
-        ConfigError: not found, not readable, a misspelt name, or a key that is needed and absent.
+        ConfigError: not found, not readable, a misspelt name, a wrong value, or a key that is needed and absent.
         FileNotFoundError: another file that is not there (:func:`check_files`).
     """
     check_files(args)
-    from slimdiff.configuration import ConfigError, check_config, load_config
+    from slimdiff.configuration import check_config, load_config
     cfg = load_config(args.config, args.cfg_options)
-    check_config(cfg)
-    lacking = ', '.join(key for key in needs if cfg.get(key) is None)
-    if lacking:
-        raise ConfigError(f"{args.config} lacks what this command needs: {lacking}. Base it on one of slimdiff's own "
-                          'configs (_base_ = ...), or write it (docs/en/user_guides/config.md).')
+    check_config(cfg, needs)
     if getattr(args, 'launcher', None) is not None:
         cfg.launcher = args.launcher
     if getattr(args, 'local_rank', None) is not None:
@@ -185,6 +198,18 @@ def use_allocation(model: Any, path: str | None) -> None:
         raise ValueError(f'--allocation {path}: {error}') from None
 
 
+def add_sampler_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--scheduler', help="a diffusers scheduler, such as DPMSolverMultistepScheduler; it keeps the "
+                        "settings of the config's own where it has them")
+    parser.add_argument('--eta', type=float, help='noise of DDIM: 0 is deterministic, 1 like DDPM')
+
+
+def chosen_scheduler(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What :func:`add_sampler_arguments` was given, as ``scheduler`` of ``model.sample``; None for the config's own."""
+    given = {'type': args.scheduler, 'eta': args.eta}
+    return {key: value for key, value in given.items() if value is not None} or None
+
+
 def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
     """Decorator of a command's ``main(argv=None) -> int``: an expected error is a message and exit status 2.
 
@@ -196,6 +221,9 @@ def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
         argv = list(sys.argv[1:] if argv is None else argv)
         debug = '--debug' in argv or os.environ.get('SLIMDIFF_DEBUG', '0') not in ('', '0')
         argv = [word for word in argv if word != '--debug']
+        for stream in (sys.stdout, sys.stderr):  # in an ASCII locale an umlaut is escaped, not an error
+            if hasattr(stream, 'reconfigure'):
+                stream.reconfigure(errors='backslashreplace')
         try:
             status = main(argv)
             sys.stdout.flush()
@@ -210,15 +238,16 @@ def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
         except Exception as error:
             if debug or not is_expected(error):
                 raise
-            report(error, main.__module__.rpartition('.')[2])
+            package, _, name = main.__module__.rpartition('.')
+            report(error, f'slimdiff {name}' if package == 'slimdiff.cli' else Path(sys.argv[0]).name)
             return 2
 
     return wrapped
 
 
 def is_expected(error: Exception) -> bool:
-    """Whether slimdiff itself raised ``error``, with a ``raise`` statement, or a file could not be opened."""
-    if isinstance(error, OSError) and error.filename is not None:
+    """Whether slimdiff itself raised ``error``, with a ``raise`` statement, or a file could not be used."""
+    if (isinstance(error, OSError) and error.filename is not None) or is_full_disk(error):
         return True
     if not isinstance(error, EXPECTED):
         return False
@@ -230,8 +259,14 @@ def is_expected(error: Exception) -> bool:
     while trace.tb_next is not None:
         trace = trace.tb_next
     code = trace.tb_frame.f_code
-    return (PACKAGE in Path(code.co_filename).resolve().parents
+    return (any(folder in Path(code.co_filename).resolve().parents for folder in OWN)
             and dis.opname[code.co_code[trace.tb_lasti]] == 'RAISE_VARARGS')
+
+
+def is_full_disk(error: Exception) -> bool:
+    """Whether no more could be written. Libraries wrap the system's error in their own classes, with its text."""
+    return getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
+        os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def worker_message(error: Exception) -> str | None:
@@ -249,9 +284,9 @@ def report(error: Exception, command: str) -> None:
     rank = os.environ.get('RANK', '0')
     text = worker_message(error) or advised(error, rank) or traceback.format_exception_only(error)[0].strip()
     if rank == '0':
-        print(f'slimdiff {command}: error: {text}\n{DEBUG_HINT}', file=sys.stderr)
+        print(f'{command}: error: {text}\n{DEBUG_HINT}', file=sys.stderr)
     else:
-        print(f'slimdiff {command} [rank {rank}]: error: {text.splitlines()[0]}', file=sys.stderr)
+        print(f'{command} [rank {rank}]: error: {text.splitlines()[0]}', file=sys.stderr)
 
 
 def advised(error: Exception, rank: str) -> str:
@@ -261,4 +296,7 @@ def advised(error: Exception, rank: str) -> str:
         if isinstance(error, ArchitectureError):
             from slimdiff.cli.which_config import explain
             return explain(error)
+    if is_full_disk(error) and not isinstance(error, ValueError):  # a ValueError is ours, and says so itself
+        return (f'{getattr(error, "filename", None) or "A file"} could not be written: the disk is full. Free some '
+                'space and run the same command again; finished files were kept.')
     return str(error)

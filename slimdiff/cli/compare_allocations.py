@@ -8,7 +8,6 @@ kept in the work dir.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,18 +111,21 @@ def set_metrics(cfg: Any) -> list[Any]:
 def run_search(args: argparse.Namespace, model: Any, loader: Any, name: str, file: str,
                work_dir: Path) -> tuple[Search, Outcome]:
     """Run (or finish, or read) one search, and write its report."""
-    from slimdiff.configuration import load_config
+    from slimdiff.configuration import check_config, load_config
     from slimdiff.registry import plain
     from slimdiff.search import Search
     from slimdiff.search.report import plot_search, write_report
-    config = plain(load_config(file).get('search'))
+    found = load_config(file)
+    check_config(found)
+    config = plain(found.get('search'))
     if not config:
         raise ValueError(f"--searches {name}={file}: that config has no 'search'.")
     print(f'search {name}:', flush=True)
     search = Search(model, config, work_dir / 'searches' / name, loader, {'fraction': args.budget})
-    finished = search.searcher.done
+    finished, chosen = search.searcher.done, search.work_dir / 'allocation.json'
+    before = chosen.read_bytes() if chosen.is_file() else None  # of another budget, it may be
     outcome = search.run()
-    if not finished or not (search.work_dir / 'report.html').is_file():
+    if not finished or before != chosen.read_bytes() or not (search.work_dir / 'report.html').is_file():
         plot_search(search, search.work_dir / 'front.png')
         write_report(search, outcome, search.work_dir / 'report.html', title=f'Search: {name}')
     print(outcome.describe(), flush=True)
@@ -154,22 +156,23 @@ class Results:
     """
 
     def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        from slimdiff.checkpoint import read_json
+        from slimdiff.checkpoint.same import as_json, require_same
         self.path = path
-        self.content: dict[str, Any] = dict(version=1, identity=json.loads(json.dumps(identity)), samplers={})
+        self.content: dict[str, Any] = dict(version=1, identity=as_json(identity), samplers={})
         if not path.is_file():
             return
-        before = json.loads(path.read_text())
-        differing = [key for key in self.content['identity']
-                     if before.get('identity', {}).get(key) != self.content['identity'][key]]
-        if differing:
-            raise ValueError(f'{path} holds another comparison: {", ".join(differing)} differ. Choose another '
-                             '--work-dir, or remove that file.')
+        advice = 'Choose another --work-dir, or remove that file.'
+        before = read_json(path, advice)
+        if not all(isinstance(before.get(key), dict) for key in ('identity', 'samplers')):
+            raise ValueError(f'{path} is no comparison of allocations. {advice}')
+        require_same(before['identity'], self.content['identity'], f'{path} holds another comparison', advice)
         self.content = before
 
     def kept(self, sampler: str, what: dict[str, Any]) -> dict[str, Any]:
         """The rows of a sampler that are there already and are of the same allocations or networks as ``what`` says."""
-        return {rival: row for rival, row in self.content['samplers'].get(sampler, {}).items()
-                if rival in what and row['of'] == what[rival]}
+        rows = self.content['samplers'].get(sampler, {})
+        return {rival: row for rival, row in rows.items() if rival in what and row.get('of') == what[rival]}
 
     def add(self, **content: Any) -> None:
         """Merge and write."""
@@ -192,13 +195,16 @@ def main(argv: list[str] | None = None) -> int:
         check_files(argparse.Namespace(config=config, checkpoint=checkpoint))
     cfg = load_checked_config(args)
 
-    from slimdiff.checkpoint.tensor_store import network_fingerprint
+    from slimdiff.checkpoint.tensor_store import content_key
     from slimdiff.cli.sample import build_model
     from slimdiff.configuration import load_config
     from slimdiff.datasets import build_dataloader
-    from slimdiff.evaluation.common import check_classes
+    from slimdiff.datasets.fingerprint import dataset_fingerprint
+    from slimdiff.evaluation.common import check_classes, locked
     from slimdiff.evaluation.record import provenance, rounded
-    from slimdiff.sampling import StepAllocation, build_scheduler
+    from slimdiff.models.serving import sampling_identity
+    from slimdiff.registry import plain
+    from slimdiff.sampling import StepAllocation
     from slimdiff.search import count_macs
     from slimdiff.search.comparison import Rival, baselines, compare, judge_fronts
     from slimdiff.search.comparison.compare import FULL
@@ -215,45 +221,51 @@ def main(argv: list[str] | None = None) -> int:
     given = {name: StepAllocation.load(file) for name, file in args.allocations}
     others = {name: build_model(load_config(config), checkpoint, args.weights)
               for name, config, checkpoint in args.against}
+    for one in (model, *others.values()):
+        for name, steps in samplers:
+            one.sampler_of(dict(type=name), steps)  # its errors come before the searches
     work_dir = Path(args.work_dir or default_work_dir(args.config) / 'allocations')
 
-    searches, outcomes = [], {}
-    for name, file in args.searches:
-        search, outcome = run_search(args, model, loader, name, file, work_dir)
-        searches.append(search)
-        outcomes[name] = outcome
-    # The budget is meant for the sampler of the searches; without any, for the first one.
-    timesteps = searches[0].problem.timesteps if searches else timesteps_of(
-        build_scheduler(dict(type=samplers[0][0]), base=model.noise_scheduler), samplers[0][1])
-    costs = count_macs(model, widths)
-    total = model.num_train_timesteps
-    allocations = merged({FULL: StepAllocation.uniform(widths[-1], total)},
-                         baselines(costs, timesteps, total, args.budget, args.seed), given,
-                         {name: outcome.chosen[0] for name, outcome in outcomes.items()})
-    num_real = (cfg.get('val_cfg') or {}).get('num_real')
-    results = Results(work_dir / FILE, dict(
-        weights=network_fingerprint(model.unet), metrics=[type(metric).__name__ for metric in metrics],
-        num_images=args.num_images, num_real=num_real, seed=args.seed))
-    results.add(**provenance('compare_allocations.py', argv), config=args.config, num_images=args.num_images,
-                budget=args.budget)
-    if outcomes and results.content.get('searches', {}).keys() != outcomes.keys():
-        judges = fresh_judges(cfg, args)
-        results.add(searches=rounded(judge_fronts(outcomes, searches[0].problem, judges)))
+    with locked(work_dir, 'comparing allocations'):
+        searches, outcomes = [], {}
+        for name, file in args.searches:
+            search, outcome = run_search(args, model, loader, name, file, work_dir)
+            searches.append(search)
+            outcomes[name] = outcome
+        # The budget is meant for the sampler of the searches; without any, for the first one.
+        timesteps = searches[0].problem.timesteps if searches else timesteps_of(
+            model.sampler_of(dict(type=samplers[0][0]), samplers[0][1]), samplers[0][1])
+        costs = count_macs(model, widths)
+        total = model.num_train_timesteps
+        allocations = merged({FULL: StepAllocation.uniform(widths[-1], total)},
+                             baselines(costs, timesteps, total, args.budget, args.seed), given,
+                             {name: outcome.chosen[0] for name, outcome in outcomes.items()})
+        num_real = (cfg.get('val_cfg') or {}).get('num_real')
+        results = Results(work_dir / FILE, dict(
+            model=sampling_identity(model), metrics=plain(cfg.val_evaluator), data=dataset_fingerprint(loader.dataset),
+            num_images=args.num_images, num_real=num_real, seed=args.seed))
+        results.add(**provenance('compare_allocations.py', argv), config=args.config, num_images=args.num_images,
+                    budget=args.budget)
+        fronts = {name: content_key(str([allocation.to_dict() for allocation, _ in outcome.front])).hex()
+                  for name, outcome in outcomes.items()}
+        if outcomes and results.content.get('fronts') != fronts:
+            judges = fresh_judges(cfg, args)
+            results.add(searches=rounded(judge_fronts(outcomes, searches[0].problem, judges)), fronts=fronts)
 
-    dense = {name: Rival.dense(other) for name, other in others.items()}
-    rivals = merged(Rival.under(model, costs, allocations), dense)
-    what = {name: allocation.to_dict() for name, allocation in allocations.items()}
-    what |= {name: network_fingerprint(other.unet) for name, other in others.items()}
-    for name, steps in samplers:
-        key = f'{name}:{steps}'
-        kept = results.kept(key, what)
-        if len(kept) < len(rivals):
-            # What is there stays; the full network runs again beside what is new, whose seconds are compared with it.
-            lacking = {rival: rivals[rival] for rival in rivals if rival == FULL or rival not in kept}
-            found = compare(lacking, dict(type=name), steps, metrics, loader, args.num_images, num_real,
-                            args.batch_size, args.seed, name=key)
-            rows = {rival: {'of': what[rival], **rounded(row)} for rival, row in found.items()} | kept
-            results.add(samplers={key: {rival: rows[rival] for rival in rivals}})
-        print(f'\n{key}, {args.num_images} images\n\n{comparison_table(results.content, key)}', flush=True)
-    print(f'wrote {results.path}')
+        dense = {name: Rival.dense(other) for name, other in others.items()}
+        rivals = merged(Rival.under(model, costs, allocations), dense)
+        what = {name: allocation.to_dict() for name, allocation in allocations.items()}
+        what |= {name: sampling_identity(other) for name, other in others.items()}
+        for name, steps in samplers:
+            key = f'{name}:{steps}'
+            kept = results.kept(key, what)
+            if len(kept) < len(rivals):
+                # What is there stays; the full network runs again beside what is new: their seconds are compared.
+                lacking = {rival: rivals[rival] for rival in rivals if rival == FULL or rival not in kept}
+                found = compare(lacking, dict(type=name), steps, metrics, loader, args.num_images, num_real,
+                                args.batch_size, args.seed, name=key)
+                rows = {rival: {'of': what[rival], **rounded(row)} for rival, row in found.items()} | kept
+                results.add(samplers={key: {rival: rows[rival] for rival in rivals}})
+            print(f'\n{key}, {args.num_images} images\n\n{comparison_table(results.content, key)}', flush=True)
+        print(f'wrote {results.path}')
     return 0

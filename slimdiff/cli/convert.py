@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ RECORD = 'conversion.json'
 OURS = {'unet', 'scheduler', 'vae', 'vqvae', RECORD}
 OURS_FIRST_STAGE = {'config.json', 'diffusion_pytorch_model.safetensors', RECORD}
 SCHEDULE_TOLERANCE = 1e-4
+#: channels of an attention head of Stable Diffusion 2
+HEAD_CHANNELS = 64
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -32,6 +35,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         'with, or those that the optimizer trained; default: ema where the file has them')
     parser.add_argument('--first-stage', choices=('only', 'also', 'none'), default='also', help='the autoencoder: '
                         'also (vqvae/ or vae/ beside unet/), none, or only: --out is then its folder. Default: also')
+    parser.add_argument('--prediction-type', choices=('epsilon', 'v_prediction'), help='what the network predicts, in '
+                        "place of what the config says; needed for Stable Diffusion 2, whose files don't tell: v of "
+                        'the models for 768 pixels, epsilon of those for 512 ("base")')
     parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help='override the config, '
                         'as model.unet.context_channels=768')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
@@ -64,16 +70,27 @@ def advice(checkpoint: Any) -> str:
     names = ' or '.join(name for name, fit in fits if fit.share == best.share)
     if best.perfect:
         return f'{checkpoint.path.name} fits {names}.'
+    from slimdiff.configuration import load_config
+    options = ' '.join(needed_options(checkpoint, load_config(fits[0][0]).model))
+    second = checkpoint.of_second_stable_diffusion
+    prediction = (' It is of Stable Diffusion 2: also --prediction-type v_prediction (a model for 768 pixels) or '
+                  'epsilon (a "base" model).') if second else ''
     return (f'{checkpoint.path.name} fits {names} best, by {best.share:.1%} of all names and shapes.'
-            + width_of_context(checkpoint))
+            + (f' Its cross-attention is not the same: --cfg-options {options}.' if options else '') + prediction)
 
 
-def width_of_context(checkpoint: Any) -> str:
-    """What to set for a UNet with cross-attention, as Stable Diffusion's: its context is of another width."""
-    keys = [value for name, value in checkpoint.state.items()
-            if name.endswith(('attn2.to_k.weight', 'attn2to_kweight'))]
-    return (f' Its context has {keys[0].shape[1]} channels: --cfg-options '
-            f'model.unet.context_channels={keys[0].shape[1]}.') if keys else ''
+def needed_options(checkpoint: Any, model: Any) -> list[str]:
+    """What a UNet with cross-attention, as Stable Diffusion's, needs otherwise than a config has it: the width of the
+    context, and the heads of 64 channels of Stable Diffusion 2."""
+    unet, width = model.unet, checkpoint.context_channels
+    options = [] if width in (None, unet.get('context_channels')) else [f'model.unet.context_channels={width}']
+    if checkpoint.of_second_stable_diffusion:
+        places = [(f'stages.{i}.heads', stage.heads, stage.channels) for i, stage in enumerate(unet.stages)
+                  if stage.get('cross_attention')]
+        places += [('mid_heads', unet.get('mid_heads'), unet.get('mid_channels') or unet.stages[-1].channels)]
+        options += [f'model.unet.{place}={channels // HEAD_CHANNELS}' for place, heads, channels in places
+                    if heads * HEAD_CHANNELS != channels]
+    return options
 
 
 def check_schedule(checkpoint: Any, scheduler: Any, config: str) -> None:
@@ -93,13 +110,16 @@ def check_schedule(checkpoint: Any, scheduler: Any, config: str) -> None:
 
 def open_checkpoint(path: Path) -> tuple[Any, list[str]]:
     """The file's weights, and the names of the objects that were left out."""
+    from slimdiff.checkpoint.files import check_finite
     from slimdiff.checkpoint.foreign import load_foreign
     from slimdiff.models.converters import recognise
     from slimdiff.models.converters.compvis import refuse_folder
     if path.is_dir():
         raise refuse_folder(path)
     content = load_foreign(path)
-    return recognise(content.data, path), content.stand_ins
+    found = recognise(content.data, path)
+    check_finite(found.state, path)
+    return found, content.stand_ins
 
 
 def convert_diffusion(checkpoint: Any, args: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
@@ -116,6 +136,8 @@ def convert_diffusion(checkpoint: Any, args: argparse.Namespace) -> tuple[Any, A
                          f'{advice(checkpoint)}')
     cfg = load_config(args.config, args.cfg_options)
     check_config(cfg)
+    if args.prediction_type:
+        cfg.model.noise_scheduler.prediction_type = args.prediction_type
     unet = empty_unet(cfg.model)
     if cfg.model.get('sigma_data', 0.5) is not None:
         raise ValueError(f'{args.config} preconditions its UNet (model.sigma_data={cfg.model.get("sigma_data", 0.5)}); '
@@ -125,12 +147,21 @@ def convert_diffusion(checkpoint: Any, args: argparse.Namespace) -> tuple[Any, A
         raise CheckpointError(f'{advice(checkpoint)} {checkpoint.path} is not a checkpoint of {args.config}: '
                               f'{fit.same} of {fit.same + len(fit.missing) + len(fit.shapes)} weights fit; '
                               f'{fit.differences()}.')
+    if checkpoint.of_second_stable_diffusion:
+        options = needed_options(checkpoint, cfg.model)
+        if options:
+            raise ValueError(f'{checkpoint.path} is of Stable Diffusion 2, whose heads have {HEAD_CHANNELS} channels: '
+                             f'--cfg-options {" ".join(options)}.')
+        if args.prediction_type is None:
+            raise ValueError(f'{checkpoint.path} is of Stable Diffusion 2, and does not tell what it predicts: '
+                             '--prediction-type v_prediction (a model for 768 pixels) or epsilon (a "base" model).')
     noise = build_scheduler(cfg.model.get('noise_scheduler', dict(type='DDPMScheduler')))
     check_schedule(checkpoint, noise, args.config)
     weights = checkpoint.choose_weights(args.weights)
     state, groups = convert_unet(checkpoint, unet, weights)
     unet.load_state_dict({name: value.contiguous() for name, value in state.items()}, assign=True)
-    sampler = build_scheduler(cfg.model.get('sampler', dict(type='DDIMScheduler')), base=noise)
+    latents = (cfg.model.get('autoencoder') or {}).get('type', 'IdentityAutoencoder') != 'IdentityAutoencoder'
+    sampler = build_scheduler(cfg.model.get('sampler', dict(type='DDIMScheduler')), base=noise, clip=not latents)
     return unet, sampler, cfg.model, {'config': args.config, 'weights': weights, 'left_out_of_the_unet': groups}
 
 
@@ -171,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
         if first_stage is not None:
             kind = 'vqvae' if type(first_stage).__name__ == 'VQModel' else 'vae'
             first_stage.save_pretrained(folder if only else folder / kind)
-        (folder / RECORD).write_text(json.dumps(record, indent=1) + '\n')
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
     report(out, checkpoint, unet, first_stage, record, model, args)
     return 0
 
@@ -215,7 +246,13 @@ def report(out: Path, checkpoint: Any, unet: Any, first_stage: Any, record: dict
     elif args.first_stage == 'also':
         print('There is no first stage in the file.')
     if unet is not None:
-        options = '' if first_stage is None else f' --cfg-options {first_stage_options(out, record, model)}'
+        words = [f'{key}={value}' for key, value in (args.cfg_options or {}).items()]
+        if args.prediction_type:
+            words.append(f'model.noise_scheduler.prediction_type={args.prediction_type}')
+        words = [shlex.quote(word) for word in words]
+        if first_stage is not None:
+            words.append(first_stage_options(out, record, model))
+        options = f' --cfg-options {" ".join(words)}' if words else ''
         print(f"Use it: teacher=dict(checkpoint='{out}'), or slimdiff sample {args.config} {out}{options}")
     else:
         print(f"Use it: model.autoencoder.checkpoint='{out}'")

@@ -90,11 +90,17 @@ def without_random_steps(source: dict[str, Any]) -> dict[str, Any]:
 def settings_of(args: argparse.Namespace, source: Mapping[str, Any], dataset: Any, autoencoder: Any,
                 sample: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
     """What the index says of the latents: whatever they depend on."""
+    from slimdiff.datasets.fingerprint import dataset_fingerprint
     from slimdiff.engine.encoding import extras_of
+    found = getattr(autoencoder, 'describe', dict)()
+    normalised = {f'latents_{key}': found[key] for key in ('mean', 'std') if any(v != (key == 'std')
+                                                                              for v in found.get(key, ()))}
     return dict(
+        images=dataset_fingerprint(dataset),
         autoencoder=dict(type=type(autoencoder).__name__, fingerprint=autoencoder.fingerprint(),
                          source=str(getattr(autoencoder, 'checkpoint', None) or 'random weights'),
-                         latent_scale=float(autoencoder.latent_scale), downsampling=autoencoder.downsampling),
+                         latent_scale=float(autoencoder.latent_scale), downsampling=autoencoder.downsampling,
+                         **normalised),
         posterior=getattr(autoencoder, 'posterior', None), seed=args.seed, shape=list(shape), dtype=args.dtype,
         flips=args.flip, image_size=list(sample['inputs'].shape[1:]), length=len(dataset), shard_size=args.shard_size,
         extras=extras_of(sample),
@@ -109,6 +115,7 @@ def prepare_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool) -
             written.
     """
     from slimdiff.checkpoint.files import remove_temporary_files
+    from slimdiff.checkpoint.same import require_same
     from slimdiff.datasets.latent_files import INDEX, DamagedIndexError, comparable, read_index, write_index
     from slimdiff.datasets.missing import MissingDataError
     if folder.exists() and not folder.is_dir():
@@ -122,12 +129,11 @@ def prepare_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool) -
             check_shards(folder, settings, 'missing')
         except DamagedIndexError:
             check_shards(folder, settings, 'damaged')
-    differing = [] if before is None else [
-        f'{key}: {before.get(key)!r} there, {value!r} now' for key, value in comparable(settings).items()
-        if comparable(before).get(key) != value]
-    if differing:
-        raise ValueError(f'--out: {folder} holds latents of other settings ({"; ".join(differing)}). Choose another '
-                         'folder, or --overwrite to replace them.')
+    if before is not None:
+        # Folders of slimdiff 0.1 don't say which images they are of.
+        require_same({'images': settings['images'], **comparable(before)}, comparable(settings),
+                     f'--out: {folder} holds other latents',
+                     'Choose another folder, or --overwrite to replace them.')
     if overwrite:
         for file in shards:
             file.unlink()
@@ -198,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.datasets.latent_files import shard_ranges
     from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
     from slimdiff.engine.encoding import encode_shards, missing_shards
-    from slimdiff.evaluation.common import on_main
+    from slimdiff.evaluation.common import locked, on_main
     from slimdiff.registry import DATASETS, MODELS, plain
     init_cpu_process_group(args.launcher)
     if args.launcher != 'none' and not is_distributed():
@@ -214,22 +220,25 @@ def main(argv: list[str] | None = None) -> int:
     sample = dataset[0]
     shape = tuple(autoencoder.encode_raw(sample['inputs'][None].to(device)).shape[1:])
     settings = on_main(lambda: settings_of(args, source, dataset, autoencoder, sample, shape))
-    on_main(lambda: prepare_folder(folder, settings, args.overwrite))
-    ranges = shard_ranges(settings['length'], settings['shard_size'])
-    missing = missing_shards(folder, len(ranges))
-    bytes_each = torch.Size(shape).numel() * (1 + args.flip) * (4 if args.dtype == 'float32' else 2)
-    on_main(lambda: check_space(folder, bytes_each * sum(len(ranges[number]) for number in missing)))
-    if is_main_process() and len(missing) < len(ranges):
-        print(f'{len(ranges) - len(missing)} of {len(ranges)} shards are there and intact.')
-    workers = cfg[f'{args.split}_dataloader'].get('num_workers', 0) if args.num_workers is None else args.num_workers
-    try:
-        encode_shards(folder, missing[get_rank()::get_world_size()], dataset, autoencoder, device, settings,
-                      args.batch_size, workers)
-        barrier()
-    except KeyboardInterrupt:
-        print(f'\nStopped. Finished shards in {folder} are kept; the same command goes on.', file=sys.stderr)
-        raise
-    found = on_main(lambda: finish(folder, settings, len(ranges)))
+    with locked(folder, 'encoding'):
+        on_main(lambda: prepare_folder(folder, settings, args.overwrite))
+        ranges = shard_ranges(settings['length'], settings['shard_size'])
+        missing = missing_shards(folder, len(ranges))
+        bytes_each = torch.Size(shape).numel() * (1 + args.flip) * (4 if args.dtype == 'float32' else 2)
+        on_main(lambda: check_space(folder, bytes_each * sum(len(ranges[number]) for number in missing)))
+        if is_main_process() and len(missing) < len(ranges):
+            print(f'{len(ranges) - len(missing)} of {len(ranges)} shards are there and intact.')
+        workers = args.num_workers
+        if workers is None:
+            workers = cfg[f'{args.split}_dataloader'].get('num_workers', 0)
+        try:
+            encode_shards(folder, missing[get_rank()::get_world_size()], dataset, autoencoder, device, settings,
+                          args.batch_size, workers)
+            barrier()
+        except KeyboardInterrupt:
+            print(f'\nStopped. Finished shards in {folder} are kept; the same command goes on.', file=sys.stderr)
+            raise
+        found = on_main(lambda: finish(folder, settings, len(ranges)))
     if is_main_process():
         show(folder, settings, found)
         if getattr(dataset, 'skipped', 0):

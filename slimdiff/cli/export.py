@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from slimdiff.cli.common import (
     add_allocation_argument,
     add_config_arguments,
+    add_trust_argument,
     check_files,
     load_checked_config,
     runs_cleanly,
@@ -46,6 +48,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--context-length', type=int, help='of a program with cross-attention: tokens of the context '
                         "(default: the text encoder's)")
     add_allocation_argument(parser)
+    add_trust_argument(parser)
     args = parser.parse_args(argv)
     implied = {suffix: name for name, suffix in SUFFIXES.items()}.get(Path(args.out).suffix.lower(), 'diffusers')
     args.format = args.format or implied
@@ -65,12 +68,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def load_model(args: argparse.Namespace) -> Any:
     """The model of the config with the weights of the checkpoint, without what only training needs."""
-    from slimdiff.checkpoint import load_weights
+    from slimdiff.export.load import load_checked_weights
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
     cfg = load_checked_config(args)
     model = MODELS.build(serving_config(cfg.model))
-    load_weights(model, args.checkpoint, args.weights)
+    load_checked_weights(model, args.checkpoint, args.weights, args.trust_config)
     use_allocation(model, args.allocation)
     return model.eval()
 
@@ -116,6 +119,7 @@ def export_program(args: argparse.Namespace) -> None:
     import torch
 
     from slimdiff.export import program as programs
+    from slimdiff.sampling.denoise import eta_of
     out = Path(args.out)
     if out.is_dir():
         raise ValueError(f'OUT: {out} is a folder; --format {args.format} writes a file.')
@@ -126,12 +130,13 @@ def export_program(args: argparse.Namespace) -> None:
         return programs.random_inputs(model.unet, batch, length, model.num_train_timesteps)
 
     info = {'slimdiff_version': __version__, 'config': args.config, 'scheduler': type(model.sampler).__name__,
-            'scheduler_config': {k: v for k, v in model.sampler.config.items() if isinstance(
-                v, (str, int, float, bool, type(None)))},
+            'scheduler_config': json.loads(model.sampler.to_json_string()), 'eta': eta_of(model.sampler),
             'num_inference_steps': model.num_steps, 'guidance_scale': model.guidance_scale,
             'num_classes': model.num_classes}
     with contextlib.suppress(ValueError):  # the first stage's own, and that isn't here
         info['latent_scale'] = model.autoencoder.latent_scale
+        info |= {f'latent_{key}': value for key, value in getattr(model.autoencoder, 'describe', dict)().items()
+                 if key in ('mean', 'std')}
     traced = programs.trace(model.unet, inputs)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if tokens := class_parameters(model.unet):
         print(f'               of which {human(tokens)} of class embeddings (LDM counts these apart)')
     print(f'MACs           {human(cost.published)} published convention (convolutions and linear layers)')
-    print(f'               {human(cost.ptflops)} with the biases, as ptflops counted for the papers')
+    print(f'               {human(cost.ptflops)} with biases and norms, as ptflops counted for the papers')
     print(f'               {human(cost.with_attention)} with the products of attention')
     print(f'activations    {human(cost.activations)} numbers, written by the operators that are counted above')
     if args.json:

@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.models.serving import serving_config
     from slimdiff.models.unets.network_set import check_same_timesteps
     from slimdiff.registry import MODELS
-    from slimdiff.sampling import build_scheduler
     from slimdiff.sampling.allocation import Reuse, StepAllocation
+    from slimdiff.sampling.denoise import prepared
     from slimdiff.search.allocation_plot import allocation_table, plot_allocations
     from slimdiff.search.costs import count_macs
     from slimdiff.search.widths import widths_of
@@ -52,13 +52,9 @@ def main(argv: list[str] | None = None) -> int:
             allocation.check_widths(available)
         except ValueError as error:
             raise ValueError(f'{name}: {error}') from None
-    sampler = model.sampler if args.scheduler is None else build_scheduler(dict(type=args.scheduler),
-                                                                           base=model.noise_scheduler)
     steps = model.num_steps if args.steps is None else args.steps
-    if not 1 <= steps <= model.num_train_timesteps:
-        raise ValueError(f'--steps must lie in 1..{model.num_train_timesteps} (the training timesteps), got {steps}.')
-    sampler.set_timesteps(steps)
-    timesteps = [float(t) for t in sampler.timesteps]
+    sampler = model.sampler_of(None if args.scheduler is None else dict(type=args.scheduler), steps)
+    timesteps = prepared(sampler, steps).timesteps.tolist()
     actions = {segment.action for allocation in allocations.values() for segment in allocation.segments}
     widths = sorted({width for allocation in allocations.values() for width in allocation.widths} | {1.0})
     costs = count_macs(model, widths, features=Reuse('features') in actions)

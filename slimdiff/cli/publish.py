@@ -11,7 +11,7 @@ import argparse
 import re
 from pathlib import Path
 
-from slimdiff.cli.common import add_config_arguments, load_checked_config, runs_cleanly
+from slimdiff.cli.common import add_config_arguments, add_trust_argument, load_checked_config, runs_cleanly
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -25,6 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         'that DiffusionPipeline.from_pretrained opens')
     parser.add_argument('--weights', choices=('ema', 'online'), default='ema')
     parser.add_argument('--license', help='for the model card, as the Hugging Face Hub names it: apache-2.0, mit, ...')
+    add_trust_argument(parser)
     args = parser.parse_args(argv)
     args.name = args.name or Path(args.config).stem
     if not re.fullmatch(r'[\w][\w.-]*', args.name):
@@ -38,9 +39,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     cfg = load_checked_config(args)
 
-    from slimdiff.checkpoint import load_checkpoint, load_weights
+    from slimdiff.checkpoint import load_checkpoint
     from slimdiff.checkpoint.folders import atomic_folder, check_folder
     from slimdiff.export.folder import OURS, export_pipeline
+    from slimdiff.export.load import load_checked_weights
     from slimdiff.export.model_card import Facts, model_card, run_metrics
     from slimdiff.export.publish import CARD, published_checkpoint, published_names, sha256, write_published
     from slimdiff.models.serving import serving_config
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     out, source = Path(args.out), Path(args.checkpoint)
     out = check_folder(out, OURS | {CARD} if args.format == 'diffusers' else published_names(out, args.name), 'OUT')
     model = MODELS.build(serving_config(cfg.model))
-    meta = load_weights(model, source, args.weights)
+    meta = load_checked_weights(model, source, args.weights, args.trust_config)
     model.eval()
     weights = meta.get('published', {}).get('weights', args.weights)
     averaged = args.weights == 'ema' or 'ema' in load_checkpoint(source)
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         files = {file.relative_to(folder).as_posix(): sha256(file) for file in written}
         card = model_card(Facts(args.name, model, cfg.model, args.config, meta, weights, files, pipeline, metrics,
                                 args.license))
-        (folder / CARD).write_text(card)
+        (folder / CARD).write_text(card, encoding='utf-8')
         sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in written}
     for name, size in sizes.items():
         print(f'{out / name}: {size / 1e6:.1f} MB (the checkpoint has {source.stat().st_size / 1e6:.1f} MB)'

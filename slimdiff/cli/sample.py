@@ -7,6 +7,7 @@ number of ranks.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from slimdiff.cli.common import (
     add_checkpoint_argument,
     add_config_arguments,
     add_launcher_argument,
+    add_sampler_arguments,
+    add_trust_argument,
+    chosen_scheduler,
     load_checked_config,
     runs_cleanly,
     use_allocation,
@@ -28,12 +32,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='slimdiff sample', description='Generate images.')
     add_config_arguments(parser)
     add_checkpoint_argument(parser)
-    parser.add_argument('--out', default='samples', help='a folder for PNG files, or a file: *.npz, or *.png (a grid)')
+    parser.add_argument('--out', default='samples', help='a folder for PNG files, or a file: *.npz, or a '
+                        'picture (*.png, *.jpg, ...: a grid)')
     parser.add_argument('-n', '--num', type=int, default=16, help='how many images')
     parser.add_argument('--labels', help='class labels, as 0,3,3,7 (repeated as needed); default: all in '
                         'turn; none: the null class, which is what stock pipelines of diffusers sample')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--scheduler', help='a diffusers scheduler, such as DPMSolverMultistepScheduler')
+    add_sampler_arguments(parser)
     parser.add_argument('--steps', type=int, help='denoising steps')
     parser.add_argument('--guidance', type=float, help='classifier-free guidance scale; 1 is none')
     parser.add_argument('--batch-size', type=int, default=64, help='on each rank; does not change the images')
@@ -44,6 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--overwrite', action='store_true', help='replace images of other settings in --out')
     add_allocation_argument(parser)
     add_captions_argument(parser)
+    add_trust_argument(parser)
     add_launcher_argument(parser)
     args = parser.parse_args(argv)
     for name in ('num', 'batch_size', 'zoom', 'columns'):
@@ -52,16 +58,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def build_model(cfg: Any, checkpoint: str | Path, weights: str, allocation: str | None = None) -> Any:
+def build_model(cfg: Any, checkpoint: str | Path, weights: str, allocation: str | None = None,
+                trust_config: bool = False) -> Any:
     """The model of the config with the weights of the checkpoint, on this rank's device.
 
     ``allocation`` is a file: its network then runs at a width of its own at each step.
     """
-    return load_model(cfg, checkpoint, weights, allocation)[0]
+    return load_model(cfg, checkpoint, weights, allocation, trust_config)[0]
 
 
-def load_model(cfg: Any, checkpoint: str | Path, weights: str,
-               allocation: str | None = None) -> tuple[Any, dict[str, Any]]:
+def load_model(cfg: Any, checkpoint: str | Path, weights: str, allocation: str | None = None,
+               trust_config: bool = False) -> tuple[Any, dict[str, Any]]:
     """As :func:`build_model`, and the config of the network as the checkpoint has it; empty if it doesn't say."""
     import torch
     from mmengine.device import get_device
@@ -70,7 +77,7 @@ def load_model(cfg: Any, checkpoint: str | Path, weights: str,
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
     model = MODELS.build(serving_config(cfg.model))
-    trained = load_trained(model, checkpoint, weights)
+    trained = load_trained(model, checkpoint, weights, trust_config)
     for split in ('train', 'val', 'test'):
         data = (cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}
         names = data.get('classes') or data.get('photos')
@@ -78,13 +85,6 @@ def load_model(cfg: Any, checkpoint: str | Path, weights: str,
             model.check_classes(names, f'{split}_dataloader.dataset of the config')
     use_allocation(model, allocation)
     return model.to(torch.device(get_device())).eval(), trained
-
-
-def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What the images depend on; written beside them."""
-    keys = ('config', 'checkpoint', 'weights', 'labels', 'captions', 'seed', 'scheduler', 'steps', 'guidance', 'amp')
-    allocation = None if args.allocation is None else json.loads(Path(args.allocation).read_text(encoding='utf-8'))
-    return {key: getattr(args, key) for key in keys} | {'cfg_options': args.cfg_options, 'allocation': allocation}
 
 
 def labels_for(text: str | None, indices: list[int], num_classes: int | None = None) -> Any:
@@ -101,22 +101,44 @@ def labels_for(text: str | None, indices: list[int], num_classes: int | None = N
     return torch.tensor([labels[i % len(labels)] for i in indices])
 
 
-def prepare_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Make the folder, or check that the images in it come from the same settings."""
-    note = folder / 'sampling.json'
-    if folder.is_dir() and any(folder.glob('*.png')):
-        before = json.loads(note.read_text()) if note.exists() else None
-        # A setting that an earlier release didn't have is one that wasn't made.
-        if before is None or {**dict.fromkeys(settings), **before} != settings:
-            if not overwrite:
-                differs = 'unknown settings' if before is None else ', '.join(
-                    f'{k}={before.get(k)!r}' for k in settings if before.get(k) != settings[k])
-                raise ValueError(f'{folder} already holds images made with {differs}. Choose another --out, or '
-                                 '--overwrite to replace them.')
-            for image in folder.glob('*.png'):
-                image.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(settings, indent=1) + '\n')
+def is_file(out: Path) -> bool:
+    """Whether ``--out`` means one file, by its ending: an npz, or any picture that Pillow writes.
+
+    Raises:
+        ValueError: something else is there, or a picture format that can't be written.
+    """
+    from slimdiff.sampling.images import image_format
+    file = out.suffix.lower() == '.npz' or image_format(out) is not None
+    if file and out.is_dir():
+        raise ValueError(f'--out: {out} is a folder, but the ending {out.suffix} means a file; choose another name.')
+    if not file and out.exists() and not out.is_dir():
+        raise ValueError(f'--out: {out} is a file; give a folder, or a file that ends with .npz, .png, .jpg, ...')
+    return file
+
+
+def prepare_folder(folder: Path, identity: dict[str, Any], source: dict[str, Any], overwrite: bool) -> None:
+    """Make the folder, or check that the images in it are of the same :func:`sampling_identity`.
+
+    Args:
+        source: where the model came from, for the reader of ``sampling.json``.
+    """
+    from slimdiff.checkpoint import read_json, write_json
+    from slimdiff.checkpoint.files import remove_temporary_files
+    from slimdiff.checkpoint.same import require_same
+    note, advice = folder / 'sampling.json', 'Choose another --out, or --overwrite to replace them.'
+    images = sorted(folder.glob('*.png'))
+    if images and not overwrite:
+        if not note.is_file():
+            raise ValueError(f'{folder} already holds images, and no {note.name} that says of which model. {advice}')
+        before = read_json(note, f'Of which model the images in {folder} are is not known: {advice}').get('identity')
+        if not isinstance(before, dict):
+            raise ValueError(f'{note} does not say of which weights and settings the images there are: an older '
+                             f'slimdiff wrote it. {advice}')
+        require_same(before, identity, f'{folder} already holds images made', advice)
+    for image in images if overwrite else [image for image in images if not image.stat().st_size]:
+        image.unlink()
+    remove_temporary_files(folder)
+    write_json(note, dict(identity=identity, **source))
 
 
 @runs_cleanly
@@ -125,51 +147,61 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     cfg = load_checked_config(args)
     use_captions(cfg, args.captions)
+    out = Path(args.out)
+    to_folder = not is_file(out)
 
     import torch
     from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 
+    from slimdiff.checkpoint.same import as_json
     from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
-    from slimdiff.evaluation.common import evaluating, gather_rows, shard
+    from slimdiff.evaluation.common import evaluating, gather_rows, locked, on_main, shard
+    from slimdiff.models.serving import sampling_identity
     from slimdiff.progress import Progress
-    from slimdiff.sampling.images import save_grid, save_png, to_uint8
+    from slimdiff.sampling.images import save_grid, save_image, to_uint8
     init_cpu_process_group(args.launcher)
     if args.launcher != 'none' and not is_distributed():
         init_dist(args.launcher)
     leave_at_exit()
-    model = build_model(cfg, args.checkpoint, args.weights, args.allocation)
+    model = build_model(cfg, args.checkpoint, args.weights, args.allocation, args.trust_config)
     if hasattr(model, 'check_guidance'):
         model.check_guidance(args.guidance)
-    out = Path(args.out)
-    to_folder = out.suffix not in ('.npz', '.png')
-    if to_folder and is_main_process():
-        prepare_folder(out, settings_of(args), args.overwrite)
-    barrier()
-
-    indices = list(shard(args.num))
-    if to_folder:
-        indices = [i for i in indices if not (out / f'{i:06d}.png').exists()]
+    # Built before anything is written: that is when it is refused.
     sampling = {'num_steps': args.steps, 'guidance_scale': args.guidance,
-                'scheduler': dict(type=args.scheduler) if args.scheduler else None}
+                'scheduler': model.sampler_of(chosen_scheduler(args), args.steps)}
+    identity = on_main(lambda: sampling_identity(model, **sampling, seed=args.seed, labels=args.labels, amp=args.amp))
+    source = as_json({'config': args.config, 'checkpoint': args.checkpoint, 'cfg_options': args.cfg_options})
     made = []
-    with Progress(len(indices), 'sampling') as bar, evaluating(model, args.amp):
+    with contextlib.ExitStack() as stack:
+        indices = list(shard(args.num))
+        if to_folder:
+            stack.enter_context(locked(out, 'sampling'))
+            on_main(lambda: prepare_folder(out, identity, source, args.overwrite))
+            indices = [i for i in indices if not (out / f'{i:06d}.png').exists()]
+        bar = stack.enter_context(Progress(len(indices), 'sampling'))
+        stack.enter_context(evaluating(model, args.amp))
         for start in range(0, len(indices), args.batch_size):
             part = indices[start:start + args.batch_size]
             labels = labels_for(args.labels, part, model.num_classes)
             images = to_uint8(model.sample(part, seed=args.seed, labels=labels, **sampling))
             if to_folder:
                 for i, image in zip(part, images):
-                    save_png(image, out / f'{i:06d}.png')
+                    save_image(image, out / f'{i:06d}.png')
             else:
                 made.append(images.cpu())
             bar.update(len(part))
+        barrier()  # the lock is for all ranks
     if not to_folder:
         rows = gather_rows({'images': torch.cat(made)} if made else {})
         if is_main_process():
             out.parent.mkdir(parents=True, exist_ok=True)
-            if out.suffix == '.npz':
+            if out.suffix.lower() == '.npz':
                 import numpy as np
-                np.savez(out, images=rows['images'].permute(0, 2, 3, 1).numpy(), settings=json.dumps(settings_of(args)))
+
+                from slimdiff.checkpoint import atomic_write
+                content = dict(images=rows['images'].permute(0, 2, 3, 1).numpy(),
+                               settings=json.dumps(dict(identity=identity, **source)))
+                atomic_write(out, lambda file: np.savez(file, **content))
             else:
                 save_grid(rows['images'], out, columns=args.columns, zoom=args.zoom)
     barrier()

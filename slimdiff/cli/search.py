@@ -18,6 +18,7 @@ from slimdiff.cli.common import (
     add_checkpoint_argument,
     add_config_arguments,
     add_launcher_argument,
+    add_trust_argument,
     default_work_dir,
     load_checked_config,
     runs_cleanly,
@@ -46,6 +47,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--weights', choices=('ema', 'online'), default='ema')
     parser.add_argument('--samples', type=int, default=16, help='images in each grid of the report; 0 for none')
     add_captions_argument(parser)
+    add_trust_argument(parser)
     add_launcher_argument(parser)
     args = parser.parse_args(argv)
     if args.samples < 0:
@@ -119,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         init_dist(args.launcher)
     leave_at_exit()
     config = plain(cfg.get('search') or DEFAULT)
-    model, trained = load_model(cfg, args.checkpoint, args.weights)
+    model, trained = load_model(cfg, args.checkpoint, args.weights, trust_config=args.trust_config)
     check_trained(args.checkpoint, trained, (config.get('space') or {}).get('widths') or widths_of(model))
     loader = None if cfg.get('val_dataloader') is None else build_dataloader(cfg.val_dataloader)
     search = Search(model, config, work_dir, loader, budget_of(args))

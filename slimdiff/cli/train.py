@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from slimdiff.cli.common import (
     add_config_arguments,
     add_launcher_argument,
+    add_trust_argument,
     default_work_dir,
     load_checked_config,
     runs_cleanly,
@@ -36,6 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--dry-run', action='store_true',
                         help='three iterations on random data, without the dataset: what would training cost here?')
     parser.add_argument('--compile', action='store_true', help='torch.compile the network')
+    add_trust_argument(parser)
     add_launcher_argument(parser)
     return parser.parse_args(argv)
 
@@ -62,8 +64,9 @@ def training_config(args: argparse.Namespace) -> Config:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if args.overwrite:
-        cfg.overwrite = True
+    for name in ('overwrite', 'trust_config'):
+        if getattr(args, name):
+            cfg[name] = True
     return cfg
 
 

@@ -33,12 +33,12 @@ def explain(error: ArchitectureError) -> str:
 
 def stored_config(path: Path) -> dict[str, Any]:
     """The config that a checkpoint was trained with; of a folder, as much as its config.json says; {} if nothing."""
-    from slimdiff.checkpoint import load_checkpoint
+    from slimdiff.checkpoint import load_checkpoint, read_json
     from slimdiff.checkpoint.plain_data import decode
     if path.is_file():
         return decode(load_checkpoint(path)['meta'].get('config') or {})
     with contextlib.suppress(OSError, ValueError):
-        unet = json.loads((path / 'config.json').read_text(encoding='utf-8'))
+        unet = read_json(path / 'config.json', '')
         return {'model': {'unet': {'type': unet['_class_name'], **{k: v for k, v in unet.items() if k[0] != '_'}}}}
     return {}
 

@@ -1,9 +1,8 @@
-"""Check every name of a config before anything is built from it."""
+"""Check every name and every value of a config before anything is built from it."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,10 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from slimdiff.configuration import known
-from slimdiff.configuration.errors import ConfigError, locate
+from slimdiff.configuration.errors import ConfigError, assigns, locate, shown
 from slimdiff.configuration.spelling import looks_like
-from slimdiff.registry import declared_arguments, did_you_mean, flatten, is_trusted, plain, suggest
+from slimdiff.configuration.values import Argument, advice, arguments_of, misfit
+from slimdiff.registry import declared_parameters, did_you_mean, flatten, is_trusted, plain, suggest
 
 Path = tuple[str, ...]
 # Keys of a dict with a `type` that are for the registry or for merging, not for the class.
@@ -21,24 +21,35 @@ META_KEYS = {'type', '_scope_', '_delete_'}
 OUR_PACKAGES = ('slimdiff', 'mmengine', 'mmcv', 'torch')
 
 
-def check_config(cfg: Config | Mapping[str, Any]) -> None:
+def check_config(cfg: Config | Mapping[str, Any], needs: Sequence[str] = ()) -> None:
     """Look up every ``type`` of ``cfg`` and compare its arguments with the signature of its class.
 
-    A helper variable at the top level is fine, unless it looks like a misspelt key of the Runner.
-    Nothing is built; missing arguments are not looked for.
+    A helper variable at the top level is fine, unless it looks like a misspelt key of the Runner. Where all names are
+    right, values must fit the annotations of what they are given to (a class without annotations takes anything), and
+    no required argument may be missing. Nothing is built.
+
+    Args:
+        needs: top-level keys that a command can't do without.
 
     Raises:
-        ConfigError: all the misspelt names found, each with file, key path, nearest right name and allowed names.
+        ConfigError: all the problems found, each with file and key path; for a name with the nearest right one and the
+            allowed ones, for a value with what is wanted.
     """
     filename = getattr(cfg, 'filename', None)
-    problems: list[str] = []
-    scope = cfg.get('default_scope')
-    for path, name, message in _Checker(scope).problems(cfg):
-        text = f'{locate(filename, name)}: {".".join(path)}: {message}'
-        if text not in problems:
-            problems.append(text)
+    checker = _Checker(cfg)
+    _raise(checker.problems(cfg), filename)
+    lacking = ', '.join(key for key in needs if cfg.get(key) is None)
+    if lacking:
+        raise ConfigError(f"{shown(filename) if filename else 'The config'} lacks what this command needs: {lacking}. "
+                          "Base it on one of slimdiff's own configs (_base_ = ...), or write it "
+                          '(docs/en/user_guides/config.md).')
+    _raise(checker.wrong_values(getattr(cfg, '_cfg_dict', cfg)), filename)
+
+
+def _raise(found: Iterable[tuple[Path, str, str]], filename: str | None) -> None:
+    problems = [f'{locate(filename, name)}: {".".join(map(str, path))}: {message}' for path, name, message in found]
     if problems:
-        raise ConfigError(problems, filename)
+        raise ConfigError(list(dict.fromkeys(problems)), filename)
 
 
 def imports_of(config: Mapping[str, Any]) -> list[str]:
@@ -59,15 +70,19 @@ def imports_of(config: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Signature:
-    """The keys that a dict of the config may have."""
+    """The keys that a dict of the config may have, and what they take."""
 
     title: str
-    names: frozenset[str]
+    arguments: Mapping[str, Argument]
     takes_others: bool = False
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self.arguments)
 
     def complaint(self, key: str) -> str | None:
         """What is wrong with ``key`` here, or None."""
-        if key in self.names or key in META_KEYS:
+        if key in self.arguments or key in META_KEYS:
             return None
         # A class that passes **kwargs on takes any name, but hardly one that is a letter away from one of its own.
         if self.takes_others and not looks_like(key, self.names):
@@ -97,6 +112,14 @@ def place_kinds(path: Path, owner: Callable | None) -> tuple[str, ...]:
         if key == 'init_cfg':
             return ('weight initializer', )
     return ()
+
+
+def needs_type(path: Path, owner: Callable | None, signature: Signature | None) -> bool:
+    """Whether a dict at ``path`` is of no use without a ``type``."""
+    if pattern(path, known.PLACES):
+        return pattern(path, known.NEED_TYPE) is not None
+    # A teacher's `scheduler` is the settings that its folder lacks.
+    return signature is None and path[-1] != 'scheduler' and bool(place_kinds(path, owner))
 
 
 def find_type(name: Any, kinds: tuple[str, ...], scope: str | None) -> tuple[Callable | None, str | None]:
@@ -136,44 +159,54 @@ def signature_at(node: Mapping[str, Any], path: Path, owner: Callable | None = N
                  scope: str | None = None) -> tuple[Signature | None, Callable | None]:
     """What ``node``, the dict at ``path``, may hold, and the class built from it; None for what is not known."""
     if not path:
-        return Signature('The Runner', frozenset(known.runner_keys()), takes_others=True), None
+        return Signature('The Runner', known.runner_keys(), takes_others=True), None
+    fixed = pattern(path, known.PLAIN_DICTS)
+    if fixed is not None:
+        return Signature(fixed, {key: Argument(hint) for key, hint in known.PLAIN_DICTS[fixed].items()}), None
     if 'type' in node:
         cls, kind = find_type(node['type'], place_kinds(path, owner), scope)
-        if cls is None:
-            return None, None
-        names, takes_others = declared_arguments(cls)
-        names |= known.BUILDER_KEYS.get(kind or '', frozenset())
-        return Signature(getattr(cls, '__name__', str(cls)), names, takes_others), cls
+        return (None, None) if cls is None else (_signature(cls, kind, path, owner), cls)
     if len(path) == 1 and path[0].endswith('_dataloader'):
-        return Signature('A dataloader', _dataloader_keys()), None
+        return Signature('A dataloader', known.dataloader_keys()), None
     if path == ('default_hooks', ):
-        return Signature('default_hooks', frozenset(known.default_hook_names()), takes_others=True), None
-    plain = pattern(path, known.PLAIN_DICTS)
-    if plain is not None:
-        return Signature(plain, frozenset(known.PLAIN_DICTS[plain])), None
+        return Signature('default_hooks', dict.fromkeys(known.default_hook_names(), Argument()), True), None
     argument = next((part for part in reversed(path) if not part.isdigit()), '')
     untyped = known.UNTYPED_ARGUMENTS.get((getattr(owner, '__name__', ''), argument))
     if untyped is not None:
-        return Signature(untyped[0], untyped[1]()), None
+        title, find, own = untyped
+        return Signature(title, {k: v for k, v in arguments_of(find()).items() if k not in own}), None
     place = pattern(path, known.DEFAULT_TYPES)
     if place is None or (place == 'optim_wrapper' and 'optimizer' not in node):  # one wrapper for each sub-network
         return None, None
     kinds = known.PLACES[place]
     classes = [find_type(name, kinds, scope)[0] for name in known.DEFAULT_TYPES[place]]
-    names = frozenset().union(*(declared_arguments(cls)[0] for cls in classes))
-    extra = {'by_epoch'} if place == 'train_cfg' else known.BUILDER_KEYS.get(kinds[0], set())
-    return Signature(' or '.join(cls.__name__ for cls in classes), names | extra), classes[0]
+    # Which of several classes it will be, and so what it needs, is not known here.
+    supplied = known.SUPPLIED.get(kinds[0], ())
+    arguments = {name: Argument(argument.hint, argument.required and len(classes) == 1 and name not in supplied)
+                 for cls in classes for name, argument in arguments_of(cls).items()}
+    extra = {'by_epoch': Argument(bool)} if place == 'train_cfg' else _builder_keys(kinds[0])
+    return Signature(' or '.join(cls.__name__ for cls in classes), arguments | extra), classes[0]
 
 
-def _dataloader_keys() -> frozenset[str]:
-    from torch.utils.data import DataLoader
-    return frozenset(inspect.signature(DataLoader.__init__).parameters) - {'self'} | {'num_batch_per_epoch'}
+def _signature(cls: Callable, kind: str | None, path: Path, owner: Callable | None) -> Signature:
+    """Of a class by name; required is what the config has to give."""
+    supplied = known.SUPPLIED.get(kind or '', ())
+    anything = not place_kinds(path, owner) or kind in known.SUPPLIED_ANYTHING
+    arguments = {name: Argument(argument.hint, argument.required and not anything and name not in supplied)
+                 for name, argument in arguments_of(cls).items()}
+    return Signature(getattr(cls, '__name__', str(cls)), arguments | _builder_keys(kind), declared_parameters(cls)[1])
+
+
+def _builder_keys(kind: str | None) -> dict[str, Argument]:
+    return dict.fromkeys(known.BUILDER_KEYS.get(kind or '', ()), Argument())
 
 
 class _Checker:
 
-    def __init__(self, scope: str | None) -> None:
-        self.scope = scope
+    def __init__(self, cfg: Config | Mapping[str, Any]) -> None:
+        scope = cfg.get('default_scope')
+        self.scope = scope if isinstance(scope, str) else None  # else a wrong value, which is reported as one
+        self.filename = getattr(cfg, 'filename', None)
 
     def problems(self, cfg: Config | Mapping[str, Any]) -> Iterator[tuple[Path, str, str]]:
         """Yield (path, wrong name, message)."""
@@ -195,12 +228,12 @@ class _Checker:
         if not isinstance(value, Mapping):
             return
         signature, cls = signature_at(value, path, owner, self.scope)
-        if 'type' in value:
+        if 'type' in value and not pattern(path, known.PLAIN_DICTS):
             message = self.type_problem(value['type'], path, owner, cls)
             if message:
                 yield (*path, 'type'), str(value['type']), message
                 return
-        elif pattern(path, known.NEED_TYPE):
+        elif needs_type(path, owner, signature):
             message = f"needs a 'type', got only the keys {', '.join(map(str, value)) or '(none)'}."
             # A misspelt name over a base adds a dict beside the one that was meant.
             similar = did_you_mean(path[-1], siblings - {path[-1]}) if path[0] == 'default_hooks' else ''
@@ -213,6 +246,41 @@ class _Checker:
         for key in value:
             yield from self.visit(value[key], (*path, str(key)), cls if cls is not None else owner,
                                   frozenset(map(str, value)))
+
+    def wrong_values(self, value: Any, path: Path = (), owner: Callable | None = None,
+                     ) -> Iterator[tuple[Path, str, str]]:
+        """Yield (path, key, message) of what does not fit; for a config whose names are right."""
+        if isinstance(value, (list, tuple)):
+            for index, item in enumerate(value):
+                yield from self.wrong_values(item, (*path, str(index)), owner)
+        if not isinstance(value, Mapping):
+            return
+        signature, cls = signature_at(value, path, owner, self.scope)
+        arguments = signature.arguments if signature is not None else {}
+        if path == ('default_hooks', ):
+            yield from self.hooks_without_effect(value)
+        elif not path:
+            yield from still_schedules(value, self.scope)
+        if signature is not None:
+            lacking = [name for name, argument in arguments.items() if argument.required and name not in value]
+            if lacking:
+                yield path, path[-1], f"{signature.title} needs {', '.join(map(repr, lacking))}."
+        for key, item in value.items():
+            wrong = misfit(item, arguments[key].hint) if key in arguments else None
+            if wrong is None:
+                yield from self.wrong_values(item, (*path, str(key)), cls if cls is not None else owner)
+            else:
+                yield ((*path, key, *wrong.path), key,
+                       f'must be {wrong.wanted}, got {wrong.got!r}.{advice(wrong)}')
+
+    def hooks_without_effect(self, hooks: Mapping[str, Any]) -> Iterator[tuple[Path, str, str]]:
+        """Yield the names that None is given to and that no hook has, here or in a base."""
+        known_hooks = known.default_hook_names() | known.RUNTIME_HOOKS
+        known_hooks |= {name for name, hook in hooks.items() if hook is not None}
+        for name, hook in hooks.items():
+            if hook is None and name not in known_hooks and not assigns(self.filename, name):
+                yield (('default_hooks', name), name, 'there is no hook of this name to switch off.'
+                       f'{did_you_mean(name, known_hooks)} Leave it out, or give a hook.')
 
     def type_problem(self, name: Any, path: Path, owner: Callable | None, cls: Callable | None) -> str | None:
         """What is wrong with a ``type``, or None."""
@@ -234,3 +302,21 @@ class _Checker:
     @staticmethod
     def unknown(name: str, kinds: tuple[str, ...], names: Iterable[str]) -> str:
         return f"there is no {' or '.join(kinds)} '{name}'.{suggest(' or '.join(kinds), name, names)}"
+
+
+def still_schedules(cfg: Mapping[str, Any], scope: str | None) -> Iterator[tuple[Path, str, str]]:
+    """Yield the schedules that no iteration would ever move: those by epoch in a loop that counts iterations."""
+    loop, schedules = cfg.get('train_cfg'), cfg.get('param_scheduler')
+    single, wrapper = isinstance(schedules, Mapping), cfg.get('optim_wrapper')
+    if single and 'type' not in schedules and isinstance(wrapper, Mapping) and 'optimizer' in wrapper:
+        yield ('param_scheduler', ), 'param_scheduler', "needs a 'type', or must be a list of dicts that have one."
+    if not isinstance(loop, Mapping) or 'max_iters' not in loop:
+        return
+    for index, schedule in enumerate(schedules if isinstance(schedules, (list, tuple)) else [schedules]):
+        if not isinstance(schedule, Mapping) or 'type' not in schedule:
+            continue
+        cls = find_type(schedule['type'], ('parameter scheduler', ), scope)[0]
+        by_epoch = schedule.get('by_epoch', 'by_epoch' in arguments_of(cls))
+        if by_epoch and not schedule.get('convert_to_iter_based') and not getattr(cls, 'need_val_args', False):
+            yield (('param_scheduler', *(() if single else (str(index), ))), str(schedule['type']),
+                   'counts epochs, and this training has none: the value would never change. Add by_epoch=False.')

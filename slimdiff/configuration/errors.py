@@ -42,7 +42,7 @@ def _bases(path: Path) -> list[str]:
     if path.suffix != '.py':
         return []
     try:
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(path.read_text(encoding='utf-8'))
         for node in tree.body:
             if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == '_base_' for t in node.targets):
                 value = ast.literal_eval(node.value)
@@ -58,10 +58,17 @@ def locate(filename: str | None, name: str) -> str:
         return 'config'
     word = re.compile(rf'(?<![\w.]){re.escape(name)}(?!\w)')
     for path in config_files(filename):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
             if word.search(line.partition('#')[0]):
                 return f'{shown(path)}:{number}'
     return shown(filename)
+
+
+def assigns(filename: str | None, name: str) -> bool:
+    """Whether a config or a base of it gives anything but None to ``name``."""
+    given = re.compile(rf"\b{re.escape(name)}['\"]?\s*[=:](?!=)\s*(?!None\b)")
+    return filename is not None and any(given.search(path.read_text(encoding='utf-8'))
+                                        for path in config_files(filename))
 
 
 def shown(path: str | Path) -> str:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import mmengine.registry
 from mmengine.registry import Registry
 
 import slimdiff.registry
-from slimdiff.registry import declared_arguments
+from slimdiff.configuration.values import Argument, arguments_of
 
-# Keys that the Runner takes from `cfg` itself, beside the arguments of its constructor.
+Dict = Mapping[str, Any]
+
+# Keys that the Runner takes from `cfg` itself, beside the arguments of its constructor, and what these take; then
+# those of its constructor whose annotations there say too little.
 EXTRA_TOP_KEYS = {
-    'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
-    'model_wrapper_cfg', 'overwrite', 'runner_type', 'strategy', 'sync_bn', '_base_', '_scope_'
+    'activation_checkpointing': Any, 'compile': bool | Dict | None, 'custom_imports': Dict | None,
+    'efficient_conv_bn_eval': Any, 'find_unused_parameters': bool, 'model_wrapper_cfg': Dict | None,
+    'overwrite': bool,
+    'runner_type': str, 'search': Dict | None,
+    'strategy': Any, 'sync_bn': str | None, 'trust_config': bool, '_base_': Any, '_scope_': str | None,
+}
+TOP_KEYS = {
+    'auto_scale_lr': Dict | None, 'custom_hooks': Sequence[Dict] | None,
+    'default_hooks': Mapping[str, Dict | None] | None,
+    'log_level': int | str, 'param_scheduler': Dict | Sequence[Dict] | None,
+    'val_evaluator': Dict | Sequence[Dict] | None, 'test_evaluator': Dict | Sequence[Dict] | None,
+    'work_dir': str | None, 'model': Dict | None,
 }
 
 # A place in the config -> the kinds of registry that it is built from. '*' stands for one key or list index.
@@ -58,12 +70,25 @@ ARGUMENTS = {
     'source': 'dataset', 'transforms': 'transform', 'unet': 'model', 'upsampler': 'resampler',
 }
 
-# Dicts without a `type` that mmengine reads key by key.
+# Hooks of configs/_base_/default_runtime.py: a config over it, and its copy in a work dir, may switch them off.
+RUNTIME_HOOKS = {'ema', 'samples', 'spectra', 'report'}
+
+# Dicts without a `type` that are read key by key: what each key takes.
 PLAIN_DICTS = {
-    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
-    'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
-    'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
-    'auto_scale_lr': {'base_batch_size', 'enable'},
+    'env_cfg': {'cudnn_benchmark': bool, 'mp_cfg': Dict | None, 'dist_cfg': Dict | None, 'resource_limit': int},
+    'env_cfg.mp_cfg': {'mp_start_method': str | None, 'opencv_num_threads': int | None},
+    'env_cfg.dist_cfg': {'backend': str, 'timeout': int | None, 'init_backend': str, 'port': int | str,
+                         'init_method': str, 'world_size': int, 'rank': int, 'device_id': Any, 'pg_options': Any},
+    'randomness': {'seed': int | None, 'diff_rank_seed': bool, 'deterministic': bool},
+    'auto_scale_lr': {'base_batch_size': int, 'enable': bool},
+    'optim_wrapper.clip_grad': {'type': Literal['norm', 'value'], 'max_norm': float, 'norm_type': float | str,
+                                'error_if_nonfinite': bool, 'foreach': bool | None, 'clip_value': float},
+    'search': {'space': Dict, 'evaluators': Sequence[Dict], 'searcher': Dict, 'sampler': Dict | None,
+               'num_steps': int | None, 'latency': bool | Dict | None, 'budget': Dict | None, 'compare': int,
+               'chunk': int, 'cache': str | None},
+    'search.space': {'widths': Sequence[float], 'num_segments': int, 'reuse': Sequence[str], 'cells': int | None},
+    'search.budget': {'fraction': float, 'macs': float, 'latency': float},
+    'search.latency': {'batch_size': int, 'rounds': int},
 }
 
 # Places whose dict may leave the `type` out -> the types that are built then.
@@ -79,14 +104,29 @@ DEFAULT_TYPES = {
 }
 
 # Places where a dict is of no use without a `type`.
-NEED_TYPE = ('model', 'optim_wrapper.optimizer', 'default_hooks.*', 'custom_hooks.*', 'train_dataloader.dataset',
-             'val_dataloader.dataset', 'test_dataloader.dataset', 'search.searcher', 'search.evaluators.*')
+NEED_TYPE = ('model', 'data_preprocessor', 'visualizer', 'visualizer.vis_backends.*', 'optim_wrapper.optimizer',
+             'param_scheduler.*', 'default_hooks.*', 'custom_hooks.*', 'search.searcher', 'search.evaluators.*',
+             'search.sampler', *(place for place in PLACES if '_dataloader.' in place or '_evaluator.' in place))
+
+# Arguments that the builder of a kind of registry gives itself: a config need not have them.
+SUPPLIED = {
+    'data sampler': {'dataset', 'sampler', 'batch_size', 'seed'},
+    'loop': {'runner', 'dataloader', 'evaluator'},
+    'model_wrapper': {'module'},
+    'optimizer': {'params'},
+    'parameter scheduler': {'optimizer', 'param_name'},
+    'resampler': {'channels'},
+    'vis_backend': {'save_dir'},
+}
+# Kinds whose classes get arguments that only their builders know.
+SUPPLIED_ANYTHING = ('function', 'optimizer wrapper constructor', 'weight initializer')
 
 # Keys that the builder of a kind of registry takes out before it calls the class.
 BUILDER_KEYS = {
     'hook': {'priority'},
     'parameter scheduler': {'convert_to_iter_based', 'epoch_length'},
     'optim_wrapper': {'constructor', 'paramwise_cfg'},
+    'scheduler': {'eta'},
 }
 
 
@@ -130,37 +170,51 @@ def default_hook_names() -> set[str]:
     return {'runtime_info', 'timer', 'sampler_seed', 'logger', *DEFAULT_HOOKS}
 
 
-def _stage_keys() -> frozenset[str]:
+def _stage() -> Callable:
     from slimdiff.models.unets.stages import Stage
-    return frozenset(field.name for field in dataclasses.fields(Stage))
+    return Stage
 
 
-def _sampling_keys() -> frozenset[str]:
+def _sampling() -> Callable:
     from slimdiff.models.algorithms.diffusion_model import DiffusionModel
-    return frozenset(inspect.signature(DiffusionModel.sample).parameters) - {'self', 'indices', 'seed', 'on_step'}
+    return DiffusionModel.sample
 
 
-def _teacher_keys() -> frozenset[str]:
+def _teacher() -> Callable:
     from slimdiff.models.distillation import Teacher
-    return frozenset(inspect.signature(Teacher).parameters)
+    return Teacher
 
 
-def _architecture_keys(name: str) -> frozenset[str]:
+def _architecture(name: str) -> Callable:
     from slimdiff.models import autoencoders
-    return declared_arguments(getattr(autoencoders, name).find_network_class())[0]
+    return getattr(autoencoders, name).find_network_class()
 
 
-# Arguments of slimdiff's classes that are dicts (or lists of dicts) without a `type` -> what these are, their keys.
+# Arguments of slimdiff's classes that are dicts (or lists of dicts) without a `type` -> what these are, what takes
+# them, and which of its arguments are not the config's.
 UNTYPED_ARGUMENTS = {
-    ('UNet', 'stages'): ('A stage', _stage_keys),
-    ('Distiller', 'teacher'): ('teacher', _teacher_keys),
-    ('EvaluationLoop', 'sampling'): ('sampling', _sampling_keys),
-    ('VQAutoencoder', 'architecture'): ('architecture', functools.partial(_architecture_keys, 'VQAutoencoder')),
-    ('KLAutoencoder', 'architecture'): ('architecture', functools.partial(_architecture_keys, 'KLAutoencoder')),
+    ('UNet', 'stages'): ('A stage', _stage, ()),
+    ('SlimmableUNet', 'stages'): ('A stage', _stage, ()),
+    ('Distiller', 'teacher'): ('teacher', _teacher, ()),
+    ('SlimmableDistiller', 'teacher'): ('teacher', _teacher, ()),
+    ('EvaluationLoop', 'sampling'): ('sampling', _sampling, ('self', 'indices', 'seed', 'on_step')),
+    ('VQAutoencoder', 'architecture'): ('architecture', functools.partial(_architecture, 'VQAutoencoder'), ()),
+    ('KLAutoencoder', 'architecture'): ('architecture', functools.partial(_architecture, 'KLAutoencoder'), ()),
 }
 
 
-def runner_keys() -> set[str]:
+@functools.cache
+def dataloader_keys() -> dict[str, Argument]:
+    """The keys of a dataloader's config."""
+    from torch.utils.data import DataLoader
+    built = {'dataset': Dict, 'sampler': Dict | None, 'batch_sampler': Dict | None, 'num_batch_per_epoch': int | None}
+    keys = {name: Argument(argument.hint) for name, argument in arguments_of(DataLoader).items()}
+    return keys | {name: Argument(hint) for name, hint in built.items()}
+
+
+@functools.cache
+def runner_keys() -> dict[str, Argument]:
     """The top-level keys of a config that a Runner reads."""
     from mmengine.runner import Runner
-    return (set(inspect.signature(Runner.__init__).parameters) | EXTRA_TOP_KEYS) - {'self', 'cfg'}
+    keys = {name: Argument(argument.hint) for name, argument in arguments_of(Runner).items() if name != 'cfg'}
+    return keys | {name: Argument(hint) for name, hint in (EXTRA_TOP_KEYS | TOP_KEYS).items()}

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from slimdiff.configuration.check import imports_of
 from slimdiff.configuration.errors import ConfigError, shown
-from slimdiff.configuration.overrides import apply_overrides
+from slimdiff.configuration.overrides import apply_overrides, merge_problem
 from slimdiff.installation import installation_roots
 from slimdiff.registry import nearest, trust_types
 
@@ -74,7 +74,7 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
             hint = f"A path in _base_ is relative to the config's own folder; slimdiff's configs are in {folders}."
         elif 'import' in str(error).lower() and file.suffix == '.py':
             hint = 'A config of slimdiff is plain Python without import statements; use custom_imports=dict(...).'
-        text = f'{shown(file)}: cannot be read: {type(error).__name__}: {error}'
+        text = f'{shown(file)}: cannot be read: {merge_problem(error)}'
         raise ConfigError(f'{text.rstrip(" .")}. {hint}' if hint else text) from error
     if file.suffix == '.py':
         trust_types(cfg._cfg_dict)

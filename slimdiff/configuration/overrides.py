@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,12 +21,24 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
     """
     for key in overrides:
         _check_key(cfg, key)
-    for key in overrides:
-        _open_none(cfg, key.split('.'))
+    for key, value in overrides.items():
+        parts = key.split('.')
+        _open_none(cfg, parts if isinstance(value, dict) else parts[:-1])
     try:
         cfg.merge_from_dict(dict(overrides), allow_list_keys=True)
     except (TypeError, KeyError, AssertionError) as error:
-        raise ConfigError(f'{_name(cfg)}: the overrides {", ".join(overrides)} do not fit: {error}') from error
+        raise ConfigError(f'{_name(cfg)}: the overrides {", ".join(overrides)} do not fit: '
+                          f'{merge_problem(error)}') from error
+
+
+def merge_problem(error: Exception) -> str:
+    """What mmengine says of two configs that can't be merged, in plain words."""
+    found = re.match(r'(\S+?)=.* cannot inherit .* is of type <class .(\w+).> in base', str(error), re.DOTALL)
+    if not found:
+        return f'{type(error).__name__}: {error}'
+    key, kind = found[1], {'NoneType': 'None', 'ConfigDict': 'dict'}.get(found[2], found[2])
+    return (f"'{key}' is a dict, but {kind} in what it is merged over: give "
+            f"{'a list of dicts' if kind == 'list' else 'no dict'}, or add _delete_=True to the dict.")
 
 
 def _name(cfg: Config) -> str:
@@ -35,7 +48,7 @@ def _name(cfg: Config) -> str:
 def _open_none(cfg: Config, parts: list[str]) -> None:
     """Make the None on the way to a key (``clip_grad=None``) a dict: mmengine refuses to merge a dict over it."""
     node: Any = cfg
-    for part in parts[:-1]:
+    for part in parts:
         at = int(part) if isinstance(node, list) else part
         if not isinstance(node, list) and at not in node:
             return
@@ -81,7 +94,7 @@ def _check_new(cfg: Config, node: Any, part: str, path: tuple[str, ...], owner: 
     from slimdiff.configuration.spelling import looks_like
     signature, _ = signature_at(node, path, owner, cfg.get('default_scope'))
     allowed = set(node) | (signature.names if signature else set()) | ({'type'} if place_kinds(path, owner) else set())
-    # A dict that no class declares, such as clip_grad, may take any name; a near miss of what it has is an error.
+    # A dict that no class declares, such as paramwise_cfg, may take any name; a near miss of what it has is an error.
     takes_others = bool(path) and (signature is None or signature.takes_others)
     if part in allowed - set(node) or (takes_others and not looks_like(part, allowed)):
         return

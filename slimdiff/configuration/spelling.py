@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable
 
 
@@ -32,6 +33,7 @@ def looks_like(name: str, options: Iterable[str]) -> str | None:
     return best
 
 
+@functools.cache
 def edit_distance(a: str, b: str) -> int:
     """Insertions, deletions, substitutions and swaps of neighbours that turn ``a`` into ``b`` (each counts 1)."""
     rows = [list(range(len(b) + 1))]

@@ -62,7 +62,7 @@ class CIFAR10(RecordDataset):
         names = FILES[split]
         check_folder(self.data_root, [*names, 'batches.meta.txt'], self.section)
         meta = self.data_root / 'batches.meta.txt'
-        self.classes = meta.read_text().split()
+        self.classes = meta.read_text(encoding='utf-8').split()
         if len(self.classes) != 10:
             raise ValueError(f"'{meta}' names {len(self.classes)} classes instead of 10. Unpack the archive again.")
         self._paths = [self.data_root / name for name in names]

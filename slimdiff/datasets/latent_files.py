@@ -11,7 +11,6 @@ and after the last shard also the statistics.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import math
@@ -23,7 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimdiff.checkpoint.files import atomic_write
+from slimdiff.checkpoint.files import DISK_FULL, atomic_write
+from slimdiff.checkpoint.json_file import read_json
+from slimdiff.checkpoint.same import as_json
 from slimdiff.datasets.missing import MissingDataError
 
 INDEX = 'index.json'
@@ -31,7 +32,6 @@ FORMAT = 'slimdiff-latents'
 VERSION = 1
 #: type of the latents -> type of the array that holds them
 STORAGE = {'float16': '<f2', 'bfloat16': '<u2', 'float32': '<f4'}
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class LatentFilesError(ValueError):
@@ -51,7 +51,7 @@ def comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
     autoencoder = dict(result.get('autoencoder') or {})
     for key in ('source', 'latent_scale'):
         autoencoder.pop(key, None)
-    return json.loads(json.dumps({**result, 'autoencoder': autoencoder}))
+    return as_json({**result, 'autoencoder': autoencoder})
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
@@ -108,7 +108,7 @@ def write_file(path: Path, write: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, write)
     except OSError as error:
-        reason = 'the disk is full' if error.errno in _DISK_FULL else (error.strerror or str(error))
+        reason = 'the disk is full' if error.errno in DISK_FULL else (error.strerror or str(error))
         raise LatentFilesError(f'{path} could not be written: {reason}. Finished shards are kept: make room, or the '
                                'folder writable, and run the same command again.') from error
 
@@ -192,14 +192,13 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise MissingDataError(f"data_root: there are no encoded latents in '{folder}' (no {INDEX}). Make them: "
                                'slimdiff encode_latents CONFIG (docs/en/user_guides/latents.md).')
     try:
-        index = json.loads(path.read_text())
+        index = read_json(path, 'Run the slimdiff encode_latents command of this folder again: it writes the index '
+                                'again, and keeps the intact shards of the same settings.')
     except ValueError as error:
-        raise DamagedIndexError(f'{path} is damaged: {error}. Run the slimdiff encode_latents command of this folder '
-                                'again: it writes the index anew, and keeps the intact shards of the same settings.'
-                                ) from None
-    if not isinstance(index, dict) or index.pop('format', None) != FORMAT:
+        raise DamagedIndexError(str(error)) from None
+    if index.pop('format', None) != FORMAT or not isinstance(version := index.pop('version', None), int):
         raise LatentFilesError(f'{path} is not an index of slimdiff encode_latents.')
-    if index.pop('version') > VERSION:
+    if version > VERSION:
         raise LatentFilesError(f'{path} was written by a newer slimdiff (this one reads version {VERSION}): upgrade.')
     return index
 
@@ -215,14 +214,16 @@ def read_records(folder: Path, number: int, verify: bool = False) -> dict[str, A
     """
     name, records_name = shard_names(number)
     try:
-        stored = json.loads((folder / records_name).read_text())
+        stored = read_json(folder / records_name, '')
         records = stored['records']
         if _hash(records) != stored['sha256']:
             raise LatentFilesError(f'{folder / records_name} is damaged: its checksum is wrong.')
         size = (folder / name).stat().st_size
     except FileNotFoundError as error:
         raise LatentFilesError(f'{error.filename} is missing.') from None
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError):
+    except LatentFilesError:
+        raise
+    except (KeyError, TypeError, ValueError):
         raise LatentFilesError(f'{folder / records_name} is damaged: it is no JSON of a shard.') from None
     if size != records['bytes']:
         raise LatentFilesError(f'{folder / name} is damaged: it has {size} bytes instead of {records["bytes"]}.')

@@ -11,6 +11,7 @@ from mmengine.logging import MessageHub, print_log
 from slimdiff.checkpoint import files
 from slimdiff.checkpoint.plain_data import decode, encode, encode_or_drop
 from slimdiff.configuration import config_source
+from slimdiff.models import computation
 from slimdiff.registry import plain
 from slimdiff.version import __version__
 
@@ -26,7 +27,13 @@ def description(runner: Any, state: Mapping[str, Any], done: int) -> dict[str, A
         'format': files.FORMAT, 'format_version': files.FORMAT_VERSION, 'slimdiff_version': __version__, 'iter': done,
         'epoch': runner.epoch, 'seed': runner.seed, 'world_size': runner.world_size,
         'architecture': files.fingerprint(state), 'config': config, 'config_text': config_source(runner.cfg),
-        'dataset_meta': dataset_meta}
+        'computes': computation.of_model(runner.unwrapped_model), 'dataset_meta': dataset_meta,
+        'teacher': teacher_of(runner)}
+
+
+def teacher_of(runner: Any) -> str | None:
+    """The fingerprint of the teacher of the runner's model; None without one."""
+    return getattr(getattr(runner.unwrapped_model, 'teacher', None), 'fingerprint', None)
 
 
 def scheduler_states(schedulers: Sequence[Any] | None) -> list[Any]:

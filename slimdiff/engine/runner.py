@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import logging
 import os.path as osp
 from collections import Counter
@@ -20,13 +22,15 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from slimdiff.checkpoint import files
+from slimdiff.checkpoint.same import listed
 from slimdiff.configuration import config_source
 from slimdiff.datasets import build_dataloader
 from slimdiff.datasets.check_images import check_images
 from slimdiff.engine import run_state, scope  # noqa: F401 (scope registers)
 from slimdiff.engine import work_dir as rules
 from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, wrapper_config
-from slimdiff.evaluation.common import check_classes, on_main
+from slimdiff.evaluation.common import check_classes, locked, on_main
+from slimdiff.models import computation
 from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, plain
 
 #: hooks of every run; a config's ``default_hooks`` changes or removes (``name=None``) them by name
@@ -64,6 +68,7 @@ class SlimRunner(Runner):
 
     Raises:
         CheckpointError: a checkpoint that cannot be used.
+        ComputationError: one of a network that was trained for another computation.
         WorkDirError: the work dir holds another run.
         RegistryError: an unknown type or argument.
     """
@@ -94,10 +99,20 @@ class SlimRunner(Runner):
         init_cpu_process_group(self._launcher, timeout=(env_cfg.get('dist_cfg') or {}).get('timeout', 1800))
         super().setup_env(env_cfg)
         leave_at_exit()
-        # mmengine names logs and loggers by the second: two Runners of one process would share them.
+        # mmengine names logs and loggers by the second: two Runners of one process would share them, and two processes
+        # the folder of their logs, which one that is refused removes.
         SlimRunner._timestamps[self._timestamp] += 1
-        if SlimRunner._timestamps[self._timestamp] > 1:
-            self._timestamp = f'{self._timestamp}_{SlimRunner._timestamps[self._timestamp]}'
+        self._timestamp = on_main(functools.partial(self._free_name, SlimRunner._timestamps[self._timestamp]))
+
+    def _free_name(self, number: int) -> str:
+        """A name for the logs that no other run has in this work dir; makes their folder."""
+        for count in itertools.count(number):
+            name = self._timestamp if count == 1 else f'{self._timestamp}_{count}'
+            with contextlib.suppress(FileExistsError):
+                (Path(self.work_dir) / name).mkdir()
+                self._log_dir = str(Path(self.work_dir) / name)
+                return name
+        raise AssertionError
 
     def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> Any:
         logger = super().build_logger(log_level, log_file, **kwargs)
@@ -174,8 +189,9 @@ class SlimRunner(Runner):
 
         Raises:
             TrainingInterrupted: (a SystemExit) Ctrl-C or SIGTERM, after saving.
+            FolderInUseError: another process trains in the work dir.
         """
-        with self.starting():
+        with self.starting(), locked(self.work_dir, 'training'):
             # Before anything is built: a refusal should cost no time, and a resumed seed must reach the sampler.
             self._resume_path, seed = on_main(self._choose_start)
             if self._resume_path is not None and self._randomness_cfg.get('seed') is None:
@@ -192,10 +208,11 @@ class SlimRunner(Runner):
             return None, None
         if self._load_from is not None:
             meta = files.load_checkpoint(self._load_from)['meta']
-            differences = rules.check_resume(self._load_from, meta, config, self.world_size)
+            differences = rules.check_resume(self._load_from, meta, config, self.world_size,
+                                             run_state.teacher_of(self))
             if differences:
                 self.logger.warning(f'Resuming from {self._load_from}, which was trained with other values of'
-                                    f'{rules.list_differences(differences)}\nThe new ones hold from here on.')
+                                    f'{listed(differences)}\nThe new ones hold from here on.')
             return str(self._load_from), meta['seed']
         path, found, complaints = files.newest_checkpoint(self.work_dir)
         for complaint in complaints:
@@ -208,11 +225,11 @@ class SlimRunner(Runner):
             return None, None
         if complaints:
             self.logger.warning(f'Going on from {path.name} instead.')
-        differences = rules.check_resume(path, found['meta'], config, self.world_size)
+        differences = rules.check_resume(path, found['meta'], config, self.world_size, run_state.teacher_of(self))
         if differences:
             raise rules.WorkDirError(
                 f'The work dir {self.work_dir} belongs to another config: {path.name} was trained with other values of'
-                f'{rules.list_differences(differences)}\nNothing was changed. Choose another --work-dir, restore these '
+                f'{listed(differences)}\nNothing was changed. Choose another --work-dir, restore these '
                 f'values, or name the checkpoint to go on from it with the new ones: --resume {path}')
         return str(path), found['meta']['seed']
 
@@ -267,6 +284,7 @@ class SlimRunner(Runner):
             self.logger.warning(f'{error} The weights are loaded all the same: this run learns its own classes.')
         weights = 'ema' if 'ema' in checkpoint else 'online'
         self._load_state(files.weights_of(checkpoint, weights, filename), filename)
+        self._check_computation(checkpoint, filename)
         self._has_loaded = True
         self.logger.info(f'Loaded the {weights} weights of {filename}')
         return checkpoint
@@ -281,12 +299,17 @@ class SlimRunner(Runner):
         files.check_weights(state, self.unwrapped_model.state_dict(), filename)
         self.unwrapped_model.load_state_dict(state, strict=True)
 
+    def _check_computation(self, checkpoint: Mapping[str, Any], filename: str) -> None:
+        computation.check_same(computation.of_checkpoint(checkpoint), self.unwrapped_model, filename,
+                               bool(self.cfg.get('trust_config')))
+
     def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,
                map_location: Any = 'cpu') -> None:
         """Restore weights, optimizer, schedules, logs, the hooks' states and the iteration."""
         checkpoint = files.load_checkpoint(filename, map_location)
         self._check_classes(checkpoint, filename)
         self._load_state(files.unprefixed(checkpoint['state_dict']), filename)
+        self._check_computation(checkpoint, filename)
         if resume_optimizer:
             self.optim_wrapper.load_state_dict(checkpoint['optimizer'])
         if resume_param_scheduler:

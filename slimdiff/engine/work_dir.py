@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from slimdiff.checkpoint.files import POINTER, list_checkpoints, newest_checkpoint
-from slimdiff.registry import flatten
+from slimdiff.checkpoint.same import differences, listed
 
 #: what a resumed run may have otherwise: none of it changes the weights that training arrives at
 HARMLESS = (
     'work_dir', 'resume', 'load_from', 'overwrite', 'launcher', 'log_level', 'log_processor', 'experiment_name',
+    'trust_config',
     'visualizer*', 'vis_backends*', 'env_cfg*', 'model_wrapper_cfg*', 'compile*', 'default_scope', 'runner_type',
     'val_*', 'test_*', 'train_cfg.max_iters', 'train_cfg.val_*', 'train_cfg.sync_interval', '*dataloader.num_workers',
     '*dataloader.persistent_workers', '*dataloader.pin_memory', '*dataloader.prefetch_factor',
@@ -41,33 +41,18 @@ def _relevant(config: Mapping[str, Any], world_size: int) -> dict[str, Any]:
     config['hooks'] = _training_hooks(config)
     for key in ('default_hooks', 'custom_hooks'):
         config.pop(key, None)
-    flat = {key: value for key, value in flatten(config).items()
-            if not any(fnmatch.fnmatch(key, pattern) for pattern in HARMLESS)}
     # Two ranks of 32 train as one of 64.
-    key = 'train_dataloader.batch_size'
-    if isinstance(flat.get(key), int):
-        flat[f'{key} x ranks'] = flat.pop(key) * world_size
-    return flat
+    loader = dict(config.get('train_dataloader') or {})
+    if isinstance(loader.get('batch_size'), int):
+        loader['batch_size x ranks'] = loader.pop('batch_size') * world_size
+        config['train_dataloader'] = loader
+    return config
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], old_world: int = 1,
                    new_world: int = 1) -> list[str]:
     """The keys in which two configs train differently, each as ``key: old -> new``."""
-    before, after = _relevant(old, old_world), _relevant(new, new_world)
-    absent = object()
-
-    def show(value: Any) -> str:
-        return '(absent)' if value is absent else repr(value)
-
-    return [f'{key}: {show(before.get(key, absent))} -> {show(after.get(key, absent))}'
-            for key in sorted(before.keys() | after.keys()) if before.get(key, absent) != after.get(key, absent)]
-
-
-def list_differences(differences: list[str], limit: int = 8) -> str:
-    lines = differences[:limit]
-    if len(differences) > limit:
-        lines.append(f'... and {len(differences) - limit} more')
-    return ''.join(f'\n    {line}' for line in lines)
+    return differences(_relevant(old, old_world), _relevant(new, new_world), HARMLESS)
 
 
 def check_fresh_start(work_dir: str | Path, config: Mapping[str, Any], world_size: int) -> None:
@@ -77,13 +62,13 @@ def check_fresh_start(work_dir: str | Path, config: Mapping[str, Any], world_siz
         return
     newest, checkpoint, _ = newest_checkpoint(work_dir)
     count = f'{len(existing)} checkpoint{"s" if len(existing) > 1 else ""} (newest: {existing[0].name})'
-    differences: list[str] = []
+    differing: list[str] = []
     if checkpoint is not None:
         meta = checkpoint['meta']
-        differences = differing_keys(meta['config'], config, meta['world_size'], world_size)
-    if differences:
+        differing = differing_keys(meta['config'], config, meta['world_size'], world_size)
+    if differing:
         raise WorkDirError(f'The work dir {work_dir} belongs to another config: it holds {count}, trained with other '
-                           f'values of{list_differences(differences)}\nNothing was changed. Choose another --work-dir, '
+                           f'values of{listed(differing)}\nNothing was changed. Choose another --work-dir, '
                            'or pass --overwrite to remove that run and start anew.')
     raise WorkDirError(f'The work dir {work_dir} already holds {count} of '
                        f'{"this config" if newest else "a run"}. Nothing was changed. Pass --resume to go on from '
@@ -91,7 +76,7 @@ def check_fresh_start(work_dir: str | Path, config: Mapping[str, Any], world_siz
 
 
 def check_resume(path: str | Path, meta: Mapping[str, Any], config: Mapping[str, Any],
-                 world_size: int) -> list[str]:
+                 world_size: int, teacher: str | None = None) -> list[str]:
     """The differences that make a resumed run another one than the checkpoint's; empty if it is the same.
 
     Raises:
@@ -100,7 +85,10 @@ def check_resume(path: str | Path, meta: Mapping[str, Any], config: Mapping[str,
     if 'published' in meta:
         raise WorkDirError(f'{path} was published: it has no optimizer or schedule to resume. To start a new run from '
                            'its weights, set load_from in the config.')
-    return differing_keys(meta['config'], config, meta['world_size'], world_size)
+    before = meta.get('teacher')
+    return differing_keys(meta['config'], config, meta['world_size'], world_size) + (
+        differences({'weights of model.teacher': before}, {'weights of model.teacher': teacher})
+        if before and teacher else [])
 
 
 def missing_folders(folder: str | Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,8 @@ from mmengine.dist import (
 )
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+
+from slimdiff.checkpoint.lock import FolderLock
 
 #: per-image statistics: named tensors with one row for each image
 Rows = dict[str, Tensor]
@@ -95,19 +98,34 @@ def gather_rows(rows: Rows) -> Rows:
 
 
 def on_main(function: Callable[[], T]) -> T:
-    """Call on the main process only; its result, or its ValueError, on all ranks (so that none waits for ever)."""
+    """Call on the main process only; its result, or its ValueError or OSError, on all ranks: none waits for ever."""
     if get_world_size() == 1:
         return function()
     box: list[Any] = [None]
     if is_main_process():
         try:
             box = [function()]
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             box = [error]
     broadcast_object_list(box)
-    if isinstance(box[0], ValueError):
+    if isinstance(box[0], (ValueError, OSError)):
         raise box[0]
     return box[0]
+
+
+@contextmanager
+def locked(folder: str | Path, what: str) -> Iterator[None]:
+    """No other run writes into ``folder`` meanwhile; the main process holds the lock for all ranks.
+
+    Raises:
+        FolderInUseError: another run does; on all ranks.
+    """
+    lock = FolderLock(folder, what)
+    on_main(lock.acquire)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 MACs, not FLOPs: one multiply-accumulate is one MAC and two FLOPs. Two totals, because papers and profilers disagree:
 
 * ``published``: convolutions and linear layers only. That is what the papers of latent and slim diffusion print, by
-  ptflops, which adds one MAC for every bias that is added: :attr:`Cost.ptflops` has their last digit, too;
+  ptflops, which adds one for every bias that is added, and two for every element of an ``nn.GroupNorm``:
+  :attr:`Cost.ptflops` has their last digit, too;
 * ``with_attention``: plus matrix products of activations with each other, i.e. attention.
 
 Biases, norms, activations, additions, pooling and Fourier transforms are in neither.
@@ -37,6 +38,7 @@ from fvcore.nn.jit_handles import (
 from torch import Tensor, nn
 
 from slimdiff.evaluation.common import eval_mode
+from slimdiff.models.layers import CrossAttentionBlock
 from slimdiff.tables import text_table
 
 #: operator names in fvcore's counts that are layers with weights; ``addmm`` is a linear layer on a 2-D input.
@@ -72,18 +74,21 @@ class Cost:
     activations: int = 0
     #: additions of a bias
     biases: int = 0
+    #: what ptflops counts for GroupNorm
+    norms: int = 0
     modules: list[ModuleCost] = field(default_factory=list)
     #: operators that count as zero though they may do work, by number of calls (elementwise ones are many).
     uncounted: dict[str, int] = field(default_factory=dict)
 
     @property
     def ptflops(self) -> int:
-        """``published`` as ptflops counts it, to the last digit that a paper prints: with the biases.
+        """``published`` as ptflops counts it, to the last digit that a paper prints: with biases and GroupNorms.
 
         ptflops adds the bias of a convolution at every pixel, that of a linear layer once. Here both count everywhere:
-        the projections around attention are 1x1 convolutions in LDM's code, and linear layers here.
+        the projections around attention are 1x1 convolutions in LDM's code, and linear layers here. It looks layers up
+        by their very class: of LDM's norms that are those of transformer blocks, the others are of a subclass.
         """
-        return self.published + self.biases
+        return self.published + self.biases + self.norms
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; the units are in the keys."""
@@ -152,6 +157,7 @@ _COUNTED = {
 ACTIVATIONS = 'activations'
 #: the name under which additions of a bias are counted
 BIASES = 'biases'
+NORMS = 'norms'
 #: which input of an operator is its bias
 _BIAS_AT = {'_convolution': 2, 'linear': 2, 'addmm': 0}
 
@@ -169,6 +175,12 @@ def _counter(operator: str, macs: Callable[..., Any]) -> Callable[..., Counter[s
         return counted
 
     return count
+
+
+def _group_norm(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """ptflops' count: one for each element, another for scale and shift."""
+    affine = inputs[2].type().kind() != 'NoneType'
+    return Counter({NORMS: (1 + affine) * prod(get_shape(outputs[0]))})
 
 
 class _Call(nn.Module):
@@ -210,6 +222,7 @@ def count_cost(module: nn.Module, *inputs: Any, **kwargs: Any) -> Cost:
     analysis = FlopCountAnalysis(call, inputs)
     for operator, macs in _COUNTED.items():
         analysis.set_op_handle(operator, _counter(operator.removeprefix('aten::'), macs))
+    analysis.set_op_handle('aten::group_norm', _group_norm)
     # fvcore warns of every elementwise operator; those that count as zero are in Cost.uncounted.
     with eval_mode(call), torch.no_grad(), _quiet('fvcore.nn.jit_analysis'):
         counts = analysis.by_module_and_operator()
@@ -217,7 +230,11 @@ def count_cost(module: nn.Module, *inputs: Any, **kwargs: Any) -> Cost:
     modules = [_module_cost(name, child, counts.get(f'module.{name}' if name else 'module', Counter()))
                for name, child in module.named_modules()]
     total = modules[0]
-    return Cost(total.params, total.published, total.with_attention, total.activations, total.biases, modules,
+    plain = {id(child) for child in module.modules() if type(child) is nn.GroupNorm}
+    plain |= {id(block.norm) for block in module.modules() if isinstance(block, CrossAttentionBlock)}
+    norms = sum(int(counts.get(f'module.{name}' if name else 'module', {}).get(NORMS, 0))
+                for name, child in module.named_modules() if id(child) in plain)
+    return Cost(total.params, total.published, total.with_attention, total.activations, total.biases, norms, modules,
                 dict(uncounted))
 
 

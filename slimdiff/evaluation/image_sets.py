@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from slimdiff.checkpoint import atomic_write
+from slimdiff.checkpoint.same import as_json, differences, listed
 from slimdiff.evaluation.common import evaluating
 from slimdiff.progress import Progress
 from slimdiff.sampling.images import to_uint8
@@ -37,11 +39,16 @@ def _load(path: Path, settings: Mapping[str, Any]) -> Tensor | None:
     """The images of a file, if they come from these settings."""
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as data:
-        if json.loads(str(data['settings'])) != settings:
-            print_log(f'{path} holds images of other weights or settings; they are made anew.', logger='current')
-            return None
-        return torch.from_numpy(data['images'])
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            found = differences(json.loads(str(data['settings'])), settings)
+            if not found:
+                return torch.from_numpy(data['images'])
+            why = f'holds images made with other values of{listed(found)}\n'
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        why = f'is damaged ({error}). '
+    print_log(f'{path} {why}They are made again.', logger='current')
+    return None
 
 
 def generated_images(path: str | Path, settings: Mapping[str, Any], build: Callable[[], Any], num_images: int,
@@ -60,7 +67,7 @@ def generated_images(path: str | Path, settings: Mapping[str, Any], build: Calla
         save_seconds: the file is written so often, and at the end or an interrupt.
     """
     path, settings = Path(path), {**settings, 'seed': seed, 'sampling': dict(sampling or {})}
-    settings = json.loads(json.dumps(settings, default=str))
+    settings = as_json(settings)
     images = _load(path, settings)
     if images is not None and len(images) >= num_images:
         return images[:num_images]

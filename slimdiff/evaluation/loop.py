@@ -48,6 +48,10 @@ class EvaluationLoop(BaseLoop):
                  progress: bool = True) -> None:
         super().__init__(runner, dataloader)
         self.metrics = build_metrics(evaluator)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if any(isinstance(metric, SetMetric) for metric in self.metrics) and hasattr(model, 'sampler_of'):
+            asked = plain(sampling or {})
+            model.sampler_of(asked.get('scheduler'), asked.get('num_steps'))  # its errors come before anything runs
         self.settings = dict(num_images=num_images, batch_size=batch_size, seed=seed, sampling=plain(sampling or {}),
                              num_real=num_real, amp=amp, progress=progress)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

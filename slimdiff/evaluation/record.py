@@ -17,7 +17,7 @@ from slimdiff.version import __version__
 def cpu_name() -> str:
     """The processor as the system names it."""
     try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), platform.machine())
@@ -48,7 +48,7 @@ def publish(name: str, folders: Mapping[str, Path], result: Any, draw: Callable[
     write_json(files['json'], result)
     draw(files['png'])
     files['md'].parent.mkdir(parents=True, exist_ok=True)
-    files['md'].write_text(section)
+    files['md'].write_text(section, encoding='utf-8')
     print(table, end='')
     print('wrote ' + ', '.join(map(str, files.values())))
 

@@ -9,10 +9,12 @@ import diffusers
 from diffusers import DiffusionPipeline, VQModel
 
 from slimdiff.export.pipeline import SlimDiffusionPipeline
+from slimdiff.models import computation
 from slimdiff.models.autoencoders import IdentityAutoencoder
 from slimdiff.models.autoencoders.pretrained import PretrainedAutoencoder
 from slimdiff.models.conditioners import PretrainedText
 from slimdiff.models.unets.context import expected_context
+from slimdiff.sampling.denoise import eta_of
 
 #: the stock pipeline that samples with a scheduler as slimdiff does
 STOCK = {'DDIMScheduler': 'DDIMPipeline', 'DDPMScheduler': 'DDPMPipeline'}
@@ -23,7 +25,7 @@ OURS = {'unet', 'scheduler', 'vae', 'vqvae', 'text_encoder', 'tokenizer', 'model
 def stock_pipeline(model: Any) -> str | None:
     """The name of diffusers' own pipeline that samples ``model`` alike: unconditional in pixels, by DDIM or DDPM."""
     plain = (isinstance(model.autoencoder, IdentityAutoencoder) and model.num_classes is None
-             and expected_context(model.unet) is None)
+             and expected_context(model.unet) is None and not eta_of(model.sampler))
     return STOCK.get(type(model.sampler).__name__) if plain else None
 
 
@@ -50,8 +52,9 @@ def make_pipeline(model: Any) -> DiffusionPipeline | None:
     if isinstance(model.conditioner, PretrainedText):
         parts['tokenizer'], parts['text_encoder'] = model.conditioner.parts()
         parts['max_length'] = model.conditioner.max_length
-    return SlimDiffusionPipeline(unet=model.unet, scheduler=model.sampler, num_inference_steps=model.num_steps,
-                                 guidance_scale=model.guidance_scale, null_class=bool(model.class_dropout),
+    return SlimDiffusionPipeline(unet=model.unet, scheduler=model.sampler, process=model.process,
+                                 num_inference_steps=model.num_steps, guidance_scale=model.guidance_scale,
+                                 null_class=bool(model.class_dropout),
                                  id2label=None if model.class_names is None else dict(enumerate(model.class_names[0])),
                                  **parts)
 
@@ -64,6 +67,7 @@ def export_pipeline(model: Any, folder: Path, unet_only: bool = False) -> str | 
     Raises:
         ValueError: see :func:`make_pipeline`.
     """
+    model.unet.register_to_config(**{computation.RECORD: computation.of_model(model)})
     pipeline = None if unet_only else make_pipeline(model)
     if pipeline is not None:
         pipeline.save_pretrained(folder, safe_serialization=True)

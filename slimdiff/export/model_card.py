@@ -65,7 +65,7 @@ def run_metrics(checkpoint: Path, meta: Mapping[str, Any], weights: str,
     if not path.is_file():
         return None, f'there is no {path}'
     try:
-        metrics = json.loads(path.read_text())
+        metrics = json.loads(path.read_text(encoding='utf-8'))
         last = metrics['history'][-1]['iter']
         final = metrics['final']
     except (ValueError, KeyError, IndexError, TypeError):

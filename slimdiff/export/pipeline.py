@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,10 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
 
+from slimdiff.models.autoencoders.loading import normalisation
 from slimdiff.models.unets.context import expected_context
 from slimdiff.registry import did_you_mean
-from slimdiff.sampling import denoise, guided
+from slimdiff.sampling import check_sampler, denoise, guided, process_of
 from slimdiff.sampling.images import to_uint8
 
 OUTPUT_TYPES = ('pil', 'np', 'pt', 'latent')
@@ -29,14 +30,22 @@ class SlimDiffusionPipeline(DiffusionPipeline):
 
     Args:
         unet: the network; its config says whether it knows classes or reads a context.
-        scheduler: any of diffusers'.
+        scheduler: one that :func:`slimdiff.sampling.build_scheduler` builds for the network's noise process. To sample
+            with another, ``pipeline.scheduler = build_scheduler(dict(type='UniPCMultistepScheduler'),
+            base=pipeline.scheduler)``.
         vae, vqvae: the first stage, whichever the model has; without one the model works on pixels.
         text_encoder, tokenizer: for texts; without them a network with cross-attention takes ``prompt_embeds``.
-        latent_scale: the network sees the first stage's latents times this.
+        latent_scale: the network sees the first stage's latents times this, once their mean and standard deviation
+            are taken out where its config has them (``shift_factor``, or ``latents_mean`` and ``latents_std``).
         num_inference_steps, guidance_scale: what a call takes if it doesn't say.
         max_length: tokens that a text is padded or cut to.
         null_class: whether the null class (of texts, the empty one) was trained; without it there is no guidance.
         id2label: name of each class.
+        process: what the network was trained with (:mod:`slimdiff.sampling.process`), which each call compares with
+            the scheduler; by default what the network's preconditioning says, else the scheduler.
+
+    Raises:
+        ValueError: a scheduler without a discrete noise schedule, if nothing else says the process.
     """
 
     model_cpu_offload_seq = 'text_encoder->unet->vae->vqvae'
@@ -45,13 +54,14 @@ class SlimDiffusionPipeline(DiffusionPipeline):
     def __init__(self, unet: nn.Module, scheduler: SchedulerMixin, vae: AutoencoderKL | None = None,
                  vqvae: VQModel | None = None, text_encoder: nn.Module | None = None, tokenizer: object = None,
                  latent_scale: float = 1.0, num_inference_steps: int = 50, guidance_scale: float = 1.0,
-                 max_length: int = 77, null_class: bool = True, id2label: dict[int, str] | None = None) -> None:
+                 max_length: int = 77, null_class: bool = True, id2label: dict[int, str] | None = None,
+                 process: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, vae=vae, vqvae=vqvae, text_encoder=text_encoder,
                               tokenizer=tokenizer)
         self.register_to_config(latent_scale=float(latent_scale), num_inference_steps=num_inference_steps,
                                 guidance_scale=float(guidance_scale), max_length=max_length, null_class=null_class,
-                                id2label=id2label)
+                                id2label=id2label, process=dict(process or _process_of(unet, scheduler)))
 
     @torch.no_grad()
     def __call__(self,
@@ -85,7 +95,7 @@ class SlimDiffusionPipeline(DiffusionPipeline):
 
         Raises:
             ValueError: a condition that this model doesn't have, a class out of range, as many generators as neither 1
-                nor the number of images.
+                nor the number of images, a scheduler that doesn't fit the network or can't take so many steps.
         """
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type: got '{output_type}'.{did_you_mean(output_type, OUTPUT_TYPES)} Allowed: "
@@ -117,6 +127,7 @@ class SlimDiffusionPipeline(DiffusionPipeline):
                              'empty text), which this model was not trained on. Pass guidance_scale=1.')
         predict = guided(self.predict, (labels, context), (null_labels, null_context) if droppable else None, scale)
 
+        check_sampler(self.scheduler, self.config.process)
         size, channels = self.unet.config.sample_size, self.unet.config.in_channels
         noise = randn_tensor((count, channels, size, size), generator=generator, device=device)
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
@@ -151,7 +162,8 @@ class SlimDiffusionPipeline(DiffusionPipeline):
         first_stage = self.vae if self.vae is not None else self.vqvae
         if first_stage is None:
             return latents.clamp(-1, 1)
-        raw = (latents.float() / self.config.latent_scale).to(first_stage.dtype)
+        mean, std = (value.to(latents.device) for value in normalisation(first_stage.config))
+        raw = (latents.float() / (self.config.latent_scale / std) + mean).to(first_stage.dtype)
         return torch.cat([first_stage.decode(part).sample for part in raw.split(DECODE_BATCH)]).float().clamp(-1, 1)
 
     @staticmethod
@@ -216,6 +228,11 @@ class SlimDiffusionPipeline(DiffusionPipeline):
         if prompts is None and negative is None:
             return context, context
         return context, self.encode_prompt([negative or ''] * len(turn), device)
+
+
+def _process_of(unet: nn.Module, scheduler: SchedulerMixin) -> dict[str, Any]:
+    known = getattr(unet.config, 'preconditioning', None)
+    return {**known['schedule'], 'prediction_type': known['prediction_type']} if known else process_of(scheduler)
 
 
 # The path that users and folders name; it will not move.

@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from slimdiff.checkpoint import atomic_write
+from slimdiff.checkpoint import atomic_write, read_json
 from slimdiff.registry import did_you_mean
 from slimdiff.tables import text_table
 
@@ -334,9 +334,10 @@ class StepAllocation:
             ValueError: no JSON, or no valid allocation; the message names the file.
             OSError: no such file.
         """
+        data = read_json(path, 'Search again, or give another allocation.', object)
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding='utf-8')))
-        except ValueError as error:  # json's decode error is one
+            return cls.from_dict(data)
+        except ValueError as error:
             raise ValueError(f'{path}: {error}') from None
 
 

@@ -64,25 +64,79 @@ def prepared(scheduler: SchedulerMixin, num_steps: int, device: torch.device | s
     """A copy of ``scheduler`` with ``num_steps`` steps set: multi-step state never leaks from one call to the next.
 
     Raises:
-        ValueError: ``num_steps`` out of range.
+        ValueError: ``num_steps`` out of range; timesteps that rise, or that the network wasn't trained on; steps that
+            the scheduler can't take.
     """
-    limit = scheduler.config.get('num_train_timesteps', num_steps)
+    name, limit = type(scheduler).__name__, scheduler.config.get('num_train_timesteps', num_steps)
     if not 1 <= num_steps <= limit:
         raise ValueError(f'num_steps must lie in 1..{limit} (the training timesteps), got {num_steps}.')
     scheduler = copy.deepcopy(scheduler)
-    scheduler.set_timesteps(num_steps, device=device)
+    try:
+        scheduler.set_timesteps(num_steps, device=device)
+    except Exception as error:  # each class has its own for what it can't do
+        raise ValueError(f'{name}: {num_steps} steps cannot be set: {error}') from error
+    timesteps = scheduler.timesteps.tolist()
+    if timesteps[0] < timesteps[-1]:
+        raise ValueError(f'{name}: its timesteps rise, it turns images into noise.')
+    if not (min(timesteps) >= 0 and max(timesteps) <= limit - 1):  # NaN, too
+        offset = scheduler.config.get('steps_offset')
+        raise ValueError(f'{name}: {num_steps} steps go from timestep {timesteps[0]:g} to {timesteps[-1]:g}, but the '
+                         f'network is trained on 0..{limit - 1}. Ask for fewer steps, or '
+                         f'{f"set steps_offset=0 (now {offset})" if offset else "change the settings"}.')
+    key = (type(scheduler), str(scheduler.config), num_steps)
+    if key not in _TRIALS:
+        _TRIALS[key] = _trouble(scheduler, num_steps)
+    if _TRIALS[key]:
+        raise ValueError(f'{name}: {_TRIALS[key]}')
     return scheduler
 
 
+#: what came of trials: (class, config, steps) -> trouble or None
+_TRIALS: dict[tuple[type, str, int], str | None] = {}
+
+
+def _trial(scheduler: SchedulerMixin, num_steps: int, start: float = 1.0, eta: float | None = None) -> Tensor:
+    """What the steps make of a single number, with a prediction of 0."""
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(num_steps)
+    x = torch.full((1, 1, 1, 1), start) * scheduler.init_noise_sigma
+    options = step_options(scheduler, [torch.Generator().manual_seed(0)], eta)
+    for t in scheduler.timesteps:
+        scheduler.scale_model_input(x, t)
+        x = scheduler.step(torch.zeros_like(x), t, x, **options, return_dict=False)[0]
+    return x
+
+
+def _trouble(scheduler: SchedulerMixin, num_steps: int) -> str | None:
+    """What keeps ``scheduler`` from taking its steps, found by taking them with next to nothing."""
+    try:
+        finite = bool(_trial(scheduler, num_steps).isfinite().all())
+    except Exception as error:  # each class has its own for what it can't do
+        return f'{error} ({type(error).__name__} in a trial of {num_steps} steps)'
+    return None if finite else f'{num_steps} steps give NaN or infinity. Ask for another number, or another scheduler.'
+
+
+def eta_of(scheduler: SchedulerMixin) -> float:
+    """The ``eta`` that :func:`~slimdiff.sampling.build_scheduler` was given. diffusers takes it in each step, not in
+    the config; under a private name there it goes into saved folders and comes back."""
+    return scheduler.config.get('_eta', 0.0)
+
+
+def takes_eta(scheduler: SchedulerMixin) -> bool:
+    """Whether ``eta`` changes the steps of ``scheduler``: some have it in the signature alone."""
+    return 'eta' in inspect.signature(scheduler.step).parameters and \
+        not torch.equal(_trial(scheduler, 2, 0.0, 0.0), _trial(scheduler, 2, 0.0, 1.0))
+
+
 def step_options(scheduler: SchedulerMixin, generators: Sequence[torch.Generator] | None,
-                 eta: float = 0.0) -> dict[str, Any]:
-    """Of ``generator`` and ``eta``, what the ``step`` of this scheduler takes."""
+                 eta: float | None = None) -> dict[str, Any]:
+    """Of ``generator`` and ``eta`` (by default the scheduler's own), what the ``step`` of this scheduler takes."""
     parameters = inspect.signature(scheduler.step).parameters
     options: dict[str, Any] = {}
     if 'generator' in parameters and generators is not None:
         options['generator'] = list(generators)
     if 'eta' in parameters:
-        options['eta'] = eta
+        options['eta'] = eta_of(scheduler) if eta is None else eta
     return options
 
 
@@ -92,7 +146,7 @@ def denoise(predict: Predict,
             noise: Tensor,
             num_steps: int,
             generators: Sequence[torch.Generator] | None = None,
-            eta: float = 0.0,
+            eta: float | None = None,
             on_step: Callable[[], None] | None = None) -> Tensor:
     """Run ``num_steps`` steps of ``scheduler`` from ``noise`` (N, C, H, W) to clean samples.
 
@@ -101,11 +155,12 @@ def denoise(predict: Predict,
         scheduler: any of diffusers'; it is copied.
         num_steps: at most the scheduler's training timesteps.
         generators: one for each image, for stochastic samplers.
-        eta: DDIM's noise (0 deterministic, 1 like DDPM); ignored by samplers without it.
+        eta: DDIM's noise (0 deterministic, 1 like DDPM), in place of the scheduler's own; ignored by samplers without
+            it.
         on_step: called after every step (progress bars).
 
     Raises:
-        ValueError: ``num_steps`` out of range.
+        ValueError: as :func:`prepared`.
     """
     scheduler = prepared(scheduler, num_steps, noise.device)
     extra = step_options(scheduler, generators, eta)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
+
+from slimdiff.checkpoint.files import atomic_write
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -27,12 +29,32 @@ def as_rgb(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
-def save_png(image: Tensor, path: str | Path) -> None:
-    """Write one uint8 image (C, H, W), C = 1 or 3; the file appears whole or not at all."""
+def image_format(path: str | Path) -> str | None:
+    """Pillow's name of the format that a file's ending means; None for an ending that means no picture.
+
+    Raises:
+        ValueError: a format in which Pillow can't write RGB pictures.
+    """
+    suffix = Path(path).suffix.lower()
+    kind = Image.registered_extensions().get(suffix)
+    if kind is None:
+        return None
+    try:
+        Image.new('RGB', (1, 1)).save(io.BytesIO(), format=kind)
+    except Exception as error:  # no writer, a missing library, no RGB: each has its own class
+        raise ValueError(f"{path}: pictures can't be written as {suffix} here ({error}); use .png, .jpg or .webp, or "
+                         'a folder, which has another ending.') from None
+    return kind
+
+
+def save_image(image: Tensor, path: str | Path) -> None:
+    """Write one uint8 image (C, H, W), C = 1 or 3; the file appears whole or not at all.
+
+    Its ending says the format (:func:`image_format`).
+    """
     array = image.permute(1, 2, 0).cpu().numpy()
-    temporary = Path(f'{path}.part')
-    Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(temporary, format='PNG')
-    os.replace(temporary, path)
+    picture, kind = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array), image_format(path)
+    atomic_write(path, lambda file: picture.save(file, format=kind), flush=False)
 
 
 def image_grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
@@ -55,4 +77,4 @@ def save_grid(images: Tensor, path: str | Path, columns: int | None = None, gap:
         zoom: whole factor by which each pixel is enlarged.
     """
     grid = image_grid(images, columns or math.ceil(math.sqrt(len(images))), gap)
-    save_png(grid.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2), path)
+    save_image(grid.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2), path)

@@ -1,15 +1,49 @@
-"""Every scheduler of diffusers under its own name, for ``dict(type='DDIMScheduler', ...)`` in a config."""
+"""Schedulers of diffusers under their own names, and the one builder of samplers.
+
+diffusers' ``Scheduler.from_config`` drops what was a default of the other class, its samplers assume different noise
+processes, and none of them compares. A sampler that is built here has the noise schedule and the prediction type that
+the network was trained with, whatever its class has for defaults, or is refused before anything runs.
+"""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import diffusers.schedulers
 from diffusers import SchedulerMixin
+from torch import Tensor
 
-from slimdiff.registry import SCHEDULERS, RegistryError, check_arguments, check_kind, plain, suggest
+from slimdiff.registry import (
+    SCHEDULERS,
+    RegistryError,
+    accepted_arguments,
+    check_arguments,
+    check_kind,
+    nearest,
+    plain,
+    suggest,
+)
+from slimdiff.sampling.denoise import eta_of, prepared, takes_eta
+from slimdiff.sampling.process import SCHEDULE_KEYS, alphas_of, betas_of, process_of, same_alphas
+
+#: settings of the config's own sampler that one of another class keeps; one of the same class keeps all
+SHARED = ('timestep_spacing', 'steps_offset', 'set_alpha_to_one', 'final_sigmas_type', 'use_karras_sigmas',
+          'use_exponential_sigmas', 'use_beta_sigmas', 'clip_sample', 'clip_sample_range', 'thresholding',
+          'dynamic_thresholding_ratio', 'sample_max_value')
+#: arguments that bend the schedule which a class is given -> the value that doesn't
+UNBENT = {'snr_shift_scale': 1.0}
+#: what a class must take for a network trained on a discrete variance-preserving schedule
+NEEDED = ('beta_schedule', 'trained_betas', 'prediction_type')
+#: classes that take all that and run, and whose samples still aren't those of the network -> why
+EXCEPTIONS = {'LCMScheduler': 'it samples networks that were distilled to consistency models, of others it narrows '
+                              'the distribution'}
+#: what an error offers besides the names that are near
+USUAL = ('DDIMScheduler', 'DPMSolverMultistepScheduler')
+#: steps of the trial that a class is put to
+TRIAL = 4
 
 
 def register_diffusers_schedulers() -> None:
@@ -26,24 +60,157 @@ def register_diffusers_schedulers() -> None:
 register_diffusers_schedulers()
 
 
-def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixin | None = None) -> SchedulerMixin:
-    """Build a scheduler; settings that ``cfg`` leaves out come from ``base`` (its noise schedule above all).
+def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixin | None = None,
+                    clip: bool = True) -> SchedulerMixin:
+    """Build the scheduler that a network is trained with, or from that (``base``) one that samples the network.
 
     Args:
-        cfg: ``dict(type='DDIMScheduler', ...)``, or a scheduler, which is returned as it is.
-        base: usually the noise scheduler that the network was trained with.
+        cfg: ``dict(type='DDIMScheduler', ...)``, or a scheduler. Of a sampler also ``eta``, the noise of DDIM (0 is
+            deterministic, 1 like DDPM); without ``type``, it is one of the class of ``base``.
+        base: what says the noise schedule and the prediction type: the scheduler that the network is trained with or
+            a sampler that was built from it. Settings that were made there hold, too, where the class has them.
+        clip: whether the class's default decides on ``clip_sample``, the clipping of x0 at +-1 in each step. False,
+            for latents: only if ``cfg`` or ``base`` says so.
 
     Raises:
         RegistryError: a name that diffusers lacks, or an argument that the scheduler does not take.
+        ValueError: a scheduler that doesn't fit the network, or an ``eta`` that it has no use for.
     """
     if isinstance(cfg, SchedulerMixin):
-        return cfg
+        return cfg if base is None else check_sampler(cfg, process_of(base))
     args = plain(cfg)
-    name = args.pop('type', None)
-    cls = SCHEDULERS.get(name)
+    name = args.pop('type', None if base is None else type(base).__name__)
+    cls = SCHEDULERS.get(name) if isinstance(name, str) else None
     if cls is None:
         raise RegistryError(f"diffusers {diffusers.__version__} has no scheduler '{name}'."
                             f"{suggest('scheduler', str(name), SCHEDULERS.module_dict)}")
     check_kind(cls, SchedulerMixin, 'scheduler')
+    if base is None:
+        check_arguments(cls, args)
+        return _built(cls, args)
+    eta = args.pop('eta', None)
     check_arguments(cls, args)
-    return cls(**args) if base is None else cls.from_config(base.config, **args)
+    process = process_of(base)
+    _check_class(cls, process['prediction_type'])
+    for key in (*SCHEDULE_KEYS, 'prediction_type'):
+        if args.get(key) and args[key] != process.get(key):
+            raise ValueError(f'The sampler has {key}={args[key]}, but the network is trained with {process.get(key)}: '
+                             'leave it out of the sampler.')
+    kept = _settings_of(base, None if type(base) is cls else SHARED)
+    given = ({} if clip else {'clip_sample': False}) | kept | UNBENT | process | args
+    takes = accepted_arguments(cls)
+    scheduler = _on_schedule(cls, {k: v for k, v in given.items() if takes is None or k in takes}, base.alphas_cumprod)
+    # As diffusers does: what this class doesn't take, one that is built from it may.
+    others = {k: v for k, v in given.items() if k in SHARED and k not in scheduler.config}
+    scheduler.register_to_config(**others)
+    check_sampler(scheduler, process)
+    _set_eta(scheduler, eta, eta_of(base))
+    return scheduler
+
+
+def check_sampler(scheduler: SchedulerMixin, process: Mapping[str, Any]) -> SchedulerMixin:
+    """Return ``scheduler`` if it samples a network that was trained with ``process``.
+
+    Raises:
+        ValueError: it is of a class that doesn't fit, or has another schedule or prediction type.
+    """
+    name, kind = type(scheduler).__name__, process['prediction_type']
+    _check_class(type(scheduler), kind)
+    advice = "Build it by slimdiff.sampling.build_scheduler(dict(type=...), base=the network's own scheduler)."
+    if scheduler.config.prediction_type != kind:
+        raise ValueError(f'{name} has prediction_type={scheduler.config.prediction_type}, but the network is trained '
+                         f'with {kind}. {advice}')
+    if not same_alphas(scheduler.alphas_cumprod, alphas_of(process)):
+        raise ValueError(f'{name} has another noise schedule (alphas_cumprod) than the network is trained with. '
+                         f'{advice}')
+    if scheduler.config.get('use_flow_sigmas'):
+        raise ValueError(f'{name} has use_flow_sigmas=True, the noise levels of flow matching, but the network is '
+                         'trained on a variance-preserving schedule: leave it out.')
+    return scheduler
+
+
+@functools.cache
+def misfit(cls: type[SchedulerMixin], prediction_type: str = 'epsilon') -> str | None:
+    """Why ``cls`` can't sample a network trained on a discrete variance-preserving schedule; None if it can."""
+    if cls.__name__ in EXCEPTIONS:
+        return EXCEPTIONS[cls.__name__]
+    takes = accepted_arguments(cls)
+    missing = [key for key in NEEDED if takes is not None and key not in takes]
+    if missing:
+        return f'it takes no {", ".join(missing)}: it is for another noise process'
+    extra = [name for name, p in inspect.signature(cls.step).parameters.items() if p.default is p.empty
+             and p.kind is p.POSITIONAL_OR_KEYWORD and name not in ('self', 'model_output', 'timestep', 'sample')]
+    if extra:
+        return f'its step needs {", ".join(extra)}'
+    # A short schedule: some classes set all its steps when they are made, one by one.
+    process = {'num_train_timesteps': 100, 'beta_schedule': 'linear', 'beta_start': 1e-3, 'beta_end': 0.2,
+               'prediction_type': prediction_type}
+    given = {k: v for k, v in (UNBENT | process).items() if takes is None or k in takes}
+    try:
+        prepared(_on_schedule(cls, given, alphas_of(process)), TRIAL)
+    except ValueError as error:
+        return str(error).removeprefix(f'{cls.__name__}: ').rstrip('.')
+    return None
+
+
+def sampler_names(prediction_type: str = 'epsilon') -> list[str]:
+    """Names of all schedulers that sample a network of this prediction type."""
+    return sorted(name for name, cls in SCHEDULERS.module_dict.items() if misfit(cls, prediction_type) is None)
+
+
+def _check_class(cls: type[SchedulerMixin], prediction_type: str) -> None:
+    why = misfit(cls, prediction_type)
+    if why is None:
+        return
+    names = {name.removesuffix('Scheduler'): name for name in sampler_names(prediction_type)}
+    near = [names[key] for key in nearest(cls.__name__.removesuffix('Scheduler'), names, n=2)]
+    usual = [name for name in USUAL if name in names.values() and name not in near]
+    raise ValueError(f'{cls.__name__} cannot sample this network (discrete variance-preserving schedule, '
+                     f'{prediction_type}): {why}. Schedulers that can: {", ".join(near + usual)}.')
+
+
+def _built(cls: type[SchedulerMixin], args: Mapping[str, Any]) -> SchedulerMixin:
+    try:
+        return cls(**args)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(f'{cls.__name__}: {error}') from error
+
+
+def _on_schedule(cls: type[SchedulerMixin], args: dict[str, Any], alphas: Tensor) -> SchedulerMixin:
+    """``cls(**args)``, whose schedule is ``alphas``: by its name or, if the class doesn't know that, by its betas."""
+    by_value = {**args, 'trained_betas': betas_of(alphas)}
+    if 'rescale_betas_zero_snr' in args:
+        by_value['rescale_betas_zero_snr'] = False
+    problem = None
+    for given in (args, by_value):
+        try:
+            scheduler = _built(cls, given)
+        except ValueError as error:
+            problem = error
+            continue
+        if same_alphas(getattr(scheduler, 'alphas_cumprod', alphas[:0]), alphas):
+            return scheduler
+    raise problem or ValueError(f'{cls.__name__}: its noise levels (alphas_cumprod) are not those that the network is '
+                                'trained on, though it is given these.')
+
+
+def _settings_of(scheduler: SchedulerMixin, names: tuple[str, ...] | None) -> dict[str, Any]:
+    """What was set, of these names (None: of all), and isn't just a default of its class."""
+    config = scheduler.config
+    defaults = set(config.get('_use_default_values', ()))
+    if '_diffusers_version' in config:  # it comes from a file, where the defaults are, too
+        known = inspect.signature(type(scheduler)).parameters
+        defaults |= {key for key, value in config.items() if key in known and known[key].default == value}
+    return {key: value for key, value in config.items() if not key.startswith('_') and key not in defaults
+            and (names is None or key in names)}
+
+
+def _set_eta(scheduler: SchedulerMixin, eta: float | None, inherited: float) -> None:
+    """Write down ``eta``, or that of the config's own sampler if this one takes any."""
+    if eta is not None and (isinstance(eta, bool) or not isinstance(eta, (int, float)) or not 0 <= eta <= 1):
+        raise ValueError(f'eta must lie in [0, 1] (0: deterministic DDIM, 1: as noisy as DDPM), got {eta!r}.')
+    wanted = float(inherited if eta is None else eta)
+    if wanted and takes_eta(scheduler):
+        scheduler.register_to_config(_eta=wanted)
+    elif eta:
+        raise ValueError(f'{type(scheduler).__name__} has no eta; DDIMScheduler has. Leave eta out.')

@@ -20,7 +20,7 @@ class Branch:
     """One sampling between two steps: everything that its future depends on."""
 
     def __init__(self, x: Tensor, scheduler: SchedulerMixin, generators: Sequence[torch.Generator] | None,
-                 eta: float, memory: Any = None) -> None:
+                 eta: float | None, memory: Any = None) -> None:
         self.x, self.scheduler, self.eta, self.memory = x, scheduler, eta, memory
         self.generators = None if generators is None else list(generators)
 
@@ -44,7 +44,7 @@ def sample_tree(call: Call,
                 num_steps: int,
                 sequences: Sequence[Sequence[Hashable]],
                 generators: Sequence[torch.Generator] | None = None,
-                eta: float = 0.0) -> Iterator[tuple[list[int], Tensor]]:
+                eta: float | None = None) -> Iterator[tuple[list[int], Tensor]]:
     """Denoise ``noise`` (N, C, H, W) once for each sequence of actions; the arguments are those of ``denoise``.
 
     The sequences form a trie that is walked depth first: at a fork the sampler with its history and the generators

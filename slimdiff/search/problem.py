@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusers import SchedulerMixin
-from torch import nn
 from torch.utils.data import DataLoader
 
-from slimdiff.checkpoint.tensor_store import TensorStore, content_key, network_fingerprint
+from slimdiff.checkpoint.tensor_store import TensorStore, content_key
+from slimdiff.datasets.fingerprint import dataset_fingerprint
+from slimdiff.models.serving import sampling_identity
 from slimdiff.sampling import Action, StepAllocation
 from slimdiff.sampling.denoise import prepared
 from slimdiff.search.costs import NetworkCosts
@@ -46,24 +47,19 @@ class Problem:
         return tuple(float(t) for t in prepared(self.scheduler, self.num_steps).timesteps)
 
     @functools.cached_property
-    def fingerprint(self) -> str:
+    def identity(self) -> dict[str, Any]:
         """Of everything that decides what an allocation samples: weights, schedules, guidance, number of steps."""
-        parts = [getattr(self.model, name, None) for name in ('unet', 'autoencoder', 'conditioner')]
-        weights = [network_fingerprint(part) if isinstance(part, nn.Module) else '' for part in parts]
-        schedulers = [(type(s).__name__, sorted((k, str(v)) for k, v in s.config.items() if not k.startswith('_')))
-                      for s in (self.scheduler, getattr(self.model, 'noise_scheduler', self.scheduler))]
-        settings = [self.num_steps, getattr(self.model, 'guidance_scale', 1),
-                    list(getattr(self.model, 'sample_captions', []))]
-        return content_key(json.dumps([weights, schedulers, settings])).hex()
+        return sampling_identity(self.model, self.scheduler, self.num_steps)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of :attr:`identity`."""
+        return content_key(json.dumps(self.identity, sort_keys=True)).hex()
 
     @functools.cached_property
     def data_fingerprint(self) -> str:
-        """Of the real images: how many there are, and the content of the first eight."""
-        if self.dataloader is None:
-            return ''
-        dataset = self.dataloader.dataset
-        first = [dataset[i].get('inputs') for i in range(min(8, len(dataset)))]
-        return content_key(str(len(dataset)), *first).hex()
+        """Of the real images."""
+        return '' if self.dataloader is None else dataset_fingerprint(self.dataloader.dataset)
 
     def actions(self, allocation: StepAllocation) -> list[Action]:
         """One for each sampling step."""

@@ -13,23 +13,24 @@ from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, 
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
-from slimdiff.checkpoint.tensor_store import TensorStore
-from slimdiff.evaluation.common import check_classes, on_main
+from slimdiff.checkpoint.files import remove_temporary_files
+from slimdiff.evaluation.common import check_classes, locked, on_main
 from slimdiff.evaluation.cost import human
 from slimdiff.interrupts import Interrupts
 from slimdiff.progress import Progress
 from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, did_you_mean, plain
-from slimdiff.sampling import StepAllocation, build_scheduler
+from slimdiff.sampling import StepAllocation
 from slimdiff.search.budget import Budget
 from slimdiff.search.costs import NetworkCosts, count_macs
 from slimdiff.search.evaluation import Evaluation, Work, rank_correlation
 from slimdiff.search.evaluators.base import Evaluator
+from slimdiff.search.journal import JournalledStore
 from slimdiff.search.outcome import Outcome, write_outcome
 from slimdiff.search.problem import Problem
 from slimdiff.search.searchers.base import Searcher
 from slimdiff.search.searchers.dynamic_programming import evenly
 from slimdiff.search.space import Genome, SearchSpace
-from slimdiff.search.state import load_state, save_state
+from slimdiff.search.state import SearchDirError, load_state, save_state
 from slimdiff.search.widths import check_widths, widths_of
 
 #: keys of the config's ``search``
@@ -61,7 +62,8 @@ class Search:
     Raises:
         ValueError: an unknown key, widths that the network lacks, a budget out of range, classes of the real images
             that are not those of the model's training.
-        SearchDirError: the work dir holds another search.
+        SearchDirError: the work dir holds another search, or a damaged state.
+        FolderInUseError: another process searches there.
     """
 
     def __init__(self,
@@ -86,13 +88,14 @@ class Search:
         space = {'widths': widths_of(model), **config.get('space', {})}
         check_arguments(SearchSpace, space)
         check_widths(model, space['widths'])
-        scheduler = build_scheduler(config.get('sampler') or model.sampler, base=model.noise_scheduler)
+        num_steps = config.get('num_steps') or model.num_steps
+        scheduler = model.sampler_of(config.get('sampler'), num_steps)
         features = 'features' in space.get('reuse', ())
         if features and not hasattr(model.unet, 'shallow'):
             raise ValueError(f"{type(model.unet).__name__} has no shallow(), so its features can't be reused: leave "
                              "'features' out of search.space.reuse.")
         costs = costs or count_macs(model, sorted({max(widths_of(model)), *map(float, space['widths'])}), features)
-        self.problem = Problem(model, scheduler, config.get('num_steps') or model.num_steps, costs, dataloader)
+        self.problem = Problem(model, scheduler, num_steps, costs, dataloader)
         self.space = SearchSpace(num_train_timesteps=model.num_train_timesteps, timesteps=self.problem.timesteps,
                                  **{'num_segments': 8, **space})
         self.evaluators: list[Evaluator] = [EVALUATORS.build(cfg) for cfg in config['evaluators']]
@@ -103,6 +106,7 @@ class Search:
         self.seconds = 0.0
         self.failures: list[str] = []
         self.correlations: dict[str, float | None] = {}
+        self.saves = 0
         state = on_main(lambda: load_state(self.work_dir, self.identity))
         self._bind(state, Budget.parse(budget if budget is not None else config.get('budget')))
 
@@ -110,7 +114,7 @@ class Search:
         """What the outcome depends on. The budget only picks from it, the others change nothing at all."""
         settings = {key: value for key, value in self.config.items()
                     if key not in ('budget', 'chunk', 'cache', 'compare')}
-        return dict(search=settings, weights_and_sampler=self.problem.fingerprint, data=self.problem.data_fingerprint,
+        return dict(search=settings, sampling=self.problem.identity, data=self.problem.data_fingerprint,
                     timesteps=list(self.problem.timesteps))
 
     def _bind(self, state: dict[str, Any] | None, budget: Budget | None) -> None:
@@ -126,21 +130,36 @@ class Search:
         if budget is not None:
             self.budget = budget.bound(problem.costs, problem.timesteps, self.space.num_train_timesteps)
             self.budget.check(self.space, problem.costs)
-        self.work_dir.mkdir(parents=True, exist_ok=True)
-        problem.cache = TensorStore(Path(self.config.get('cache') or self.work_dir / 'cache') / 'qualities.sqlite')
-        start = time.perf_counter()
-        self._seen = [Work() for _ in self.evaluators]
-        for evaluator in self.evaluators:
-            evaluator.bind(problem)
-        self.searcher.bind(self.space, self.evaluators, problem.costs)
         if state is not None:
-            self.searcher.load_state_dict(state['searcher'])
             self.partial = {Genome.from_plain(item[:2]): Evaluation.from_dict(item[2]) for item in state['partial']}
             self.work = [Work(**work) for work in state['work']]
-            self.seconds = state['seconds']
-            self.failures = state['failures']
-            self.correlations = state['correlations']
-        self.seconds += time.perf_counter() - start
+            self.seconds, self.saves = state['seconds'], state['saves']
+            self.failures, self.correlations = state['failures'], state['correlations']
+        self._since = time.perf_counter()
+        self._seen = [Work() for _ in self.evaluators]
+        folder = Path(self.config.get('cache') or self.work_dir / 'cache')
+        problem.cache = JournalledStore(folder / 'qualities.sqlite', str(self.work_dir.resolve()), get_rank(),
+                                        self._unsaved)
+        earlier, seconds = problem.cache.unsaved(self.saves, get_world_size() if state is None else state['world'],
+                                                 len(self.evaluators))
+        self._carried = earlier if is_main_process() else [Work() for _ in earlier]
+        self.seconds += seconds
+        with locked(self.work_dir, 'search'):
+            for evaluator in self.evaluators:
+                evaluator.bind(problem)
+            self.searcher.bind(self.space, self.evaluators, problem.costs)
+        if state is not None:
+            self.searcher.load_state_dict(state['searcher'])
+        self.seconds += time.perf_counter() - self._since
+        self._since = time.perf_counter()
+
+    def _spent(self) -> list[Work]:
+        """By evaluator: what is not in :attr:`work` yet, of this process and of those before it."""
+        return [carried + evaluator.work - seen for carried, evaluator, seen in zip(
+            self._carried, self.evaluators, self._seen)]
+
+    def _unsaved(self) -> tuple[int, list[Work], float]:
+        return self.saves, self._spent(), time.perf_counter() - self._since
 
     # ---- the loop ---------------------------------------------------------------------------------------------
 
@@ -156,9 +175,11 @@ class Search:
             ValueError: all candidates failed.
         """
         done = len(self.searcher.archive) + len(self.partial)
-        self._save()
-        with Interrupts(debounce=5.0 * (get_world_size() > 1)) as interrupts, \
+        with locked(self.work_dir, 'search'), Interrupts(debounce=5.0 * (get_world_size() > 1)) as interrupts, \
                 Progress(self.searcher.total, 'searching', 'candidates', enabled=progress, initial=done) as bar:
+            on_main(self._take_work_dir)
+            self._gather([], interrupts)
+            self._save()
             while not self.searcher.done:
                 genomes = self.searcher.ask()
                 self._judge(genomes, interrupts, bar, on_batch)
@@ -169,11 +190,23 @@ class Search:
                 self._judge_finalists(interrupts, bar, on_batch)
             if not self.correlations:
                 self._compare(interrupts)
-        outcome = self.outcome()
-        if is_main_process():
-            write_outcome(outcome, self.work_dir)
-        barrier()
+            outcome = self.outcome()
+            if is_main_process():
+                write_outcome(outcome, self.work_dir)
+            barrier()
         return outcome
+
+    def _take_work_dir(self) -> None:
+        """Remove what killed processes left.
+
+        Raises:
+            SearchDirError: another process has gone on with this search since it was read.
+        """
+        state = load_state(self.work_dir, self.identity)
+        if (0 if state is None else state['saves']) != self.saves:
+            raise SearchDirError(f'Another process has gone on with the search in {self.work_dir}. Nothing was '
+                                 'changed; run the same command again, which reads what is there now.')
+        remove_temporary_files(self.work_dir)
 
     def _judge(self, genomes: Sequence[Genome], interrupts: Interrupts, bar: Progress,
                on_batch: Callable[[Search], None] | None) -> None:
@@ -213,14 +246,19 @@ class Search:
         world, rank, count = get_world_size(), get_rank(), len(allocations)
         mine = allocations[count * rank // world:count * (rank + 1) // world]
         found = self.evaluators[rung].evaluate(mine) if mine else []
-        spent = [evaluator.work - seen for evaluator, seen in zip(self.evaluators, self._seen)]
+        found = self._gather(found, interrupts)
+        self.seconds += time.perf_counter() - start
+        return found
+
+    def _gather(self, found: list[Evaluation], interrupts: Interrupts) -> list[Evaluation]:
+        """The evaluations of all ranks, in rank order; what they have spent goes into :attr:`work`."""
+        mine = (found, self._spent(), interrupts.signum)
         self._seen = [dataclasses.replace(evaluator.work) for evaluator in self.evaluators]
-        gathered = all_gather_object((found, spent, interrupts.signum)) if world > 1 else [
-            (found, spent, interrupts.signum)]
+        self._carried = [Work() for _ in self.evaluators]
+        gathered = all_gather_object(mine) if get_world_size() > 1 else [mine]
         for _, parts, _ in gathered:
             self.work = [total + part for total, part in zip(self.work, parts)]
         self._signum = max(signum for _, _, signum in gathered)
-        self.seconds += time.perf_counter() - start
         return [evaluation for part, _, _ in gathered for evaluation in part]
 
     def _leave_if_asked(self, interrupts: Interrupts) -> None:
@@ -244,12 +282,14 @@ class Search:
         self._save()
 
     def _save(self) -> None:
+        self.saves, self._since = self.saves + 1, time.perf_counter()
         if is_main_process():
             partial = [[list(g.boundaries), list(g.actions), e.to_dict()] for g, e in self.partial.items()]
             save_state(self.work_dir, self.identity, costs=self.problem.costs.to_dict(),
                        searcher=self.searcher.state_dict(), partial=partial,
                        work=[dataclasses.asdict(work) for work in self.work], seconds=self.seconds,
-                       failures=self.failures, correlations=self.correlations)
+                       failures=self.failures, correlations=self.correlations, saves=self.saves,
+                       world=get_world_size())
 
     # ---- results ----------------------------------------------------------------------------------------------
 

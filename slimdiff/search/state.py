@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slimdiff.checkpoint import write_json
-from slimdiff.registry import flatten, plain
+from slimdiff.checkpoint import read_json, write_json
+from slimdiff.checkpoint.same import as_json, require_same
 
-VERSION = 1
+VERSION = 2
 STATE_FILE = 'search_state.json'
 
 
@@ -26,12 +27,6 @@ def with_timesteps_in_words(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {**identity, 'timesteps': f'{len(times)} steps: {", ".join(f"{t:.17g}" for t in times)}'}
 
 
-def shown(value: Any) -> str:
-    """A value for a message, of a line's length at most."""
-    text = repr(value)
-    return text if len(text) <= 48 else f'{text[:44]} ...{text[-1]}'
-
-
 def load_state(work_dir: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     """The state of this search in ``work_dir``; None if it begins.
 
@@ -44,28 +39,28 @@ def load_state(work_dir: Path, identity: Mapping[str, Any]) -> dict[str, Any] | 
     path = work_dir / STATE_FILE
     if not path.is_file():
         return None
+    advice = 'Remove it to search again (qualities in the cache are kept), or choose another --work-dir.'
     try:
-        state = json.loads(path.read_text())
-        version, before = state['version'], state['identity']
-    except (ValueError, KeyError, TypeError) as error:
-        raise SearchDirError(f'{path} is no state of a search ({error}). Remove it, or choose another --work-dir.') \
-            from None
-    if version != VERSION:
-        raise SearchDirError(f'{path} has version {version}, this slimdiff reads {VERSION}: choose another --work-dir.')
-    old, new = (flatten(one) for one in (with_timesteps_in_words(before),
-                                         with_timesteps_in_words(json.loads(json.dumps(plain(identity))))))
-    absent = object()
-    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key, absent) != new.get(key, absent)]
-    if differing:
-        lines = [f'\n    {key}: {shown(old.get(key, "(absent)"))} -> {shown(new.get(key, "(absent)"))}'
-                 for key in differing[:8]]
-        more = f'\n    ... and {len(differing) - 8} more' if len(differing) > 8 else ''
-        raise SearchDirError(f'The work dir {work_dir} holds another search, with other values of{"".join(lines)}{more}'
-                             '\nNothing was changed. Choose another --work-dir, or remove that one.')
+        state = read_json(path, advice)
+        if 'version' in state and state['version'] != VERSION:
+            raise ValueError(f'{path} has version {state["version"]}, this slimdiff reads {VERSION}: choose another '
+                             '--work-dir.')
+        if state.pop('checksum', None) != checksum(state):
+            raise ValueError(f'{path} is damaged: its checksum is wrong. {advice}')
+    except ValueError as error:
+        raise SearchDirError(str(error)) from None
+    require_same(with_timesteps_in_words(state['identity']), with_timesteps_in_words(as_json(identity)),
+                 f'The work dir {work_dir} holds another search', 'Choose another --work-dir, or remove that one.',
+                 SearchDirError)
     return state
+
+
+def checksum(state: Mapping[str, Any]) -> str:
+    """Of the content of a state: one that was changed by hand or by a disk would break the search somewhere else."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def save_state(work_dir: Path, identity: Mapping[str, Any], **content: Any) -> None:
     """Replace the state of the search in ``work_dir``."""
-    write_json(work_dir / STATE_FILE, dict(version=VERSION, identity=plain(identity), **content), indent=None,
-               allow_nan=False)
+    state = as_json(dict(version=VERSION, identity=identity, **content))
+    write_json(work_dir / STATE_FILE, {**state, 'checksum': checksum(state)}, indent=None, allow_nan=False)

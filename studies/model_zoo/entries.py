@@ -97,7 +97,7 @@ class Counts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        found = json.loads(path.read_text())['networks'] if path.exists() else {}
+        found = json.loads(path.read_text(encoding='utf-8'))['networks'] if path.exists() else {}
         self.known: dict[str, Count] = {digest: known for digest, known in found.items() if known.keys() >= FIELDS}
 
     def missing(self, entries: Iterable[Entry]) -> list[Entry]:

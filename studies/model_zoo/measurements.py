@@ -36,7 +36,7 @@ def setting_text(settings: dict[str, Any]) -> str:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """The files of ``slimdiff benchmark`` in a folder, in order of name."""
-    return [json.loads(file.read_text()) for file in sorted(folder.glob(PATTERN))]
+    return [json.loads(file.read_text(encoding='utf-8')) for file in sorted(folder.glob(PATTERN))]
 
 
 def by_setting(results: Iterable[dict[str, Any]]) -> list[Setting]:

@@ -49,9 +49,9 @@ def notes(entries: Iterable[Entry], counts: Mapping[str, Count], settings: Seque
     """What the columns mean."""
     lines = [
         'Counts are of one sample through the UNet, once: MACs of convolutions and linear layers (the convention of '
-        'the papers); with biases, which ptflops adds and which decide on the last digit that a paper prints; with the '
-        'products of attention, without biases. Activations are the numbers that convolutions, linear layers and '
-        'attention write. '
+        'the papers); with biases (and the norms of transformer blocks), which ptflops adds and which decide on the '
+        'last digit that a paper prints; with the products of attention, without biases. Activations are the numbers '
+        'that convolutions, linear layers and attention write. '
         'Columns of the paper hold what it prints; its FIDs are of 50,000 images, and nothing here has reproduced '
         'them.']
     if any(counts[e.digest]['class_tokens'] for e in entries):

@@ -47,10 +47,9 @@ class Arm:
 
 
 def option_text(value: Any) -> str:
-    """A value as ``--cfg-options`` reads it: lists in brackets, without spaces."""
-    if isinstance(value, (list, tuple)):
-        return f'[{",".join(map(option_text, value))}]'
-    return str(value)
+    """A value as ``--cfg-options`` reads it: a string as it is unless it reads as something else."""
+    from slimdiff.cli.common import value_of
+    return value if isinstance(value, str) and value_of(value) == value else repr(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +151,7 @@ class Experiment:
             ValueError: the file is not there, is not JSON, or has a field that there is not.
         """
         try:
-            fields = json.loads(Path(path).read_text())
+            fields = json.loads(Path(path).read_text(encoding='utf-8'))
             arms = [Arm(**arm) for arm in fields.pop('arms')]
             columns = [Column(**column) for column in fields.pop('columns')]
             return cls(arms=arms, columns=columns, **fields)

@@ -8,7 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from slimdiff.engine.work_dir import flatten
+from slimdiff.checkpoint import same
+from slimdiff.registry import flatten
 
 #: where a run's files lie, how it is shown and what it loads its data with; the seed names the run
 IRRELEVANT = (
@@ -29,8 +30,7 @@ def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
     config['hooks'] = [hook for hook in hooks if isinstance(hook, Mapping) and hook.get('type') == 'EMAHook']
     flat = {key: value for key, value in flatten(config).items()
             if not any(fnmatch.fnmatch(key, pattern) for pattern in IRRELEVANT)}
-    # As JSON has it, so that it compares with what was read back.
-    return json.loads(json.dumps(flat, default=str))
+    return same.as_json(flat)
 
 
 def digest(flat: Mapping[str, Any]) -> str:
@@ -40,6 +40,5 @@ def digest(flat: Mapping[str, Any]) -> str:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], limit: int = 4) -> str:
     """In words what differs: ``key: old -> new, ...``; empty if nothing does."""
-    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key, '-') != new.get(key, '-')]
-    parts = [f'{key}: {old.get(key, "(absent)")} -> {new.get(key, "(absent)")}' for key in changed[:limit]]
-    return ', '.join(parts) + (f' and {len(changed) - limit} more' if len(changed) > limit else '')
+    changed = same.differences(old, new)
+    return ', '.join(changed[:limit]) + (f' and {len(changed) - limit} more' if len(changed) > limit else '')

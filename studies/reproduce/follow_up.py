@@ -48,7 +48,7 @@ class Comparison(Run):
         path = self.work_dir / FILE
         if not path.is_file():
             raise ValueError(f'{self.name}: the comparison ended, but {path} is not there.')
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding='utf-8'))
         content['command'] = f'python tools/analysis_tools/reproduce.py {experiment}'
         write_json(self.result, {**dict(experiment=experiment, arm=self.arm.name, seed=self.seed,
                                         trained=self.trained), **content})
@@ -64,7 +64,7 @@ def read_comparison(planned: Planned) -> dict[str, Any] | None:
     path = result_file(planned.run)
     if planned.result is None or not path.is_file():
         return None
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding='utf-8'))
     return content if content.get('trained') == planned.result['date'] else None
 
 

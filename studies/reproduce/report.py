@@ -32,7 +32,7 @@ def write_report(experiment: Experiment, results: tables.Results, stale: Mapping
     page = Path(docs, 'experiments', '_generated', f'{experiment.name}.md')
     figure = Path(docs, '_static', f'{experiment.name}.png')
     floor_file = Path(folder, experiment.name, FLOOR)
-    floor = json.loads(floor_file.read_text())['floor'] if floor_file.is_file() else {}
+    floor = json.loads(floor_file.read_text(encoding='utf-8'))['floor'] if floor_file.is_file() else {}
     page.parent.mkdir(parents=True, exist_ok=True)
     any_result = any(results.values())
     if any_result:
@@ -44,7 +44,7 @@ def write_report(experiment: Experiment, results: tables.Results, stale: Mapping
             picture = Path(docs, '_static', f'{experiment.name}_{arm}.png')
             plot_comparisons(found, picture)
             text += f'\n![Fréchet distance against MACs](../../_static/{picture.name})\n'
-    page.write_text(text)
+    page.write_text(text, encoding='utf-8')
     return page, figure if any_result else None
 
 

@@ -28,7 +28,7 @@ def read_result(path: str | Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding='utf-8'))
         result['final'], result['arm'], result['seed'], result['resolved']
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f'{path} is not the result of a run ({type(error).__name__}: {error}). Remove it to have the '
@@ -47,7 +47,7 @@ def run_result(work_dir: str | Path, resolved: Mapping[str, Any], seed: int,
     path = Path(work_dir) / 'metrics.json'
     if not path.is_file():
         return None
-    report = json.loads(path.read_text())
+    report = json.loads(path.read_text(encoding='utf-8'))
     if report['seed'] != seed or (max_iters is not None and report['iterations'] < max_iters):
         return None
     date = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.timezone.utc)

@@ -99,7 +99,7 @@ def newest_change(work_dir: Path) -> float:
 def interrupted(work_dir: Path) -> bool:
     """Whether the newest log says that its run was stopped in order: it need not be waited for."""
     logs = sorted(work_dir.glob('*/*.log'), key=lambda file: file.stat().st_mtime)
-    return bool(logs) and 'Go on with --resume' in logs[-1].read_text(errors='replace')[-2000:]
+    return bool(logs) and 'Go on with --resume' in logs[-1].read_text(encoding='utf-8', errors='replace')[-2000:]
 
 
 def adopt(run: Run, folder: Path) -> Content:
@@ -122,7 +122,7 @@ def lock(run: Run) -> IO[str] | None:
     """
     path = run.work_dir.with_name(f'.{run.work_dir.name}.lock')
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(path, 'w')  # noqa: SIM115 (the caller closes it)
+    file = open(path, 'w', encoding='utf-8')  # noqa: SIM115 (the caller closes it)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

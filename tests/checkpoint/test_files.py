@@ -3,6 +3,8 @@
 import errno
 import os
 import pickle
+import socket
+import subprocess
 import sys
 import textwrap
 
@@ -155,6 +157,50 @@ def test_temporary_files(tmp_path):
     (tmp_path / 'mine.tmp').write_bytes(b'not ours')
     assert files.remove_temporary_files(tmp_path) == ['.iter_3.pth.1234.tmp']
     assert os.listdir(tmp_path) == ['mine.tmp']
+
+
+def test_temporary_files_of_living_processes_are_left_alone(tmp_path):
+    """Those of dead ones go, folders too; of a process on another host one can only see that it writes."""
+    with subprocess.Popen([sys.executable, '-c', '']) as done:
+        pass
+    here = socket.gethostname()
+    names = {f'.a.json.{os.getppid()}@{here}.tmp': True, f'.a.json.{done.pid}@{here}.tmp': False,
+             f'.a.json.{os.getpid()}@{here}.tmp': False, '.b.pth.7@elsewhere.tmp': True,
+             '.c.pth.7@elsewhere.tmp': False}
+    for name in names:
+        (tmp_path / name).touch()
+    os.utime(tmp_path / '.c.pth.7@elsewhere.tmp', (0, 0))
+    folder = tmp_path / f'.export.{done.pid}@{here}.old'
+    (folder / 'unet').mkdir(parents=True)
+    removed = files.remove_temporary_files(tmp_path)
+    assert sorted(removed) == sorted([name for name, stays in names.items() if not stays] + [folder.name])
+    assert sorted(os.listdir(tmp_path)) == sorted(name for name, stays in names.items() if stays)
+    # What is being written now is known by such a name.
+    files.atomic_write(tmp_path / 'x', lambda file: names.update({file.name: True}))
+    assert str(tmp_path / f'.x.{os.getpid()}@{here}.tmp') in names
+
+
+def test_a_refused_write_names_the_file(tmp_path):
+    def full(file):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*state\.json'"):
+        files.atomic_write(tmp_path / 'state.json', full)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value, dtype):
+    data = content()
+    data['state_dict']['bias'] = data['state_dict']['bias'].to(dtype)
+    data['state_dict']['bias'][3] = value
+    files.save_checkpoint(data, tmp_path / 'iter_1.pth')
+    model = nn.Linear(64, 64)
+    before = model.weight.clone()
+    with pytest.raises(CheckpointError, match=r'iter_1\.pth holds NaN or infinity in 1 \(bias\) of its 2 weights'):
+        load_weights(model, tmp_path / 'iter_1.pth', 'online')
+    assert torch.equal(model.weight, before)
 
 
 def test_load_weights(tmp_path):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from slimdiff.checkpoint import write_json
+from slimdiff.checkpoint import read_json, write_json
 
 CONTENT = dict(name='a [b]', none=None, numbers=[1, -2.5, 3e-7], nested=[dict(x=[[1, 2], [3, 4]]), [], ['a', 1]])
 
@@ -35,3 +35,15 @@ def test_what_is_refused_leaves_the_old_file(tmp_path, content, options, error):
     assert json.loads((tmp_path / 'a.json').read_text()) == CONTENT and len(list(tmp_path.iterdir())) == 1
     write_json(tmp_path / 'a.json', [math.nan])
     assert math.isnan(json.loads((tmp_path / 'a.json').read_text())[0])
+
+
+@pytest.mark.parametrize('content, message', [
+    (b'{"a": 1, "b', 'is damaged'), (b'\xff\xfe{', 'is damaged'), (b'', 'is damaged'), (b'[1]', 'list where dict'),
+    (b'[' * 100_000, 'nested too deeply'), (b'{"a":' * 500 + b'1' + b'}' * 500, 'nested too deeply')])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, content, message):
+    (tmp_path / 'x.json').write_bytes(content)
+    with pytest.raises(ValueError, match=r'x\.json is damaged.*Make it again\.') as refused:
+        read_json(tmp_path / 'x.json', 'Make it again.')
+    assert message in str(refused.value)
+    write_json(tmp_path / 'x.json', CONTENT)
+    assert read_json(tmp_path / 'x.json', '') == CONTENT

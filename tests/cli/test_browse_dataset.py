@@ -65,7 +65,8 @@ def test_long_captions_are_cut_to_the_image():
 @pytest.mark.parametrize('arguments, message', [
     (['--split', 'val'], 'has no val_dataloader; --split may be train'),
     (['--start', '5'], 'beyond the last index of the train set, 4'),
-    (['--cfg-options', 'train_dataloader.dataset.photos=[brik]'], "Did you mean 'brick'"),
+    (['--cfg-options', 'train_dataloader.dataset.photos=["brik"]'], "Did you mean 'brick'"),
+    (['--cfg-options', 'train_dataloader.dataset.photos=[brick]'], 'The words in a list need quotes'),
 ])
 def test_errors_are_one_message(config, arguments, message, capsys):
     assert main([config, *arguments]) == 2

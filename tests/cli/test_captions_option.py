@@ -2,7 +2,6 @@ import pytest
 from mmengine.config import Config
 
 from slimdiff.cli.common import use_captions
-from slimdiff.cli.sample import parse, settings_of
 
 
 def text_config():
@@ -29,8 +28,3 @@ def test_bad_input(tmp_path):
         use_captions(Config(dict(model=dict(type='DiffusionModel'))), tmp_path / 'one.txt')
     with pytest.raises(FileNotFoundError):
         use_captions(text_config(), tmp_path / 'none.txt')
-
-
-def test_images_depend_on_them():
-    a, b = (settings_of(parse(['c.py', 'w.pth', '--captions', name])) for name in ('a.txt', 'b.txt'))
-    assert a != b

@@ -13,6 +13,7 @@ from slimdiff.cli.common import (
     add_launcher_argument,
     load_checked_config,
     runs_cleanly,
+    value_of,
 )
 from slimdiff.configuration import ConfigError
 from slimdiff.registry import SCHEDULERS, nearest
@@ -25,13 +26,44 @@ def parser():
     return out
 
 
-def test_cfg_options_are_read_as_mmengine_reads_them():
-    args = parser().parse_args(['x.py', '--cfg-options', 'a.b=1', 'c=[1,2.5]', 'd=(1,x)', 'e=None', 'f=a=b',
-                                '--cfg-options', 'g=true', 'a.b=2'])
-    assert args.cfg_options == {'a.b': 2, 'c': [1, 2.5], 'd': (1, 'x'), 'e': None, 'f': 'a=b', 'g': True}
+LITERALS = {
+    '1': 1, '-1e-4': -1e-4, '1e3': 1000.0, '2024': 2024, 'None': None, 'True': True, "'2024'": '2024', '""': '',
+    '[1,2.5]': [1, 2.5], '(0.9, 0.99)': (0.9, 0.99), '1,2': (1, 2), "{'type': 'b'}": {'type': 'b'},
+    "['two dogs, one ball']": ['two dogs, one ball']}
+AS_TYPED = [
+    'data/my photos', 'a,b', 'two dogs, one ball', 'x', 'true', 'f=a=b', '[a,b]', '(1,x)', '[1,(2]', '007', '1j', '1+1',
+    '2024-10-01', "__import__('os')", '{1}', "b'x'", '...', '', ' ', r'C:\data\new', '[' * 10_000, 'é', "it's", 'nan',
+    'NULL', '~/data', '$HOME', '1_x', '#1']
 
 
-@pytest.mark.parametrize('words', [['a'], ['=1'], ['a=[1,(2]'], ["a={'type': 'b'}"]])
+@pytest.mark.parametrize('text', LITERALS)
+def test_python_literals_are_python_literals(text):
+    assert value_of(text) == LITERALS[text] and type(value_of(text)) is type(LITERALS[text])
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('text', AS_TYPED)
+def test_everything_else_is_the_string_as_typed(text):
+    assert value_of(text) == text
+
+
+def test_cfg_options_are_collected():
+    args = parser().parse_args(['x.py', '--cfg-options', 'a.b=1', 'c=[1,2.5]', 'f=a=b', 'data_root=data/my photos',
+                                '--cfg-options', 'g=True', 'a.b=2'])
+    assert args.cfg_options == {'a.b': 2, 'c': [1, 2.5], 'f': 'a=b', 'data_root': 'data/my photos', 'g': True}
+
+
+def test_every_option_of_keys_and_values_has_the_same_parser():
+    """No command reads KEY=VALUE with a parser of its own (mmengine's splits strings at commas, and drops spaces)."""
+    from slimdiff.cli import benchmark, convert
+    words = ['--cfg-options', "a=['x, y']", 'b=my data']
+    for parse, needed in ((convert.parse, ['x.ckpt', '--out', 'o']), (benchmark.parse, ['c.py'])):
+        assert parse([*needed, *words]).cfg_options == {'a': ['x, y'], 'b': 'my data'}
+    sources = [path.read_text(encoding='utf-8') for path in common.PACKAGE.rglob('*.py')]
+    assert len(sources) > 100 and not any('DictAction' in text for text in sources)
+
+
+@pytest.mark.parametrize('words', [['a'], ['=1']])
 def test_bad_cfg_options(words, capsys):
     with pytest.raises(SystemExit) as caught:
         parser().parse_args(['x.py', '--cfg-options', *words])
@@ -223,3 +255,27 @@ def test_weights_of_another_model_name_their_config(tmp_path, capsys):
             if source == path:  # the config in it tells those of the same network apart
                 assert first == f'Use {name}, as shipped, which {path.name} fits'
             assert 'of another shape: ' in said and 'Nothing was loaded.' in said
+
+
+@pytest.mark.parametrize('option, message', [
+    ('resume=yes', "resume: must be True or False, got 'yes'"),
+    ('model.num_steps=ten', 'model.num_steps: must be an integer'),
+    ('train_cfg.val_before_train=3.7', 'must be True or False, got 3.7'),
+    ('model.unet=[]', 'model.unet: must be a dict'),
+    ('default_hooks.checkpoint.interval=5000.5', 'must be an integer, got 5000.5'),
+    ('default_hooks.emaa=None', "Did you mean 'ema'?"),
+    ('optim_wrapper.optimizer.lr={}', "'lr' is a dict, but float"),
+    ('model.unet.norm_groups=[4]', 'model.unet.norm_groups: must be an integer, got [4]'),
+    ('val_cfg.num_real=[8]', 'val_cfg.num_real: must be'), ('train_dataloader.num_workers=ten', 'must be an integer'),
+    ('param_scheduler.0.by_epoch=True', 'param_scheduler.0: counts epochs'), ('work_dir=2024', 'A string needs quotes'),
+    ('train_cfg={"_delete_": True, "type": "IterTrainLoop"}', "IterTrainLoop needs 'max_iters'"),
+    ("param_scheduler={'type': 'LinearLR'}", 'param_scheduler')])
+def test_a_wrong_value_is_one_line(option, message, tmp_path, monkeypatch, capsys):
+    """Of every command: all load their config by load_checked_config."""
+    from slimdiff.cli import print_config, train
+    monkeypatch.chdir(tmp_path)
+    for main in (train.main, print_config.main)[:2 if '_scheduler=' not in option else 1]:
+        assert main(['lite_ldm/photo_patches_16px', '--cfg-options', option]) == 2
+        said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith('loading ')]
+        assert len(said) == 2 and message in said[0] and 'Traceback' not in said[0], said
+    assert not list(tmp_path.iterdir())

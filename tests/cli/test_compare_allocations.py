@@ -4,8 +4,11 @@ import json
 import re
 
 import pytest
+import torch
 
+from slimdiff.checkpoint.lock import FolderLock
 from slimdiff.cli.compare_allocations import main
+from slimdiff.models.slimmable import SlimmableUNet
 from slimdiff.sampling import StepAllocation
 
 CONFIG = """
@@ -65,8 +68,52 @@ def test_searches_and_samplers_are_kept(folder, capsys):
     assert third['mine']['of'] != old['mine']['of'] and third['mine']['figures'] != old['mine']['figures']
 
     assert main([*words, '--seed', '1']) == 2
-    assert 'holds another comparison: seed differ' in capsys.readouterr().err
+    assert 'holds another comparison, with other values of\n    seed: 0 -> 1\n' in capsys.readouterr().err
     assert json.loads(path.read_text())['samplers'].keys() == {'DDIMScheduler:2', 'DDPMScheduler:3'}
+
+
+def test_a_report_is_that_of_the_budget(folder):
+    report, chosen = (folder / f'out/searches/x/{name}' for name in ('report.html', 'allocation.json'))
+    words = ['--searches', 'x=config.py', '--samplers', 'DDIMScheduler:2']
+    assert main([*RUN, *words]) == 0
+    before = report.read_bytes(), chosen.read_bytes()
+    assert main([*RUN, *words]) == 0
+    assert (report.read_bytes(), chosen.read_bytes()) == before
+    assert main([*RUN, *words, '--budget', '.95']) == 0
+    assert report.read_bytes() != before[0] and chosen.read_bytes() != before[1]
+
+
+@pytest.mark.parametrize('change, differs', [
+    ('weights', 'model.unet.weights'), (("length=16", "length=12"), 'data: '), (('seed', ), 'metrics.1.seed'),
+    (('num_steps=3,', 'num_steps=3, guidance_scale=1.5, num_classes=None,'), 'model.guidance_scale: 1.0 -> 1.5')])
+def test_other_weights_settings_or_images_are_another_comparison(folder, capsys, change, differs):
+    assert main([*RUN, '--samplers', 'DDIMScheduler:2']) == 0
+    before = (folder / 'out/comparison.json').read_bytes()
+    if change == 'weights':
+        unet = SlimmableUNet.from_pretrained('unet', low_cpu_mem_usage=False)
+        torch.nn.init.zeros_(unet.conv_out.weight)
+        unet.save_pretrained('unet')
+    elif change == ('seed', ):
+        (folder / 'config.py').write_text(CONFIG.replace("Error')]", "Error', seed=3)]"))
+    else:
+        (folder / 'config.py').write_text(CONFIG.replace(*change))
+    capsys.readouterr()
+    assert main([*RUN, '--samplers', 'DDIMScheduler:2']) == 2
+    error = capsys.readouterr().err
+    assert 'comparison.json holds another comparison, with other values of' in error and differs in error
+    assert (folder / 'out/comparison.json').read_bytes() == before
+
+
+@pytest.mark.parametrize('content', ['{"identity"', '[]', '{}', '[' * 100_000])
+def test_a_damaged_file_and_two_at_once(folder, capsys, content):
+    (folder / 'out').mkdir()
+    (folder / 'out/comparison.json').write_text(content)
+    assert main([*RUN, '--samplers', 'DDIMScheduler:2']) == 2
+    error = capsys.readouterr().err
+    assert 'out/comparison.json' in error and 'remove that file' in error
+    with FolderLock('out', 'comparing'):
+        assert main([*RUN, '--samplers', 'DDIMScheduler:2']) == 2
+    assert 'out is in use by process' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('words, message', [

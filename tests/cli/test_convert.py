@@ -186,6 +186,38 @@ def test_stable_diffusion_is_txt2img_with_another_context(shipped, tmp_path, cap
     assert slimdiff.UNet.from_pretrained(tmp_path / 'out/unet').config.context_channels == 16
 
 
+@torch.no_grad()
+def test_stable_diffusion_2(shipped, tmp_path, capsys):
+    """Told by its linear projections; the error names all that its own layout needs, and the result computes alike."""
+    spec = {**files.TINY['txt2img'], 'base': 64, 'heads': None, 'head_width': 64, 'context': 16, 'linear': True}
+    network = files.build_reference('txt2img', spec=spec)
+    path = files.save_lightning(tmp_path / 'sd2.ckpt',
+                                {f'model.diffusion_model.{k}': v for k, v in network.state_dict().items()})
+    config = tmp_path / 'txt2img.py'  # of the right channels, with the heads of Stable Diffusion 1
+    config.write_text(f"model = {files.model_config('txt2img', {**spec, 'heads': 8, 'context': 24})!r}\n")
+    words = (path, '--config', config, '--out', tmp_path / 'out')
+    heads = ['model.unet.stages.1.heads=2', 'model.unet.mid_heads=2']
+    run(*words, status=2)
+    assert 'It is of Stable Diffusion 2: also --prediction-type v_prediction' in capsys.readouterr().err
+    options = ['--cfg-options', 'model.unet.context_channels=16']
+    run(*words, *options, status=2)
+    assert f'whose heads have 64 channels: --cfg-options {" ".join(heads)}.' in capsys.readouterr().err
+    run(*words, *options, *heads, status=2)
+    assert 'does not tell what it predicts: --prediction-type' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+    run(*words, *options, *heads, '--prediction-type', 'v_prediction')
+    assert 'model.noise_scheduler.prediction_type=v_prediction' in capsys.readouterr().out
+    teacher = Teacher(str(tmp_path / 'out'))
+    assert teacher.prediction_type == 'v_prediction'
+    x, t, context = torch.randn(2, 4, 16, 16), torch.tensor([5, 700]), torch.randn(2, 3, 16)
+    expected = network(x, t, context)
+    torch.testing.assert_close(teacher(x, t, None, context)[0], expected, rtol=1e-5, atol=1e-5)
+    for module in teacher.unet.modules():  # the oracle: 8 heads, as before, give something else
+        if hasattr(module, 'heads'):
+            module.heads = 8
+    assert (teacher(x, t, None, context)[0] - expected).norm() / expected.norm() > 1e-3
+
+
 def test_something_that_fits_nothing(shipped, tmp_path, capsys):
     path = files.save_lightning(tmp_path / 'x.ckpt', {'model.diffusion_model.a.weight': torch.zeros(3)})
     run(path, '--config', tmp_path / 'ffhq.py', '--out', tmp_path / 'out', status=2)
@@ -255,7 +287,8 @@ def test_the_printed_command_samples(tmp_path, capsys):
         'model.autoencoder.latent_scale=0.25', 'model.autoencoder.type=KLAutoencoder')
     said = capsys.readouterr().out
     assert 'Warning' not in said and 'latents times 0.25' in said
-    assert 'autoencoder.type' not in said.partition('slimdiff sample')[2]
+    command = said.partition('slimdiff sample')[2]  # with the options that were given, each once
+    assert command.count('autoencoder.type=') == 1 == command.count('model.autoencoder.latent_scale=0.25')
 
 
 @pytest.mark.parametrize('zipped', [True, False])

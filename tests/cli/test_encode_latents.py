@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from first_stages import tiny_kl, tiny_vq
+from PIL import Image
 
+from slimdiff.checkpoint.lock import FolderLock
 from slimdiff.cli.encode_latents import main, without_random_steps
 from slimdiff.datasets import LatentDataset, PhotoPatches, latent_files
 from slimdiff.datasets.latent_files import to_tensor
@@ -261,10 +263,40 @@ def test_other_settings_in_the_folder(setting, tmp_path, capsys):
     for change in (['--dtype', 'float32'], ['--flip'],
                    ['--cfg-options', f'model.autoencoder.checkpoint={tmp_path / "other"}']):
         encode(config, tmp_path / 'out', *change, status=2)
-        assert 'holds latents of other settings (' in capsys.readouterr().err
+        assert 'holds other latents, with other values of\n    ' in capsys.readouterr().err
     assert content(tmp_path / 'out') == before
     encode(config, tmp_path / 'out', '--dtype', 'float32', '--overwrite')
     assert LatentDataset(str(tmp_path / 'out')).dtype == 'float32'
+
+
+def test_other_images_in_the_same_place(setting, tmp_path, capsys):
+    """As many, of the same size and names: their latents are others."""
+    config, _, _ = setting
+    text = Path(config).read_text().split('train_dataloader')[0]
+    folder = str(tmp_path / 'images')
+    Path(config).write_text(f"""{text}
+train_dataloader = dict(batch_size=2, num_workers=0, sampler=dict(type='ResumableSampler'),
+                        dataset=dict(type='ImageFolder', data_root={folder!r}, image_size=16))
+""")
+    Path(folder).mkdir()
+    for i in range(9):
+        Image.fromarray(np.full((16, 16, 3), 20 * i, np.uint8)).save(tmp_path / f'images/{i}.png')
+    encode(config, tmp_path / 'out')
+    before = content(tmp_path / 'out')
+    encode(config, tmp_path / 'out')
+    assert content(tmp_path / 'out') == before
+    Image.fromarray(np.full((16, 16, 3), 255, np.uint8)).save(tmp_path / 'images/8.png')
+    capsys.readouterr()
+    encode(config, tmp_path / 'out', status=2)
+    assert 'holds other latents, with other values of\n    images: ' in capsys.readouterr().err
+    assert content(tmp_path / 'out') == before
+
+
+def test_two_at_once(setting, tmp_path, capsys):
+    config, _, _ = setting
+    with FolderLock(tmp_path / 'out', 'encoding'):
+        encode(config, tmp_path / 'out', status=2)
+    assert 'out is in use by process' in capsys.readouterr().err
 
 
 def test_another_scale_is_only_noted(setting, tmp_path, monkeypatch):
@@ -306,7 +338,7 @@ def test_places_that_cannot_be_written(setting, tmp_path, capsys):
     encode(config, tmp_path / 'file', status=2)
     assert 'is a file; give a folder' in capsys.readouterr().err
     encode(config, tmp_path / 'file/below', status=2)
-    assert 'could not be written: Not a directory' in capsys.readouterr().err
+    assert "Not a directory: '" in capsys.readouterr().err
 
 
 def test_images_of_several_sizes(setting, tmp_path, monkeypatch, capsys):

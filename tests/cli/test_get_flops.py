@@ -57,7 +57,7 @@ def test_command_prints_both_conventions_and_writes_json(config, tmp_path, capsy
     assert data['macs_with_attention'] > data['macs_published'] > 0 and data['input'] == [3, 16, 16]
     assert {'name', 'type', 'params', 'macs_published', 'macs_with_attention',
             'activations', 'biases'} == data['modules'][0].keys()
-    assert f'{(data["macs_published"] + data["biases"]) / 1e6:.4g} M with the biases' in text
+    assert f'{(data["macs_published"] + data["biases"] + data["norms"]) / 1e6:.4g} M with biases and norms' in text
     assert data['class_params'] == 6 * 16 * 4  # five classes and the null class, as wide as the time embedding
     assert 'of class embeddings' in text and 'activations' in text
 

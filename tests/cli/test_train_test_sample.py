@@ -93,7 +93,7 @@ def test_sample_completes_an_interrupted_folder_and_refuses_other_settings(train
     after = {p.name: p.stat().st_mtime_ns for p in out.glob('*.png')}
     assert set(after) == set(before) and [n for n in after if after[n] != before[n]] == ['000002.png']
     refused = run_tool('sample.py', CONFIG, checkpoint, '--out', out, '-n', 4, '--steps', 3, status=2)
-    assert 'steps=2' in refused.stderr and '--overwrite' in refused.stderr
+    assert 'num_steps: 2 -> 3' in refused.stderr and '--overwrite' in refused.stderr
 
 
 @pytest.mark.parametrize('arguments, message', [

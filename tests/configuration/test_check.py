@@ -195,6 +195,6 @@ def test_classes_that_a_user_registered(tmp_path):
 
 
 def test_the_runner_keys_are_mmengine_s():
-    keys = runner_keys()
+    keys = set(runner_keys())
     assert {'model', 'train_dataloader', 'val_cfg', 'env_cfg', 'model_wrapper_cfg', 'compile'} <= keys
     assert not keys & {'self', 'cfg'}

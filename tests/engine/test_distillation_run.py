@@ -1,6 +1,7 @@
 """A distillation through the runner: checkpoints without the teacher, resume bit for bit, two processes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import tiny_run
 import torch
 
 from slimdiff.checkpoint import load_checkpoint, load_weights
+from slimdiff.engine import WorkDirError
+from slimdiff.engine.hooks import NonFiniteError
 from slimdiff.models import UNet
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import DATASETS, MODELS
@@ -99,6 +102,26 @@ def test_resume_bit_for_bit(tmp_path, teacher, whole):
     a, b = (load_checkpoint(folder / 'iter_3.pth') for folder in (whole, tmp_path))
     for key in ('state_dict', 'optimizer', 'ema', 'param_schedulers', 'log'):
         tiny_run.same(a[key], b[key], key)
+
+
+def test_another_teacher_at_the_same_path_is_not_gone_on_with(tmp_path, teacher, whole):
+    shutil.copytree(teacher, tmp_path / 'teacher')
+    run(tmp_path / 'run', str(tmp_path / 'teacher'), max_iters=1)
+    network = UNet.from_pretrained(tmp_path / 'teacher', low_cpu_mem_usage=False)
+    torch.nn.init.zeros_(network.conv_out.bias)
+    network.save_pretrained(tmp_path / 'teacher')
+    with pytest.raises(WorkDirError, match=r"other values of\n    weights of model\.teacher: '\w+' -> '\w+'\n"):
+        run(tmp_path / 'run', str(tmp_path / 'teacher'), resume=True)
+    # On purpose, it can be.
+    named = run(tmp_path / 'run', str(tmp_path / 'teacher'), resume=True, load_from=str(tmp_path / 'run/iter_1.pth'))
+    assert named.iter == 3
+
+
+def test_nan_in_a_batch_is_reported_as_the_batchs(tmp_path, teacher, monkeypatch):
+    monkeypatch.setattr(TinyPictures, '__getitem__', lambda self, k: dict(
+        inputs=torch.full((3, 8, 8), float('nan') if k == 2 else 0.5), labels=torch.tensor(k % 2)))
+    with pytest.raises(NonFiniteError, match=r'The input batch itself holds NaN or infinity: inputs \(sample'):
+        run(tmp_path, teacher)
 
 
 def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, teacher):

@@ -1,11 +1,20 @@
 """Which run a work dir belongs to."""
 
+import socket
+import time
+from pathlib import Path
+
 import pytest
 import tiny_run
 import torch
 
+from slimdiff.checkpoint import files, load_checkpoint, save_checkpoint
+from slimdiff.checkpoint.files import list_checkpoints
+from slimdiff.checkpoint.lock import FolderInUseError
 from slimdiff.engine import CheckpointError, WorkDirError
-from slimdiff.engine.work_dir import differing_keys, flatten, missing_folders, remove_traces
+from slimdiff.engine.work_dir import differing_keys, missing_folders, remove_traces
+from slimdiff.models.computation import ComputationError
+from slimdiff.registry import flatten
 
 
 def snapshot(folder):
@@ -43,6 +52,51 @@ def test_a_used_work_dir_is_refused(tmp_path):
     with pytest.raises(WorkDirError, match=r'another config(.|\n)*optimizer\.lr: 0\.01 -> 0\.5(.|\n)*iter_4\.pth'):
         tiny_run.build(tmp_path, optim_wrapper__optimizer__lr=0.5, resume=True).train()
     assert snapshot(tmp_path) == before
+
+
+def test_a_run_that_lives_is_left_alone_and_one_that_was_killed_goes_on(tmp_path, tiny_process):
+    process = tiny_process(tmp_path, '--iter-seconds', '.05', '--changes', '{"max_iters": 100000}')
+    while not (tmp_path / 'iter_4.pth').exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(.02)
+    folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    writing = tmp_path / f'.x.pth.{process.pid}@{socket.gethostname()}.tmp'
+    writing.touch()
+    for changes in (dict(), dict(resume=True), dict(overwrite=True), dict(optim_wrapper__optimizer__lr=0.5)):
+        with pytest.raises(FolderInUseError, match=f'in use by process {process.pid} on .*training'):
+            tiny_run.build(tmp_path, **changes).train()
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == folders and process.poll() is None
+    assert writing.exists() and list(tmp_path.glob('iter_*.pth'))
+    process.kill()
+    process.wait()
+    newest = list_checkpoints(tmp_path)[0]
+    iteration = int(newest.stem.removeprefix('iter_'))
+    runner = tiny_run.build(tmp_path, max_iters=iteration + 2, resume=True)
+    runner.train()
+    assert runner.iter == iteration + 2 and not list(tmp_path.glob('.*'))
+
+
+def test_logs_of_two_runs_of_one_second_are_two(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, 'strftime', lambda *args: '20260101_000000')
+    (tmp_path / '20260101_000000').mkdir()  # of another process
+    (tmp_path / '20260101_000000/20260101_000000.log').touch()
+    runner = tiny_run.build(tmp_path, max_iters=0)
+    assert Path(runner.log_dir).name != '20260101_000000'
+    with pytest.raises(ValueError):
+        runner.train()
+    assert [path.name for path in tmp_path.rglob('*')] == ['20260101_000000', '20260101_000000.log']
+
+
+def test_weights_that_are_not_finite_are_not_gone_on_from(tmp_path):
+    tiny_run.build(tmp_path / 'a', max_iters=4).train()
+    data = load_checkpoint(tmp_path / 'a/iter_4.pth')
+    for weights in (data['state_dict'], data['ema']['state_dict']):
+        weights['unet.0.weight'][0, 0] = float('nan')
+    save_checkpoint(data, tmp_path / 'a/iter_4.pth')
+    start = dict(load_from=str(tmp_path / 'a/iter_4.pth'))
+    for place, changes in (('a', dict(resume=True, max_iters=6)), ('b', start)):
+        with pytest.raises(CheckpointError, match=r'iter_4\.pth holds NaN or infinity in 1 \(unet\.0\.weight\)'):
+            tiny_run.build(tmp_path / place, **changes).train()
 
 
 def test_named_checkpoint_resumes_with_another_config(tmp_path):
@@ -112,3 +166,24 @@ def test_load_from_takes_the_averaged_weights(tmp_path):
     runner = tiny_run.build(tmp_path / 'b', load_from=str(tmp_path / 'a/iter_4.pth'))
     runner.load_or_resume()
     tiny_run.same(dict(runner.unwrapped_model.state_dict()), {**saved['state_dict'], **saved['ema']['state_dict']})
+
+
+def test_weights_that_were_trained_for_another_computation(tmp_path):
+    """Neither load_from nor a resume takes them, unless the config is to be trusted."""
+    def diffusion(prediction, sigma_data=0.5):
+        return dict(_delete_=True, type='DiffusionModel', num_steps=2, sigma_data=sigma_data,
+                    noise_scheduler=dict(type='DDPMScheduler', prediction_type=prediction),
+                    unet=dict(type='UNet', sample_size=8, norm_groups=4, stages=[dict(channels=8, blocks=1)]))
+
+    data = dict(train_dataloader__batch_size=2, train_dataloader__dataset=dict(
+        _delete_=True, type='PhotoPatches', image_size=8, length=4))
+    tiny_run.build(tmp_path / 'a', max_iters=4, model=diffusion('epsilon'), **data).train()
+    path = str(tmp_path / 'a/iter_4.pth')
+    assert files.load_checkpoint(path)['meta']['computes']['prediction_type'] == 'epsilon'
+    for resume in (False, True):
+        wanted = dict(max_iters=5, load_from=path, resume=resume, model=diffusion('v_prediction', 1.0), **data)
+        with pytest.raises(ComputationError, match=r'prediction_type: epsilon \(checkpoint\), v_prediction \(config\); '
+                           r'sigma_data: 0\.5 \(checkpoint\), 1\.0 \(config\)'):
+            tiny_run.build(tmp_path / 'b', **wanted).train()
+        assert not (tmp_path / 'b').exists()
+        tiny_run.build(tmp_path / f'c{resume}', trust_config=True, **wanted).train()

@@ -79,25 +79,39 @@ def test_diffusers_unet_agrees_with_a_hook_count_like_ptflops():
     unet = UNet2DModel(sample_size=16, block_out_channels=(16, 32), norm_num_groups=8, layers_per_block=1,
                        down_block_types=('DownBlock2D', 'AttnDownBlock2D'),
                        up_block_types=('AttnUpBlock2D', 'UpBlock2D'))
-    total = 0
+    total = norms = 0
 
     def count(module, inputs, output):
-        nonlocal total
+        nonlocal total, norms
         if isinstance(module, nn.Conv2d):
             total += output.numel() * module.weight[0].numel()
         elif isinstance(module, nn.Linear):
             total += output.numel() * module.in_features
+        elif type(module) is nn.GroupNorm:
+            norms += 2 * output.numel()
 
     for module in unet.modules():
         module.register_forward_hook(count)
     sample = (torch.zeros(1, 3, 16, 16), torch.tensor([3]))
     with torch.no_grad():
         unet(*sample)
-    expected = total
+    expected, expected_norms = total, norms
     cost = count_cost(unet, *sample)
     assert cost.published == expected
+    assert cost.norms == expected_norms > 0 and cost.ptflops == expected + cost.biases + expected_norms
     # Attention at 8 x 8: one block down, two up, one in the middle; heads of 8 channels make 32 in all.
     assert cost.with_attention - cost.published == 4 * 2 * 64 * 64 * 32
+
+
+def test_norms_count_where_ptflops_counts_them():
+    """Two for an element, one without scale and shift; of our UNet, the norms that LDM has as a plain nn.GroupNorm."""
+    from slimdiff.models import UNet
+    assert count_cost(nn.GroupNorm(2, 4), torch.zeros(1, 4, 8, 8)).ptflops == 2 * 4 * 64
+    assert count_cost(nn.GroupNorm(2, 4, affine=False), torch.zeros(1, 4, 8, 8)).ptflops == 4 * 64
+    stages = [dict(channels=8, blocks=1), dict(channels=16, blocks=1, heads=2, cross_attention=True, downsample=False)]
+    unet = UNet(sample_size=8, stages=stages, norm_groups=4, context_channels=6)
+    cost = count_cost(unet, torch.zeros(1, 3, 8, 8), torch.zeros(1), encoder_hidden_states=torch.zeros(1, 5, 6))
+    assert cost.norms == 2 * (16 * 16) * 2  # on the way down and up, at 4 x 4
 
 
 def test_layers_without_a_bias_add_none():

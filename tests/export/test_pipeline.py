@@ -6,14 +6,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, HeunDiscreteScheduler
 from first_stages import tiny_kl
 from tiny_text import save_clip, save_ldm_bert
 
 from slimdiff import SlimDiffusionPipeline
 from slimdiff.export.folder import export_pipeline, stock_pipeline
 from slimdiff.registry import MODELS
-from slimdiff.sampling import image_generators
+from slimdiff.sampling import build_scheduler, image_generators
 from slimdiff.sampling.images import to_uint8
 
 STAGES = [dict(channels=8, blocks=1), dict(channels=16, blocks=1, heads=2, cross_attention=True, downsample=False)]
@@ -50,6 +50,8 @@ def text(tmp_path_factory):
     tiny_kl(root / 'kl')
     model = build(
         autoencoder=dict(type='KLAutoencoder', checkpoint=str(root / 'kl'), latent_scale=0.5), sigma_data=None,
+        # Random weights: unclipped, the latents are so large that the text hardly counts.
+        noise_scheduler=dict(type='DDPMScheduler', clip_sample=True),
         conditioner=dict(type='CLIPText', checkpoint=save_clip(root / 'clip'), channels=16),
         unet=dict(in_channels=4, out_channels=4))
     return model, saved(model, root / 'out'), root
@@ -138,6 +140,24 @@ def test_refusals(text):
     for labels in (5, [0, -1], 1.5):
         with pytest.raises(ValueError, match='must lie in 0..3'):
             classes(labels=labels)
+
+
+def test_a_scheduler_of_another_process_is_refused_before_the_network_runs(tmp_path):
+    model = build(sigma_data=None, unet=dict(context_channels=None, stages=[dict(channels=8)]), sampler=dict(
+        type='DDIMScheduler', eta=1.0), noise_scheduler=dict(type='DDPMScheduler', beta_end=0.03))
+    torch.nn.init.normal_(model.unet.conv_out.weight, std=1e-3)  # else Heun's rounding errors are seen
+    pipeline = saved(model, tmp_path)  # not a stock one: these know no eta of a scheduler
+    assert_alike(pipeline, model.sample(range(2), seed=1), range(2), 1, num_images=2)
+    pipeline.scheduler = build_scheduler(dict(type='HeunDiscreteScheduler'), base=pipeline.scheduler)
+    assert_alike(pipeline, model.sample(range(2), seed=1, scheduler=dict(type='HeunDiscreteScheduler')), range(2), 1,
+                 num_images=2)
+    pipeline.unet.forward = None
+    for scheduler, message in ((HeunDiscreteScheduler(), 'HeunDiscreteScheduler has another noise schedule'),
+                               (FlowMatchEulerDiscreteScheduler(), 'FlowMatchEulerDiscreteScheduler cannot sample'),
+                               (DDIMScheduler(beta_end=0.03, prediction_type='sample'), 'trained with epsilon')):
+        pipeline.scheduler = scheduler
+        with pytest.raises(ValueError, match=message):
+            pipeline()
 
 
 def test_stock_pipelines_only_where_they_do_the_same():

@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
-from slimdiff.sampling.images import save_grid, save_png, to_uint8
+from slimdiff.sampling.images import image_format, save_grid, save_image, to_uint8
 
 
 def test_to_uint8_rounds_to_nearest_and_clamps():
@@ -14,11 +15,24 @@ def test_to_uint8_rounds_to_nearest_and_clamps():
 
 def test_png_round_trip(tmp_path):
     image = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8)
-    save_png(image, tmp_path / 'x.png')
+    save_image(image, tmp_path / 'x.png')
     assert np.array_equal(np.asarray(Image.open(tmp_path / 'x.png')), image.permute(1, 2, 0).numpy())
     assert [p.name for p in tmp_path.iterdir()] == ['x.png']
-    save_png(image[:1], tmp_path / 'grey.png')
+    save_image(image[:1], tmp_path / 'grey.png')
     assert Image.open(tmp_path / 'grey.png').mode == 'L'
+
+
+@pytest.mark.parametrize('name, kind', [('a.jpg', 'JPEG'), ('a.PNG', 'PNG'), ('a.JpEg', 'JPEG'), ('b.webp', 'WEBP'),
+                                        ('b.tiff', 'TIFF'), ('b.bmp', 'BMP'), ('folder', None), ('v1.0', None)])
+def test_the_ending_says_the_format(tmp_path, name, kind):
+    assert image_format(tmp_path / name) == kind
+    if kind is not None:
+        save_grid(torch.full((2, 3, 8, 8), 200, dtype=torch.uint8), tmp_path / name)
+        with Image.open(tmp_path / name) as picture:
+            assert picture.format == kind and picture.size == (18, 8)
+            assert abs(picture.convert('L').getpixel((3, 4)) - 200) < 3
+    with pytest.raises(ValueError, match=r"x\.psd: pictures can't be written as \.psd here.*use \.png"):
+        image_format('x.psd')
 
 
 def test_grid_places_every_image(tmp_path):

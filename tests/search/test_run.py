@@ -2,8 +2,12 @@
 
 import csv
 import json
+import os
+import resource
 import shutil
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +19,12 @@ from tiny_search import make_search
 from tqdm import std
 
 from slimdiff import UNet, progress
+from slimdiff.checkpoint.lock import FolderInUseError
 from slimdiff.registry import SEARCHERS
 from slimdiff.sampling import StepAllocation
 from slimdiff.search import SearchDirError, SearchInterrupted
 from slimdiff.search.searchers.base import Searcher
+from slimdiff.search.state import save_state
 
 SCRIPT = Path(__file__).parent / 'tiny_search.py'
 FILES = ('allocation.json', 'front.json', 'front.csv')
@@ -170,15 +176,102 @@ def test_a_work_dir_of_another_search_is_refused(whole):
     other = make_model()
     with torch.no_grad():
         other.unet.scale += .1
-    with pytest.raises(SearchDirError, match='weights_and_sampler'):
+    with pytest.raises(SearchDirError, match=r'sampling\.unet\.weights: '):
         make_search(work_dir, model=other)
     assert files(work_dir) == kept
 
 
-def test_a_broken_state_is_no_search(tmp_path):
-    (tmp_path / 'search_state.json').write_text('{"version":')
-    with pytest.raises(SearchDirError, match='is no state of a search'):
-        make_search(tmp_path)
+def test_a_broken_state_is_no_search(whole, tmp_path):
+    """Whatever was done to it, the file is named, and what to do."""
+    good = json.loads((whole[0] / 'search_state.json').read_text())
+    damaged = ['{"version":', '[]', '{}', '[' * 100_000, json.dumps({**good, 'costs': {}}),
+               json.dumps({**good, 'work': 'much'}), json.dumps({**good, 'identity': None}),
+               *(json.dumps({k: v for k, v in good.items() if k != key}) for key in good)]
+    for text in damaged:
+        (tmp_path / 'search_state.json').write_text(text)
+        with pytest.raises(SearchDirError, match=r'search_state\.json (is damaged|has version).*--work-dir') as refused:
+            make_search(tmp_path)
+        assert '\n' not in str(refused.value)
+    (tmp_path / 'search_state.json').write_text(json.dumps(good))
+    assert len(make_search(tmp_path).judged) == 61
+
+
+def test_a_damaged_cache_is_searched_again(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / 'run')
+    database = sqlite3.connect(tmp_path / 'run/cache/qualities.sqlite')
+    database.execute("UPDATE tensors SET dtype = 'float23', shape = '[7]'")
+    database.commit()
+    database.close()
+    for name in ('search_state.json', *FILES):
+        (tmp_path / 'run' / name).unlink()
+    make_search(tmp_path / 'run', dict(fraction=.5)).run(progress=False)
+    assert files(tmp_path / 'run') == files(whole[0])
+
+
+def test_what_was_spent_before_a_kill_is_counted(whole, tmp_path, monkeypatch):
+    """Killed between the qualities in the cache and the state of them: once in the first batch, twice later on, and
+    once while the evaluators are prepared."""
+    from slimdiff.search import run as module
+    from slimdiff.search.evaluators import DivergenceEvaluator
+
+    def die(*args, **kwargs):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        prepare = DivergenceEvaluator.prepare
+        patch.setattr(DivergenceEvaluator, 'prepare', lambda self: (prepare(self), die()))
+        make_search(tmp_path, dict(fraction=.5))
+    for count in (1, 0, 6, 3):
+        search, left = make_search(tmp_path, dict(fraction=.5)), [count]
+
+        def save(*args, left=left, **content):
+            left[0] -= 1
+            return die() if left[0] < 0 else save_state(*args, **content)
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(module, 'save_state', save)
+            search.run(progress=False)
+        (tmp_path / f'.search_state.json.99999999@{socket.gethostname()}.tmp').touch()
+    make_search(tmp_path, dict(fraction=.5)).run(progress=False)
+    assert files(tmp_path) == files(whole[0]) and not list(tmp_path.glob('.*'))
+    killed, once = (json.loads((place / 'search_cost.json').read_text()) for place in (tmp_path, whole[0]))
+    for name, work in once['by_evaluator'].items():
+        assert {**killed['by_evaluator'][name], 'seconds': 0} == {**work, 'seconds': 0}
+    assert killed['seconds'] > 0
+
+
+def test_two_at_once(tmp_path):
+    """One that runs there is named; one that has gone on in between is seen."""
+    first, second = (make_search(tmp_path, dict(fraction=.5)) for _ in range(2))
+
+    def look(search):
+        with pytest.raises(FolderInUseError, match=rf'is in use by process {os.getpid()} on .*\(search\)'):
+            make_search(tmp_path, dict(fraction=.5))
+        with pytest.raises(FolderInUseError):
+            second.run(progress=False)
+        raise Killed
+
+    with pytest.raises(Killed):
+        first.run(look, progress=False)
+    with pytest.raises(SearchDirError, match='Another process has gone on with the search'):
+        second.run(progress=False)
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    """The state of before is kept, and the error names the file."""
+    from slimdiff.cli.common import is_expected
+
+    def full(search):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError) as refused:
+            make_search(tmp_path, dict(fraction=.5)).run(full, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert refused.value.filename == str(tmp_path / 'search_state.json') and is_expected(refused.value)
+    assert len(make_search(tmp_path, dict(fraction=.5)).judged) == 3
 
 
 def test_failed_candidates_are_named_and_the_search_goes_on(tmp_path):

@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     for path in (args.figure, args.markdown):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_json(args.json, result)
-    Path(args.markdown).write_text(section(result))
+    Path(args.markdown).write_text(section(result), encoding='utf-8')
     plot_blur_sensitivity(result, panels(args.image_size), args.figure)
     print(f'wrote {args.figure}, {args.json} and {args.markdown}')
 

@@ -26,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     print(markdown(result, args.metrics), end='')
     if args.json:
         Path(args.json).write_text(json.dumps({'command': 'python tools/analysis_tools/compare_runs.py '
-                                               + ' '.join(args.work_dirs), **result}, indent=1) + '\n')
+                                               + ' '.join(args.work_dirs), **result}, indent=1) + '\n',
+                                   encoding='utf-8')
     return 0
 
 

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.sampling.images import to_uint8
     from studies.side_by_side import plot_side_by_side
     folder = Path(args.folder)
-    spectra = json.loads((folder / 'mean_spectra.json').read_text())
+    spectra = json.loads((folder / 'mean_spectra.json').read_text(encoding='utf-8'))
     sets, titles = {}, []
     for name, runs in spectra['sources'].items():
         config = load_config(runs[0]['config'])

@@ -51,6 +51,10 @@ class SampleGridHook(Hook):
         self.interval, self.num_images, self.seed = interval, num_images, seed
         self.labels, self.num_steps = labels, num_steps
 
+    def before_train(self, runner: Any) -> None:
+        if hasattr(runner.unwrapped_model, 'sampler_of'):  # its errors come before the training
+            runner.unwrapped_model.sampler_of(num_steps=self.num_steps)
+
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         done = batch_idx + 1
         if (done % self.interval == 0 or done == runner.max_iters) and is_main_process():

@@ -23,7 +23,7 @@ def peak_resident_memory() -> float:
 def resident_memory() -> float:
     """Resident memory of this process in MiB (its peak where /proc is missing)."""
     try:
-        with open('/proc/self/statm') as file:
+        with open('/proc/self/statm', encoding='utf-8') as file:
             pages = int(file.read().split()[1])
         import resource
         return pages * resource.getpagesize() / 2**20

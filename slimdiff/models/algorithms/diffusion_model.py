@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import ModelMixin
+from diffusers import ModelMixin, SchedulerMixin
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from slimdiff.functional.prediction import check_prediction_type, convert_prediction
+from slimdiff.functional.prediction import convert_prediction
 from slimdiff.models.algorithms import batches
 from slimdiff.models.algorithms.batches import NoisedBatch
 from slimdiff.models.algorithms.draws import draw_posterior, draw_step
@@ -18,8 +18,8 @@ from slimdiff.models.conditioners import build_conditioner
 from slimdiff.models.layers import preconditioning_config
 from slimdiff.models.losses import signal_to_noise
 from slimdiff.registry import LOSSES, MODELS, plain
-from slimdiff.sampling import build_scheduler, denoise, guided, image_generators, initial_noise
-from slimdiff.sampling.denoise import Predict
+from slimdiff.sampling import build_scheduler, denoise, guided, image_generators, initial_noise, process_of
+from slimdiff.sampling.denoise import Predict, prepared
 
 #: of the condition, in training
 CLASS_DROPOUT = 0.1
@@ -31,9 +31,10 @@ class DiffusionModel(BaseModel):
 
     Args:
         unet: config of the network.
-        noise_scheduler: config of a diffusers scheduler: it adds the noise, and its ``prediction_type`` says what the
-            network predicts.
-        sampler: config of the scheduler that samples; what it leaves out comes from ``noise_scheduler``.
+        noise_scheduler: config of a diffusers scheduler: x_t comes from its ``alphas_cumprod``, and its
+            ``prediction_type`` says what the network predicts.
+        sampler: config of the scheduler that samples, and its ``eta``; what it leaves out comes from
+            ``noise_scheduler``. On latents x0 is clipped at +-1 only if one of the two has ``clip_sample=True``.
         num_steps: denoising steps when sampling.
         guidance_scale: classifier-free guidance when sampling; 1 is none.
         sigma_data: standard deviation of the data, for the output preconditioning
@@ -76,28 +77,27 @@ class DiffusionModel(BaseModel):
         if not 0 <= class_dropout < 1:
             raise ValueError(f'class_dropout is a probability in [0, 1), got {class_dropout}.')
         self.noise_scheduler = build_scheduler(noise_scheduler)
-        if not hasattr(self.noise_scheduler, 'alphas_cumprod'):
-            raise ValueError(f"noise_scheduler {type(self.noise_scheduler).__name__} has no discrete noise schedule; "
-                             'train with one that has, such as DDPMScheduler, and sample with any (sampler=...).')
-        self.prediction_type = check_prediction_type(self.noise_scheduler.config.prediction_type)
-        self.sampler = build_scheduler(sampler, base=self.noise_scheduler)
+        self.process = process_of(self.noise_scheduler)
+        self.prediction_type = self.process['prediction_type']
+        self.alphas_cumprod = self.noise_scheduler.alphas_cumprod.double()
+        self.autoencoder = MODELS.build(autoencoder, kind=nn.Module).requires_grad_(False).eval()
+        self.sampler = build_scheduler(sampler, base=self.noise_scheduler,
+                                       clip=self.autoencoder.downsampling == 1)  # latents have no bounds
         self.num_steps = num_steps
         self.guidance_scale = guidance_scale
         self.num_classes = num_classes
         self.class_dropout = class_dropout
         self.loss_weight = LOSSES.build(loss_weight)
-        self.autoencoder = MODELS.build(autoencoder, kind=nn.Module).requires_grad_(False).eval()
         # What the algorithm knows need not be said of the UNet too.
         known = {} if num_classes is None else {'num_classes': num_classes}
         if sigma_data is not None:
-            known['preconditioning'] = preconditioning_config(self.noise_scheduler.config, sigma_data)
+            known['preconditioning'] = preconditioning_config(self.process, sigma_data)
         self.unet = MODELS.build(known | plain(unet), kind=ModelMixin)
         if getattr(self.unet.config, 'num_classes', num_classes) not in (None, num_classes):
             raise ValueError(f'unet.num_classes={self.unet.config.num_classes}, but model.num_classes={num_classes}: '
                              'its classes would not be learned. Set model.num_classes and leave that of the UNet out.')
         self.sample_captions = list(sample_captions)
         self.conditioner = build_conditioner(conditioner, self.unet)
-        self.alphas_cumprod = self.noise_scheduler.alphas_cumprod.double()
         #: names of the classes in the order of their labels and where they are from, once a data set or weights say so
         self.class_names: tuple[list[str], str] | None = None
         self._step_seed: int | None = None
@@ -187,8 +187,9 @@ class DiffusionModel(BaseModel):
         return draw_step(batch, shape, self.num_train_timesteps, self.class_dropout, seed, self.device)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t = sqrt(a) x0 + sqrt(1-a) noise (Ho et al. 2020, Eq. 4)."""
-        return self.noise_scheduler.add_noise(x0, noise, t)
+        """x_t = sqrt(a) x0 + sqrt(1-a) noise (Ho et al. 2020, Eq. 4). Not all schedulers' own ``add_noise`` is that."""
+        a, b = self._coefficients(t, x0)
+        return a * x0 + b * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What the network should predict: noise, x0, or v = sqrt(a) noise - sqrt(1-a) x0 (Salimans & Ho 2022)."""
@@ -308,7 +309,7 @@ class DiffusionModel(BaseModel):
                labels: Tensor | None = None,
                context: Tensor | None = None,
                caption: Sequence[str] | None = None,
-               scheduler: Mapping[str, Any] | None = None,
+               scheduler: Mapping[str, Any] | SchedulerMixin | None = None,
                num_steps: int | None = None,
                guidance_scale: float | None = None,
                on_step: Callable[[], None] | None = None) -> Tensor:
@@ -320,15 +321,16 @@ class DiffusionModel(BaseModel):
             context: (N, S, D), for a network with cross-attention.
             caption: N texts, for a model with a conditioner (``sample_captions`` by default); guidance leads away
                 from the empty one.
-            scheduler, num_steps, guidance_scale: in place of the model's own.
+            scheduler, num_steps, guidance_scale: in place of the model's own. A scheduler keeps what the model's own
+                sets, where it has that; without a ``type`` it is the model's own with other settings.
             on_step: called after each denoising step.
 
         Returns:
             (N, 3, H, W) in [-1, 1].
         """
-        predict, noise, generators = self.sampling_inputs(indices, seed, labels, context, caption, guidance_scale)
-        sampler = self.sampler if scheduler is None else build_scheduler(scheduler, base=self.noise_scheduler)
+        sampler = self.sampler_of(scheduler, num_steps)
         num_steps = self.num_steps if num_steps is None else num_steps
+        predict, noise, generators = self.sampling_inputs(indices, seed, labels, context, caption, guidance_scale)
         training, _ = self.training, self.eval()
         try:
             with torch.inference_mode():
@@ -336,6 +338,17 @@ class DiffusionModel(BaseModel):
         finally:
             self.train(training)
         return images.clone()  # an ordinary tensor: inference tensors can't enter autograd
+
+    def sampler_of(self, scheduler: Mapping[str, Any] | SchedulerMixin | None = None,
+                   num_steps: int | None = None) -> SchedulerMixin:
+        """What :meth:`sample` samples with. Commands and loops ask before anything runs.
+
+        Raises:
+            ValueError: a scheduler that doesn't fit the network, or can't take so many steps.
+        """
+        sampler = self.sampler if scheduler is None else build_scheduler(scheduler, base=self.sampler)
+        prepared(sampler, self.num_steps if num_steps is None else num_steps)
+        return sampler
 
     def sampling_inputs(self,
                         indices: Sequence[int],

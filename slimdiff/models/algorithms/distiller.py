@@ -52,8 +52,7 @@ class Distiller(DiffusionModel):
         self.student_paths = {tap: find_tap(self.unet, tap, 'student') for tap, _ in pairs if tap != OUTPUT}
         check_arguments(Teacher, teacher)
         self.teacher = Teacher(**plain(teacher))
-        self.teacher.check_fits(self.unet, self.alphas_cumprod, self.prediction_type, self.num_classes,
-                                self.class_dropout)
+        self.teacher.check_fits(self)
         self.teacher.record(dict.fromkeys(tap for _, tap in pairs))
         self.recorder = TapRecorder(self.unet, self.student_paths.values())
         self.projections = nn.ModuleDict()
@@ -118,19 +117,26 @@ class Distiller(DiffusionModel):
 
         def answer() -> dict[str, Tensor]:
             prediction, features = asked()
-            self._check_teacher(prediction, batch.t)
+            self._check_teacher(prediction, batch)
             a, b = self._coefficients(batch.t, prediction)
             return {OUTPUT: self.teacher.convert(prediction, batch.x_t, a, b, self.prediction_type)} | features
 
         return answer
 
-    def _check_teacher(self, prediction: Tensor, t: Tensor) -> None:
-        """Raise ValueError for a prediction of the teacher with NaN or infinity in it."""
+    def _check_teacher(self, prediction: Tensor, batch: NoisedBatch) -> None:
+        """Raise ValueError for a prediction of the teacher with NaN or infinity in it, which its input has not.
+
+        A batch that has is not the teacher's fault: it makes the loss NaN, as without a teacher, and
+        :class:`~slimdiff.engine.hooks.NonFiniteGuardHook` names its samples.
+        """
         finite = torch.isfinite(prediction).flatten(1).all(1)
+        for given in (batch.x_t, batch.context):
+            if given is not None:
+                finite = finite | ~torch.isfinite(given).flatten(1).all(1)
         if finite.device.type == 'cpu':
             if bool(finite.all()):
                 return
-            where = f'for t = {", ".join(str(int(v)) for v in t[~finite][:4])}'
+            where = f'for t = {", ".join(str(int(v)) for v in batch.t[~finite][:4])}'
         else:
             # The answer of the iteration before is on the host by now: to ask for this one's would stop the device.
             before, self._teacher_was_finite = self._teacher_was_finite, finite.all()

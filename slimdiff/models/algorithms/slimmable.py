@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimdiff.checkpoint.files import check_finite
+from slimdiff.models import computation
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel, NoisedBatch
 from slimdiff.models.algorithms.distiller import Distiller, mean_over_ranks
 from slimdiff.models.distillation import OUTPUT, TapRecorder
@@ -59,13 +61,16 @@ class SandwichTraining:
     def _start_from(self, checkpoint: str | None, order: bool) -> None:
         if checkpoint is None:
             return
-        dense = load_teacher(checkpoint).unet.state_dict()
+        loaded = load_teacher(checkpoint)
+        dense = loaded.unet.state_dict()
+        check_finite(dense, checkpoint)
         own = self.unet.state_dict()
         wrong = sorted(name for name in dense.keys() | own.keys()
                        if name not in dense or name not in own or dense[name].shape != own[name].shape)
         if wrong:
             raise ValueError(f'start_from: the network in {checkpoint} is not the dense network of this config; '
                              f'{len(wrong)} weights differ in name or shape, such as {", ".join(wrong[:3])}.')
+        computation.check_same(loaded.computes, self, f'start_from: {checkpoint}')
         self.unet.load_state_dict(dense)
         if order:
             order_channels(self.unet, self.unet.widths)

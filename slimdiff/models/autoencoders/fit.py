@@ -36,6 +36,8 @@ def check_latents(autoencoder: nn.Module, info: Mapping[str, Any]) -> None:
     try:
         fingerprint = autoencoder.fingerprint()
     except FirstStageMissing as error:
+        if 'latents_mean' in theirs or 'latents_std' in theirs:
+            raise  # only its files say by what latents are shifted and divided
         print_log(f'{error} So whether the latents in {where} are of this very first stage is not known; it was '
                   f"{theirs['source']} (fingerprint {theirs['fingerprint']}).", logger='current', level=logging.WARNING)
     else:

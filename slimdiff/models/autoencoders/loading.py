@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimdiff.checkpoint import find_path
+from slimdiff.checkpoint import find_path, read_json
+from slimdiff.checkpoint.files import check_finite
+from slimdiff.checkpoint.folders import WEIGHTS, variant_of
 from slimdiff.checkpoint.hub import cached, download, is_hub_id
 
 GUIDE = 'docs/en/user_guides/latents.md'
@@ -20,7 +22,6 @@ GUIDE = 'docs/en/user_guides/latents.md'
 SUBFOLDERS = ('vae', 'vqvae')
 #: keys of a config that change no latent
 IRRELEVANT = {'scaling_factor', 'shift_factor', 'latents_mean', 'latents_std', 'sample_size', 'force_upcast'}
-WEIGHTS = 'diffusion_pytorch_model'
 
 
 class FirstStageMissing(ValueError):
@@ -75,10 +76,7 @@ def read_layout(folder: Path, network: type[nn.Module]) -> dict[str, Any]:
     Raises:
         ValueError: unreadable, or the config of another class.
     """
-    try:
-        config = json.loads((folder / 'config.json').read_text())
-    except ValueError as error:
-        raise ValueError(f'autoencoder: {folder / "config.json"} is not JSON: {error}') from None
+    config = read_json(folder / 'config.json', 'It is of the first stage that model.autoencoder names; save it again.')
     kind = config.get('_class_name')
     if kind != network.__name__:
         ours = {'VQModel': 'VQAutoencoder', 'AutoencoderKL': 'KLAutoencoder'}.get(kind)
@@ -95,8 +93,9 @@ def load_network(folder: Path, network: type[nn.Module]) -> nn.Module:
     """
     try:
         # Weights of another shape are not ignored: they are reported below, with those that are missing.
-        loaded, info = network.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False,
-                                               ignore_mismatched_sizes=True, torch_dtype=torch.float32)
+        loaded, info = network.from_pretrained(
+            folder, variant=variant_of(folder), output_loading_info=True, low_cpu_mem_usage=False,
+            ignore_mismatched_sizes=True, torch_dtype=torch.float32)
     except Exception as error:  # missing file, damaged file: diffusers and safetensors have many classes of them
         raise ValueError(f'autoencoder: the first stage in {folder} cannot be loaded: {error}') from error
     problems = [f'{label} {", ".join(map(str, sorted(info[key])[:4]))}'
@@ -104,6 +103,7 @@ def load_network(folder: Path, network: type[nn.Module]) -> nn.Module:
                                    ('mismatched_keys', 'of another shape are')) if info.get(key)]
     if problems:
         raise ValueError(f'autoencoder: the weights in {folder} do not fit its config.json: {"; ".join(problems)}.')
+    check_finite(loaded.state_dict(), folder)
     return loaded
 
 
@@ -128,6 +128,44 @@ def fingerprint_of_folder(folder: Path, network: type[nn.Module]) -> str:
     return key.hexdigest()
 
 
+def describe_folder(folder: Path) -> dict[str, Any] | None:
+    """What the first stage of a pipeline's folder does to images, as :func:`describe`; None without one."""
+    for place in (folder / sub for sub in SUBFOLDERS):
+        if (place / 'config.json').is_file():
+            config = json.loads((place / 'config.json').read_text(encoding='utf-8'))
+            return describe(config.get('_class_name'), config, config.get('scaling_factor'), place)
+    return None
+
+
+def describe(kind: str, config: Mapping[str, Any], scale: float | None, folder: Path | None) -> dict[str, Any]:
+    """The latents that a first stage makes, as plain data; what isn't known is left out.
+
+    ``encoder`` has the number, the sum of magnitudes and the sum of squares of the encoder's weights. Unlike a hash
+    they are the same, but for rounding, for other names and precisions of the same weights; decoders do not matter.
+    """
+    mean, std = normalisation(config)
+    found = {'class': kind, 'mean': mean.flatten().tolist(), 'std': std.flatten().tolist()}
+    found |= {} if scale is None else {'scale': float(scale)}
+    if folder is None or not _weight_files(folder):
+        return found
+    values = [value.double() for name, value in _weights(folder) if name.startswith(('encoder.', 'quant_conv.'))]
+    return found | {'encoder': [sum(v.numel() for v in values), float(sum(v.abs().sum() for v in values)),
+                                float(sum(v.square().sum() for v in values))]}
+
+
+def normalisation(config: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of raw latents, (C, 1, 1) or without dimensions, by the config of a first stage.
+
+    A diffusion model sees (z - mean) * scale / std: Stable Diffusion 3 gives a ``shift_factor`` for the mean,
+    Playground 2.5 ``latents_mean`` and ``latents_std``; the others have 0 and 1.
+    """
+    mean, std = config.get('latents_mean'), config.get('latents_std')
+    if mean is None or std is None:
+        mean, std = config.get('shift_factor') or 0.0, 1.0
+    pair = (torch.as_tensor(value, dtype=torch.float32) for value in (mean, std))
+    return tuple(value if value.dim() == 0 else value.reshape(-1, 1, 1) for value in pair)
+
+
 def _layout_hash(network: type[nn.Module], layout: Mapping[str, Any]) -> Any:
     defaults = {p.name: p.default for p in inspect.signature(network.__init__).parameters.values() if p.name != 'self'}
     whole = {k: v for k, v in {**defaults, **layout}.items() if k in defaults and k not in IRRELEVANT}
@@ -138,9 +176,11 @@ def _layout_hash(network: type[nn.Module], layout: Mapping[str, Any]) -> Any:
 
 def _weight_files(folder: Path) -> list[Path]:
     """What from_pretrained would read: one file or several, safetensors before torch's."""
+    variant = variant_of(folder)
+    stem = WEIGHTS if variant is None else f'{WEIGHTS}.{variant}'
     for kind in ('safetensors', 'bin'):
-        whole = folder / f'{WEIGHTS}.{kind}'
-        files = [whole] if whole.is_file() else sorted(folder.glob(f'{WEIGHTS}-*-of-*.{kind}'))
+        whole = folder / f'{stem}.{kind}'
+        files = [whole] if whole.is_file() else sorted(folder.glob(f'{stem}-*-of-*.{kind}'))
         if files:
             return files
     return []

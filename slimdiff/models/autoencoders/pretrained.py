@@ -23,7 +23,9 @@ class PretrainedAutoencoder(nn.Module):
     does. It works in float32 (or bfloat16, see ``bf16``) whatever autocast is on around it, so that latents encoded
     once are those that training would compute.
 
-    Raw latents are what the encoder gives; *scaled* ones, raw times ``latent_scale``, are what a diffusion model sees.
+    Raw latents z are what the encoder gives; *scaled* ones are what a diffusion model sees: z times ``latent_scale``,
+    and (z - mean) * latent_scale / std for a checkpoint whose config has a ``shift_factor``, or ``latents_mean`` and
+    ``latents_std``.
 
     Args:
         checkpoint: a folder of ``save_pretrained`` (a pipeline's too, with ``vae/`` or ``vqvae/``), or a model on the
@@ -69,6 +71,7 @@ class PretrainedAutoencoder(nn.Module):
         self._network: nn.Module | None = None
         self._dtype = torch.float32
         self._fingerprint: str | None = None
+        self._description: tuple[Path | None, dict[str, Any]] | None = None
 
     def _layout_from(self, architecture: Mapping[str, Any] | None) -> dict[str, Any]:
         given = dict(architecture or {})
@@ -139,6 +142,17 @@ class PretrainedAutoencoder(nn.Module):
                 self._fingerprint = loading.fingerprint_of_folder(self.folder, self.network_class)
         return self._fingerprint
 
+    def describe(self) -> dict[str, Any]:
+        """The latents that it makes, as far as is known here (:func:`~slimdiff.models.autoencoders.loading.describe`);
+        nothing is downloaded for it."""
+        if self._description is None or self._description[0] != self.folder:
+            scale = None if self._scale is None and self.config.get('scaling_factor') is None else self.latent_scale
+            found = loading.describe(self.network_name, self.config, scale, self.folder)
+            if self.checkpoint is not None and self.folder is None:  # what its config says is not known
+                found = {key: found[key] for key in ('class', 'scale') if key in found}
+            self._description = (self.folder, found)
+        return self._description[1]
+
     # ---- the network ------------------------------------------------------------------------------------------
 
     def network(self, device: torch.device) -> nn.Module:
@@ -176,7 +190,13 @@ class PretrainedAutoencoder(nn.Module):
 
     def scale(self, raw: Tensor) -> Tensor:
         """Raw latents, of any precision, to what the diffusion model sees, in float32."""
-        return raw.float() * self.latent_scale
+        mean, std = (value.to(raw.device) for value in loading.normalisation(self.config))
+        return (raw.float() - mean) * (self.latent_scale / std)
+
+    def unscale(self, latents: Tensor) -> Tensor:
+        """The inverse of :meth:`scale`."""
+        mean, std = (value.to(latents.device) for value in loading.normalisation(self.config))
+        return latents.float() / (self.latent_scale / std) + mean
 
     @torch.no_grad()
     def encode_raw(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -202,7 +222,7 @@ class PretrainedAutoencoder(nn.Module):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents to images (N, 3, H, W), float32."""
-        network, raw = self.network(latents.device), latents.float() / self.latent_scale
+        network, raw = self.network(latents.device), self.unscale(latents)
         with torch.autocast(latents.device.type, enabled=False):
             parts = [self._decode(network, part) for part in raw.split(self.decode_batch or max(len(raw), 1))]
             return torch.cat(parts).float().contiguous()

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from slimdiff.checkpoint import find_path
+from slimdiff.checkpoint.files import check_finite
 from slimdiff.checkpoint.hub import download
 from slimdiff.checkpoint.tensor_store import TensorStore, content_key, network_fingerprint
 from slimdiff.functional.precision import has_bf16_products
@@ -98,19 +99,20 @@ class PretrainedText(TextConditioner):
         if self.cache is None:
             return None
         if self._store is None:
-            self._store = TensorStore(Path(self.cache).expanduser() / f'{self._cache_name()}.sqlite')
+            self._store = TensorStore(Path(self.cache).expanduser() / f'{self.stamp()}.sqlite')
         answer = self._store.get(content_key(caption), ['embedding'])
         return None if answer is None else answer['embedding']
 
-    def _cache_name(self) -> str:
-        """Names the store by the encoder's files, so that it can be read without loading the encoder."""
+    def stamp(self) -> str:
+        """Names what the encoder gives by its settings and files, so that a store is read without loading it."""
         folder = find_path(self.checkpoint)
+        settings = f'{type(self).__name__}-{self.max_length}{"-bf16" if self.bf16 else ""}'
         if folder is None:
-            return f'{type(self).__name__}-{self.checkpoint.replace("/", "--")}'
+            return f'{settings}-{self.checkpoint.replace("/", "--")}'
         files = sorted(file for file in Path(folder).rglob('*') if file.is_file())
         stamp = content_key(*[f'{file.relative_to(folder)} {file.stat().st_size} {file.stat().st_mtime_ns}'
                               for file in files])
-        return f'{type(self).__name__}-{stamp.hex()}'
+        return f'{settings}-{stamp.hex()}'
 
     @torch.no_grad()
     def _embed(self, captions: list[str], device: torch.device) -> Tensor:
@@ -138,6 +140,7 @@ class PretrainedText(TextConditioner):
                 raise ValueError(f"The text encoder '{self.checkpoint}' has a width of {width}, the config says "
                                  f'channels={self.channels}. Take another encoder, or set channels and the '
                                  "UNet's context_channels.")
+            check_finite(encoder.state_dict(), self.checkpoint)
             self._tokenizer, self._encoder = tokenizer, encoder.eval().requires_grad_(False)
         return self._encoder
 

@@ -59,6 +59,20 @@ class CompVisCheckpoint:
         return any(name.startswith(UNET) for name in self.state)
 
     @property
+    def context_channels(self) -> int | None:
+        """Width of what cross-attention attends to; None without cross-attention."""
+        return next((value.shape[1] for name, value in self.state.items()
+                     if name.endswith(('attn2.to_k.weight', 'attn2to_kweight'))), None)
+
+    @property
+    def of_second_stable_diffusion(self) -> bool:
+        """Whether the UNet is of Stable Diffusion 2, which computes otherwise than 1 with weights of the same names:
+        its heads have 64 channels each, and it predicts eps or v. Its ``proj_in`` is linear, (C, C), and not a 1x1
+        convolution, (C, C, 1, 1)."""
+        return any(value.dim() == 2 for name, value in self.state.items()
+                   if name.startswith((UNET, AVERAGE)) and name.endswith(('proj_in.weight', 'proj_inweight')))
+
+    @property
     def latent_scale(self) -> float | None:
         """The factor on latents, where it was measured in training (LSUN-Church) and so is in the file."""
         value = self.state.get('scale_factor')

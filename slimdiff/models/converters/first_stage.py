@@ -61,7 +61,8 @@ def read_layout(state: dict[str, Tensor], path: Any) -> tuple[type, dict[str, An
             block_out_channels=tuple(state[f'encoder.down.{i}.block.0.conv1.weight'].shape[0] for i in range(levels)),
             down_block_types=tuple(f'{_attn(state, "encoder.down", i)}DownEncoderBlock2D' for i in range(levels)),
             up_block_types=tuple(f'{_attn(state, "decoder.up", i)}UpDecoderBlock2D' for i in reversed(range(levels))),
-            layers_per_block=layers, latent_channels=latent, norm_num_groups=32, sample_size=SAMPLE_SIZE)
+            layers_per_block=layers, latent_channels=latent, norm_num_groups=32, sample_size=SAMPLE_SIZE,
+            mid_block_add_attention='encoder.mid.attn_1.q.weight' in state)  # not in LDM's vq-f4-noattn
         if 'quantize.embedding.weight' in state:
             codes, width = state['quantize.embedding.weight'].shape
             return VQModel, layout | dict(num_vq_embeddings=codes, vq_embed_dim=width, scaling_factor=1.0)

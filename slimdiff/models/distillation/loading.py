@@ -3,36 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusers import DDPMScheduler
+import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from slimdiff.checkpoint import find_path, load_checkpoint
+from slimdiff.checkpoint import find_path, load_checkpoint, read_json
 from slimdiff.checkpoint.files import check_weights, weights_of
+from slimdiff.checkpoint.folders import variant_of
 from slimdiff.checkpoint.hub import download, is_hub_id
-from slimdiff.functional.prediction import check_prediction_type
+from slimdiff.models import computation
 from slimdiff.models.serving import serving_config
 from slimdiff.models.unets import UNet
 from slimdiff.registry import MODELS
 
 #: classes that a teacher may be, by the name in config.json; ours and diffusers'
 CLASSES = ('UNet', 'UNet2DModel', 'UNet2DConditionModel')
+#: arguments of diffusers' networks that want an input which no student has, or timesteps of another kind: what each of
+#: them is, and the values that do not
+UNUSABLE = {
+    'addition_embed_type': ('conditions besides the context, as those of SDXL', (None, )),
+    'time_cond_proj_dim': ('an embedding of the guidance scale, as a latent consistency model', (None, )),
+    'class_embed_type': ('a class embedding other than a table of classes', (None, )),
+    'encoder_hid_dim_type': ('a projection of its context, as Kandinsky and adapters for images', (None, )),
+    'time_embedding_type': ('an embedding of the noise level in place of the timestep', ('positional', )),
+}
 
 
 @dataclasses.dataclass
 class LoadedTeacher:
-    """A teacher's network, and what is known of its training (None: unknown)."""
+    """A teacher's network, and the record of what it computes, as far as that is known."""
     unet: nn.Module
     source: str
-    alphas_cumprod: Tensor | None = None
-    prediction_type: str | None = None
+    computes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     classes: Sequence[str] = ()
     null_class: bool = True
+
+    @property
+    def alphas_cumprod(self) -> Tensor | None:
+        """(T,), None if unknown."""
+        schedule = self.computes.get('schedule')
+        return None if schedule is None else computation.alphas_of(schedule)
+
+    @property
+    def prediction_type(self) -> str | None:
+        return self.computes.get('prediction_type')
 
 
 def load_teacher(checkpoint: str | Mapping[str, Any], weights: str = 'ema',
@@ -46,16 +64,17 @@ def load_teacher(checkpoint: str | Mapping[str, Any], weights: str = 'ema',
             random weights, as dry runs have it.
         weights: 'ema' or 'online', for a ``.pth``.
         scheduler: keys of a diffusers scheduler's config (``beta_schedule``, ``prediction_type``, ...): what a folder
-            without a scheduler doesn't say.
+            without a scheduler doesn't say, or says wrongly.
         config: the config file of the network; the error for a checkpoint that isn't there says how to make one of it.
 
     Raises:
-        ValueError: nothing there; not a UNet; weights that are missing, left over or of another shape.
+        ValueError: nothing there; not a UNet; one that wants other inputs, or was trained for another process; weights
+            that are missing, left over or of another shape.
         CheckpointError: a ``.pth`` that can't be used.
     """
     if isinstance(checkpoint, Mapping):
         model = MODELS.build(serving_config(checkpoint), kind=BaseModel)
-        return LoadedTeacher(model.unet, 'random weights', model.alphas_cumprod, model.prediction_type)
+        return LoadedTeacher(model.unet, 'random weights', computation.of_model(model))
     path = find_path(checkpoint)
     if path is None and is_hub_id(checkpoint):
         path = _download(checkpoint)
@@ -77,20 +96,22 @@ def network_class(name: str) -> type[nn.Module]:
 
 def _download(name: str) -> Path:
     try:
-        return download(name, ['*.json', 'unet/*.json', 'unet/*.safetensors', 'scheduler/*.json', '*.safetensors'])
+        return download(name, ['*.json', 'unet/*.json', 'unet/*.safetensors', 'scheduler/*.json', 'vae/*.json',
+                               'vqvae/*.json', '*.safetensors'])
     except ValueError as error:
         raise ValueError(f'The teacher is neither a folder here nor to be had elsewhere: {error}') from error
 
 
 def _from_checkpoint(path: Path, weights: str) -> LoadedTeacher:
     data = load_checkpoint(path)
+    computes = computation.of_checkpoint(data)
     model = MODELS.build(serving_config(data['meta']['config']['model']), kind=BaseModel)
     state = {name: value for name, value in weights_of(data, weights, path).items() if name.startswith('unet.')}
     own = {name: value for name, value in model.state_dict().items() if name.startswith('unet.')}
     check_weights(state, own, path)
     model.load_state_dict(state, strict=False)
     classes = (data['meta'].get('dataset_meta') or {}).get('classes') or ()
-    return LoadedTeacher(model.unet, str(path), model.alphas_cumprod, model.prediction_type, classes,
+    return LoadedTeacher(model.unet, str(path), {**computation.of_model(model), **computes}, classes,
                          null_class=bool(model.class_dropout))
 
 
@@ -99,13 +120,17 @@ def _from_folder(folder: Path, scheduler: Mapping[str, Any] | None) -> LoadedTea
     if not (unet / 'config.json').is_file():
         raise ValueError(f"The teacher's folder {folder} holds neither unet/config.json (a pipeline) nor config.json "
                          '(a UNet): it was not written by save_pretrained.')
-    kind = json.loads((unet / 'config.json').read_text()).get('_class_name')
+    config = read_json(unet / 'config.json', 'Save the teacher again.')
+    kind = config.get('_class_name')
     if kind not in CLASSES:
         raise ValueError(f"The teacher in {unet} is a '{kind}'; a teacher can be one of {', '.join(CLASSES)}.")
+    check_usable(config, unet)
+    computes = computation.of_folder(folder, unet, scheduler)
     try:
         # Weights of another shape are not ignored: they are reported below, with those that are missing.
-        network, info = network_class(kind).from_pretrained(unet, output_loading_info=True, low_cpu_mem_usage=False,
-                                                      ignore_mismatched_sizes=True)
+        network, info = network_class(kind).from_pretrained(
+            unet, variant=variant_of(unet), output_loading_info=True, low_cpu_mem_usage=False,
+            ignore_mismatched_sizes=True, torch_dtype=torch.float32)
     except Exception as error:  # missing file, damaged file: diffusers and safetensors have many classes of them
         raise ValueError(f'The teacher in {unet} cannot be loaded: {error}') from error
     problems = [f'{label} {", ".join(map(_describe, sorted(info[key])[:4]))}' + (', ...' if len(info[key]) > 4 else '')
@@ -114,24 +139,29 @@ def _from_folder(folder: Path, scheduler: Mapping[str, Any] | None) -> LoadedTea
     if problems:
         raise ValueError(f'The weights of the teacher in {unet} do not fit its config: {"; ".join(problems)}. A '
                          'teacher with random layers would teach noise; save it again.')
-    said = _scheduler_config(folder, unet) | dict(scheduler or {})
-    known = dict(getattr(network.config, 'preconditioning', None) or {})
-    if not said and known:  # our UNet says itself what its preconditioning was made for
-        said = {**known['schedule'], 'prediction_type': known['prediction_type']}
-    if not said:
-        return LoadedTeacher(network, str(folder))
-    return LoadedTeacher(network, str(folder), DDPMScheduler.from_config(said).alphas_cumprod.double(),
-                         check_prediction_type(said.get('prediction_type', 'epsilon')))
+    return LoadedTeacher(network, str(folder), computes)
+
+
+def check_usable(config: Mapping[str, Any], folder: Path) -> None:
+    """Raise ValueError for a network of diffusers that needs more than x_t, t, a class and a context.
+
+    Args:
+        config: its ``config.json``.
+    """
+    for key, (what, allowed) in UNUSABLE.items():
+        if config.get(key, allowed[0]) not in allowed:
+            raise ValueError(f'The teacher in {folder} has {what} ({key}={config[key]!r}), which no student can give '
+                             'it. Take a teacher without, such as one of LDM or Stable Diffusion 1 or 2.')
+    if config.get('_class_name') == 'UNet2DConditionModel':
+        kind = network_class('UNet2DConditionModel')
+        blocks = {**computation.defaults_of(kind.__init__), **config}
+        names = [*blocks['down_block_types'], blocks['mid_block_type'], *blocks['up_block_types']]
+        if not any('CrossAttn' in str(name) for name in names):
+            raise ValueError(f'The teacher in {folder} is a UNet2DConditionModel without cross-attention '
+                             f'({", ".join(map(str, names))}), which nothing can condition. An unconditional teacher '
+                             'is a UNet2DModel.')
 
 
 def _describe(key: str | tuple[str, Any, Any]) -> str:
     """A weight's name, or (name, shape in the file, shape by the config)."""
     return key if isinstance(key, str) else f'{key[0]} {tuple(key[1])} instead of {tuple(key[2])}'
-
-
-def _scheduler_config(folder: Path, unet: Path) -> dict[str, Any]:
-    """The scheduler_config.json of a pipeline or beside a UNet; {} if there is none."""
-    for place in (folder / 'scheduler', folder, unet.parent / 'scheduler'):
-        if (place / 'scheduler_config.json').is_file():
-            return json.loads((place / 'scheduler_config.json').read_text())
-    return {}

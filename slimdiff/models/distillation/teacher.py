@@ -10,17 +10,17 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from slimdiff.checkpoint.files import check_finite
+from slimdiff.checkpoint.tensor_store import network_fingerprint
 from slimdiff.functional.precision import has_bf16_products
 from slimdiff.functional.prediction import convert_prediction
+from slimdiff.models import computation
 from slimdiff.models.conditioners import build_conditioner
 from slimdiff.models.distillation.answers import AnswerStore
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.models.distillation.overlap import Answer, beside
 from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, as_tensor, find_tap
 from slimdiff.models.unets.context import expected_context
-
-#: alphas_cumprod of two schedules may differ by rounding (float32 files), not by more.
-SCHEDULE_TOLERANCE = 1e-4
 
 
 class Teacher:
@@ -56,7 +56,11 @@ class Teacher:
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f'teacher: micro_batch must be at least 1 (or None), got {micro_batch}.')
         loaded = load_teacher(checkpoint, weights, scheduler, config)
-        self.source = loaded.source
+        check_finite(loaded.unet.state_dict(), loaded.source)
+        # Before its precision is settled, which is the machine's. Checkpoints have it: another teacher at the same path
+        # makes another run.
+        self.fingerprint = network_fingerprint(loaded.unet)
+        self.source, self.computes = loaded.source, loaded.computes
         self.alphas_cumprod = loaded.alphas_cumprod
         self.prediction_type = loaded.prediction_type
         self.classes, self.null_class = loaded.classes, loaded.null_class
@@ -115,30 +119,40 @@ class Teacher:
             print_log('This CPU has no fast bfloat16 (it lacks AVX-512): the teacher stays in float32.',
                       logger='current')
 
-    def check_fits(self, unet: nn.Module, alphas_cumprod: Tensor, prediction_type: str, num_classes: int | None,
-                   class_dropout: float) -> None:
-        """Raise ValueError if a student of these settings can't be taught; the message says which setting differs.
+    def check_fits(self, model: Any) -> None:
+        """Raise ValueError if it can't teach a :class:`~slimdiff.models.algorithms.DiffusionModel`; the message says
+        which setting differs.
 
-        A teacher that doesn't say its schedule or prediction type is taken to have the student's. Another prediction
-        type is no obstacle: predictions are converted.
+        A teacher that doesn't say its schedule, prediction type or first stage is taken to have the student's. Another
+        prediction type is no obstacle: predictions are converted.
         """
+        unet, num_classes, class_dropout = model.unet, model.num_classes, model.class_dropout
         mine, theirs = self.config, unet.config
 
         def refuse(what: str, teacher: Any, student: Any, advice: str) -> None:
             raise ValueError(f'The teacher ({self.source}) and the student differ in {what}: teacher {teacher}, '
                              f'student {student}. {advice}')
 
-        if mine.in_channels != theirs.in_channels:
-            refuse('channels of the input', mine.in_channels, theirs.in_channels,
-                   'They must share the autoencoder, or both work on pixels.')
-        size = mine.sample_size[0] if isinstance(mine.sample_size, (tuple, list)) else mine.sample_size
-        if size is not None and size != theirs.sample_size:
-            refuse('image size', size, theirs.sample_size,
+        for key, what in (('in_channels', 'input'), ('out_channels', 'output')):
+            if mine[key] != theirs[key]:
+                refuse(f'channels of the {what}', mine[key], theirs[key],
+                       'They must share the autoencoder, or both work on pixels, and predict no variance.')
+        size, wanted = (pair if isinstance(pair, (tuple, list)) or pair is None else (pair, pair)
+                        for pair in (mine.sample_size, theirs.sample_size))
+        if size is not None and tuple(size) != tuple(wanted):
+            refuse('image size', mine.sample_size, theirs.sample_size,
                    "Train the student at the teacher's size (model.unet.sample_size and the dataset's image_size), or "
                    'fine-tune the teacher at the new size first.')
         if self.alphas_cumprod is None:
-            self.alphas_cumprod, self.prediction_type = alphas_cumprod, prediction_type
-        self._check_schedule(alphas_cumprod, refuse)
+            self.alphas_cumprod, self.prediction_type = model.alphas_cumprod, model.prediction_type
+        own = computation.of_model(model)
+        for key, what, advice in (
+                ('schedule', 'noise schedule', "Give the student's noise_scheduler the teacher's values: at another "
+                                               'noise level its features mean something else.'),
+                ('first_stage', 'first stage', "Give the student's autoencoder the teacher's first stage: in another "
+                                               'one the same latents are other images.')):
+            for name, teacher, student in computation.differences(self.computes, own, [key]):
+                refuse(f'{what} ({name.removeprefix("first_stage.")})', teacher, student, advice)
         if self.num_classes is not None and num_classes is None:
             refuse('conditioning', f'conditional on {self.num_classes} classes', 'unconditional',
                    f'Give the student num_classes={self.num_classes}, or take an unconditional teacher.')
@@ -153,17 +167,6 @@ class Teacher:
             refuse('conditioning', f'{_context(self.context_channels)}', f'{_context(expected_context(unet))}',
                    "Set the student's unet.context_channels and cross_attention to the teacher's, and give the batch "
                    "'context'; or take another teacher; for text, give the teacher its own conditioner.")
-
-    def _check_schedule(self, alphas: Tensor, refuse: Any) -> None:
-        own = self.alphas_cumprod
-        if len(own) != len(alphas):
-            refuse('number of timesteps', len(own), len(alphas), "Set noise_scheduler.num_train_timesteps alike.")
-        gap = (own.double().cpu() - alphas.double().cpu()).abs()
-        if gap.max() > SCHEDULE_TOLERANCE:
-            t = int(gap.argmax())
-            refuse('noise schedule', f'alphas_cumprod[{t}] = {own[t]:.4f}', f'{alphas[t]:.4f}',
-                   "Give the student's noise_scheduler the teacher's beta_schedule, beta_start and beta_end: at "
-                   'another noise level its features mean something else.')
 
     def context_for(self, caption: Sequence[str] | None, context: Tensor | None) -> Tensor | None:
         """What the teacher reads: the student's context, or its own reading of the captions.

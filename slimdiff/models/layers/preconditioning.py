@@ -22,10 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.functional.prediction import PREDICTION_TYPES
-
-#: what of a scheduler's config decides its alphas_cumprod
-SCHEDULE_KEYS = ('num_train_timesteps', 'beta_schedule', 'beta_start', 'beta_end', 'trained_betas',
-                 'rescale_betas_zero_snr')
+from slimdiff.sampling.process import SCHEDULE_KEYS
 
 
 def preconditioning_coefficients(alphas_cumprod: Tensor, prediction_type: str,
@@ -57,10 +54,10 @@ def preconditioning_coefficients(alphas_cumprod: Tensor, prediction_type: str,
     return d.rsqrt(), c_skip, c_out
 
 
-def preconditioning_config(scheduler: Mapping[str, Any], sigma_data: float) -> dict[str, Any]:
-    """The UNet's ``preconditioning`` for training with a scheduler of diffusers, from its config."""
-    return dict(schedule={key: scheduler[key] for key in SCHEDULE_KEYS if scheduler.get(key) is not None},
-                prediction_type=scheduler['prediction_type'], sigma_data=sigma_data)
+def preconditioning_config(process: Mapping[str, Any], sigma_data: float) -> dict[str, Any]:
+    """The UNet's ``preconditioning`` for training with a process (:mod:`slimdiff.sampling.process`)."""
+    return dict(schedule={key: process[key] for key in SCHEDULE_KEYS if process.get(key) is not None},
+                prediction_type=process['prediction_type'], sigma_data=sigma_data)
 
 
 class Preconditioning(nn.Module):

@@ -15,7 +15,6 @@ from slimdiff.evaluation.evaluate import collect_real, default_labels, quantise
 from slimdiff.evaluation.metrics.base import SetMetric
 from slimdiff.evaluation.throughput import spread
 from slimdiff.progress import Progress
-from slimdiff.sampling import build_scheduler
 from slimdiff.search.comparison.rivals import Rival
 
 #: the rival that the others' seconds are compared with
@@ -60,8 +59,8 @@ def compare(rivals: Mapping[str, Rival],
     for metric in metrics:
         if num_images < metric.minimum:
             raise ValueError(f'{type(metric).__name__} needs at least {metric.minimum} images, got {num_images}.')
+    schedulers = {key: rival.model.sampler_of(sampler, num_steps) for key, rival in rivals.items()}
     collect_real(dataloader, metrics, num_real)
-    schedulers = {key: build_scheduler(sampler, base=rival.model.noise_scheduler) for key, rival in rivals.items()}
     macs = {key: rival.macs(schedulers[key], num_steps) for key, rival in rivals.items()}
     rows: dict[str, list[list[dict]]] = {key: [[] for _ in metrics] for key in rivals}
     seconds: dict[str, list[float]] = {key: [] for key in rivals}

@@ -26,6 +26,7 @@ class Evaluator(ABC):
     """
 
     _problem: Problem | None = None
+    _work = Work()
     #: whether the qualities depend on the real images
     uses_data = False
 
@@ -85,7 +86,7 @@ class Evaluator(ABC):
         cache = self.problem.cache
         for steps, allocation in zip(actions, allocations):
             found = None if cache is None else cache.get(self.key(in_words(steps)), ['quality'])
-            if found is not None:
+            if found is not None and found['quality'].numel() == 1:
                 quality[steps] = float(found['quality'])
             else:
                 todo.setdefault(steps, allocation)

@@ -280,7 +280,7 @@ def test_a_teacher_that_predicts_nan(teacher, tmp_path):
     with torch.no_grad():
         model.unet.conv_out.bias[0] = float('nan')
     folder = tiny.save_pipeline(model, tmp_path)
-    with pytest.raises(ValueError, match=r'predicts NaN or infinity for t = 0') as caught:
+    with pytest.raises(ValueError, match=r'holds NaN or infinity in 1 \(conv_out\.bias\) of its') as caught:
         tiny.distiller(folder)
     assert folder in str(caught.value)
     # And one that begins to do so in the middle of a training.
@@ -289,6 +289,18 @@ def test_a_teacher_that_predicts_nan(teacher, tmp_path):
         student.teacher.unet.conv_out.bias[0] = float('inf')
     batch = tiny.batch(student)
     with pytest.raises(ValueError, match=rf'infinity for t = {int(batch.t[0])}, .*bf16=False'):
+        student.losses_of(batch)
+
+
+def test_nan_in_a_batch_is_not_the_teachers(teacher):
+    """The loss is NaN, as without a teacher, and the hook that guards it looks at the batch."""
+    student = tiny.distiller(teacher)
+    batch = tiny.batch(student)
+    batch.x_t[1, 0, 2, 3] = float('nan')
+    assert student.losses_of(batch)['loss'].isnan()
+    with torch.no_grad():
+        student.teacher.unet.conv_out.bias[0] = float('inf')
+    with pytest.raises(ValueError, match=rf'infinity for t = {int(batch.t[0])}, {int(batch.t[2])}, '):
         student.losses_of(batch)
 
 

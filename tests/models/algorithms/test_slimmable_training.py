@@ -139,6 +139,8 @@ def test_it_starts_from_a_dense_checkpoint(tmp_path):
         plain = MODELS.build({**config, 'order': False}).eval()
         assert torch.equal(plain.unet.stem.weight, dense.unet.stem.weight)
         assert not torch.allclose(plain.unet(x, t, width=0.5).sample, model.unet(x, t, width=0.5).sample)
+    with pytest.raises(ValueError, match=r'start_from: .*sigma_data: 0\.5 \(checkpoint\), 1\.0 \(config\)'):
+        MODELS.build({**config, 'sigma_data': 1.0})
     config['unet'] = unet(num_classes=2)
     with pytest.raises(ValueError, match=r'not the dense network of this config; 1 weights differ .*class_embedding'):
         MODELS.build({**config, 'num_classes': 2})

@@ -192,3 +192,27 @@ def test_bad_arguments(build, message):
 def test_sides_must_be_multiples(vq):
     with pytest.raises(ValueError, match='multiples of 2, got 15x16'):
         vq[1].encode(torch.zeros(1, 3, 15, 16))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('given, mean, std', [
+    (dict(shift_factor=0.0609), 0.0609, 1.0),  # Stable Diffusion 3
+    (dict(latents_mean=(-1.6, 1.1, 2.4, 0.3), latents_std=(8.4, 5.2, 6.6, 0.5)), (-1.6, 1.1, 2.4, 0.3),
+     (8.4, 5.2, 6.6, 0.5)),  # Playground 2.5
+])
+def test_latents_are_normalised_as_the_checkpoint_says(tmp_path, given, mean, std):
+    """By the formulas (z - shift) * scale and (z - mean) * scale / std, here and in an exported pipeline."""
+    from slimdiff.export.pipeline import SlimDiffusionPipeline
+    network = tiny_kl(tmp_path, **given)
+    stage = KLAutoencoder(checkpoint=str(tmp_path), latent_scale=1.5305)
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    z = network.encode(images).latent_dist.mean
+    mean, std = (torch.tensor(v).reshape(1, -1, 1, 1) for v in (mean, std))
+    latents = stage.encode(images)
+    torch.testing.assert_close(latents, (z - mean) * 1.5305 / std)
+    torch.testing.assert_close(stage.scale(z), latents)
+    expected = network.decode(z).sample
+    torch.testing.assert_close(stage.decode(latents), expected, rtol=1e-4, atol=1e-5)
+    pipeline = SlimDiffusionPipeline(None, None, vae=network, latent_scale=1.5305)
+    torch.testing.assert_close(pipeline.decode(latents), expected.clamp(-1, 1), rtol=1e-4, atol=1e-5)
+    assert (network.decode(latents / 1.5305).sample - expected).abs().max() > 1e-3  # what was decoded before

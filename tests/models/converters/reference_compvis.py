@@ -168,19 +168,26 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
+    """`linear`, as in Stable Diffusion 2: the projections see tokens, and are linear layers."""
 
-    def __init__(self, channels, context, heads):
+    def __init__(self, channels, context, heads, linear=False):
         super().__init__()
+        self.linear = linear
         self.norm = nn.GroupNorm(32, channels, eps=1e-6)
-        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.proj_in = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, context, heads)])
-        self.proj_out = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
 
     def forward(self, x, context):
-        y = self.proj_in(self.norm(x))
-        tokens = y.flatten(2).transpose(1, 2)
+        y = self.norm(x)
+        if self.linear:
+            tokens = self.proj_in(y.flatten(2).transpose(1, 2))
+        else:
+            tokens = self.proj_in(y).flatten(2).transpose(1, 2)
         for block in self.transformer_blocks:
             tokens = block(tokens, context)
+        if self.linear:
+            return x + self.proj_out(tokens).transpose(1, 2).reshape(y.shape)
         return x + self.proj_out(tokens.transpose(1, 2).reshape(y.shape))
 
 
@@ -188,13 +195,13 @@ class UNetModel(nn.Module):
     """`attention` lists the down-sampling factors that have it; `heads` a count, or `head_width` channels each."""
 
     def __init__(self, base, mult, attention, heads=None, head_width=None, context=None, film=False, updown=False,
-                 channels=3, blocks=2):
+                 channels=3, blocks=2, linear=False):
         super().__init__()
         width, self.base = 4 * base, base
 
         def attend(c):
             count = heads or c // head_width
-            return SpatialTransformer(c, context, count) if context else AttentionBlock(c, count)
+            return SpatialTransformer(c, context, count, linear) if context else AttentionBlock(c, count)
 
         self.time_embed = nn.Sequential(nn.Linear(base, width), nn.SiLU(), nn.Linear(width, width))
         self.input_blocks = nn.ModuleList([Sequence(nn.Conv2d(channels, base, 3, padding=1))])
@@ -287,10 +294,11 @@ class Stride(nn.Module):
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
-def middle(channels):
+def middle(channels, attend=True):
+    """`attend` is False in vq-f4-noattn."""
     part = nn.Module()
     part.block_1, part.block_2 = Resnet(channels, channels), Resnet(channels, channels)
-    part.attn_1 = PixelAttention(channels)
+    part.attn_1 = PixelAttention(channels) if attend else nn.Identity()
     return part
 
 
@@ -308,7 +316,7 @@ def run_level(part, x):
 
 class Encoder(nn.Module):
 
-    def __init__(self, base, mult, blocks, out, attention):
+    def __init__(self, base, mult, blocks, out, attention, middle_attention=True):
         super().__init__()
         self.conv_in = nn.Conv2d(3, base, 3, padding=1)
         self.down = nn.ModuleList()
@@ -321,7 +329,7 @@ class Encoder(nn.Module):
             if level + 1 < len(mult):
                 part.downsample = Stride(here)
             self.down.append(part)
-        self.mid = middle(here)
+        self.mid = middle(here, middle_attention)
         self.norm_out, self.conv_out = norm(here), nn.Conv2d(here, out, 3, padding=1)
 
     def forward(self, x):
@@ -336,10 +344,10 @@ class Encoder(nn.Module):
 
 class Decoder(nn.Module):
 
-    def __init__(self, base, mult, blocks, z, attention):
+    def __init__(self, base, mult, blocks, z, attention, middle_attention=True):
         super().__init__()
         here = base * mult[-1]
-        self.conv_in, self.mid = nn.Conv2d(z, here, 3, padding=1), middle(here)
+        self.conv_in, self.mid = nn.Conv2d(z, here, 3, padding=1), middle(here, middle_attention)
         parts = {}
         for level in reversed(range(len(mult))):
             part = nn.Module()
@@ -366,11 +374,11 @@ class Decoder(nn.Module):
 class FirstStage(nn.Module):
     """With `codes` a VQ model of that many, else a KL one; `attention` lists levels (0 is the full resolution)."""
 
-    def __init__(self, base, mult, z, codes=None, blocks=2, attention=()):
+    def __init__(self, base, mult, z, codes=None, blocks=2, attention=(), middle_attention=True):
         super().__init__()
         double = 1 if codes else 2
-        self.encoder = Encoder(base, mult, blocks, double * z, attention)
-        self.decoder = Decoder(base, mult, blocks, z, attention)
+        self.encoder = Encoder(base, mult, blocks, double * z, attention, middle_attention)
+        self.decoder = Decoder(base, mult, blocks, z, attention, middle_attention)
         self.quant_conv, self.post_quant_conv = nn.Conv2d(double * z, double * z, 1), nn.Conv2d(z, z, 1)
         if codes:
             self.quantize = nn.Module()

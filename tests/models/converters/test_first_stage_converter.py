@@ -48,6 +48,19 @@ def test_equal_latents_and_images(kind, prefix):
 
 
 @torch.no_grad()
+def test_without_attention():
+    """As in LDM's vq-f4-noattn: the middle has none either."""
+    spec = dict(base=32, mult=(1, 2, 2), z=3, codes=50, blocks=1, middle_attention=False)
+    network = files.randomise(reference.FirstStage(**spec), 0)
+    ours, _ = converted(network, '')
+    assert not any('attn' in name or 'attentions' in name for name in ours.state_dict())
+    x = torch.randn(1, 3, 32, 32)
+    z = network.encode(x)
+    torch.testing.assert_close(ours.encode(x).latents, z, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.decode(z).sample, network.decode(z), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 def test_attention_between_the_blocks():
     """As in LDM's vq-f8 and kl-f16."""
     network = files.randomise(reference.FirstStage(base=32, mult=(1, 2), z=4, blocks=1, attention=(1, )), 0)

@@ -6,6 +6,7 @@ from diffusers import DDPMScheduler
 
 from studies.reproduce import Arm, Column, Experiment
 from studies.reproduce.command import cost_of, resolve
+from studies.reproduce.experiment import option_text
 from studies.reproduce.experiments import find_experiment, known_experiments, schedules, shared
 from studies.reproduce.fingerprint import differences, digest, relevant
 
@@ -27,7 +28,9 @@ def test_the_queue_goes_seed_by_seed():
 def test_arguments_are_those_of_train():
     arm = Arm('a', 'configs/x.py', options={'model.losses.0.tap': ['output', 'up1'], 'model.w': 0.1}, flags=['--amp'])
     assert arm.arguments(3, 'w') == ['configs/x.py', '--work-dir', 'w', '--resume', '--amp', '--cfg-options',
-                                     'randomness.seed=3', 'model.losses.0.tap=[output,up1]', 'model.w=0.1']
+                                     'randomness.seed=3', "model.losses.0.tap=['output', 'up1']", 'model.w=0.1']
+    assert [option_text(value) for value in ('a b', '2024', 2024, None, 'None', ('x', ))] == [
+        'a b', "'2024'", '2024', 'None', "'None'", "('x',)"]
 
 
 def test_a_column_is_a_weighted_mean():

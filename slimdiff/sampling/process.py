@@ -1,0 +1,59 @@
+"""The noise process that a network was trained with, as plain data: x_t = sqrt(a_t) x0 + sqrt(1 - a_t) eps.
+
+A scheduler of diffusers says it only in part, and each class has its own defaults for the rest. Here it is a dict that
+says all of it: keys of :data:`SCHEDULE_KEYS` with which diffusers' ``DDPMScheduler`` has the very ``alphas_cumprod``,
+and ``prediction_type``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, SchedulerMixin
+from torch import Tensor
+
+from slimdiff.functional.prediction import check_prediction_type
+
+#: what of a scheduler's config decides its alphas_cumprod
+SCHEDULE_KEYS = ('num_train_timesteps', 'beta_schedule', 'beta_start', 'beta_end', 'trained_betas',
+                 'rescale_betas_zero_snr')
+
+
+def process_of(scheduler: SchedulerMixin) -> dict[str, Any]:
+    """The process of a network that is trained with ``scheduler``'s ``alphas_cumprod`` and ``prediction_type``.
+
+    Raises:
+        ValueError: a scheduler without them.
+    """
+    alphas = getattr(scheduler, 'alphas_cumprod', None)
+    if alphas is None:
+        raise ValueError(f'{type(scheduler).__name__} has no discrete noise schedule (alphas_cumprod); train with one '
+                         'that has, such as DDPMScheduler.')
+    config = scheduler.config
+    kind = check_prediction_type(config.get('prediction_type'))
+    named = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
+    try:
+        same = same_alphas(alphas_of(named), alphas)
+    except NotImplementedError:  # a beta_schedule that DDPMScheduler lacks
+        same = False
+    if not same:
+        named = {'num_train_timesteps': len(alphas), 'trained_betas': betas_of(alphas)}
+    return {**named, 'prediction_type': kind}
+
+
+def alphas_of(process: Mapping[str, Any]) -> Tensor:
+    """``alphas_cumprod`` (T,), float64."""
+    return DDPMScheduler(**{key: process[key] for key in SCHEDULE_KEYS if key in process}).alphas_cumprod.double()
+
+
+def betas_of(alphas: Tensor) -> list[float]:
+    """The betas of which ``alphas`` (T,) are the products."""
+    alphas = alphas.double()
+    return (1 - alphas / torch.cat([torch.ones_like(alphas[:1]), alphas[:-1]])).tolist()
+
+
+def same_alphas(one: Tensor, other: Tensor) -> bool:
+    """Whether two schedules differ by no more than float32 rounds."""
+    return len(one) == len(other) and torch.allclose(one.double(), other.double(), rtol=1e-4, atol=1e-6)
