@@ -131,7 +131,7 @@ def show_list(planned: Sequence[Planned]) -> None:
 def train_missing(experiment: Experiment, planned: Sequence[Planned], args: argparse.Namespace) -> tuple[bool, bool]:
     """Collect and train; returns whether all went well, and whether it was stopped."""
     from studies.reproduce.plan import TO_TRAIN
-    from studies.reproduce.queue import Queue, available_cores
+    from studies.reproduce.queue import available_cores, work
     jobs = args.jobs or available_cores()
     collect = Collector(experiment.name, max(1, available_cores() // jobs))
     for p in planned:
@@ -140,37 +140,34 @@ def train_missing(experiment: Experiment, planned: Sequence[Planned], args: argp
             print(f'{p.run.name}: collected from {p.run.work_dir}')
         elif p.why:
             print(f'{p.run.name}: {p.state}: {p.why}')
-    seconds = {p.run.arm.name: p.result['train_seconds'] for p in planned if p.result}
     for p in planned:
         p.run.teacher_cache = args.teacher_cache and Path(args.teacher_cache)
-    queue = Queue([p.run for p in planned if p.state in TO_TRAIN], jobs, collect, seconds, title=experiment.name)
     try:
-        queue.work()
+        failed = work([p.run for p in planned if p.state in TO_TRAIN], jobs, collect)
     except KeyboardInterrupt:
         return False, True
-    if queue.failed:
-        print(f'Failed (see above): {", ".join(queue.failed)}', file=sys.stderr)
-    left = [p.run.name for p in planned if p.state in ('stale', 'blocked', 'busy')]
+    if failed:
+        print(f'Failed (see above): {", ".join(failed)}', file=sys.stderr)
+    left = [p.run.name for p in planned if p.state in ('stale', 'blocked')]
     if left:
         print(f'Left as they are: {", ".join(left)}', file=sys.stderr)
-    return not queue.failed and not left, False
+    return not failed and not left, False
 
 
 def compare_missing(experiment: Experiment, planned: Sequence[Planned], runs: Sequence[tuple[Arm, int]],
                     args: argparse.Namespace) -> tuple[bool, bool]:
     """Follow up those of ``runs`` that are trained; returns whether all went well, and whether it was stopped."""
     from studies.reproduce.follow_up import Comparison, to_compare
-    from studies.reproduce.queue import Queue, available_cores
+    from studies.reproduce.queue import available_cores, work
     lacking = to_compare(experiment, planned, runs)
     if not lacking:
         return True, False
-    queue = Queue(lacking, args.jobs or available_cores(), lambda run, seconds: run.collect(experiment.name),
-                  command=Comparison.command, title=f'{experiment.name}, allocations')
     try:
-        queue.work()
+        failed = work(lacking, args.jobs or available_cores(), lambda run, seconds: run.collect(experiment.name),
+                      Comparison.command)
     except KeyboardInterrupt:
         return False, True
-    return not queue.failed, False
+    return not failed, False
 
 
 def report_on(experiment: Experiment, planned: Sequence[Planned], args: argparse.Namespace) -> None:

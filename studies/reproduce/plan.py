@@ -17,7 +17,7 @@ TO_TRAIN = ('missing', 'begun', 'redo')
 
 @dataclasses.dataclass
 class Planned:
-    """A run and its state: done, stale, collect (trained, not yet written up), begun, missing, redo, blocked, busy."""
+    """A run and its state: done, stale, collect (trained, not yet written up), begun, missing, redo, blocked."""
     run: Run
     state: str
     why: str = ''
@@ -58,8 +58,6 @@ def _state(run: Run, adopt_from: Path | None, redo: bool) -> Planned:
     note = ''
     if adopt_from is not None:
         found = adopt(run, adopt_from)
-        if found.state == 'busy':
-            return Planned(run, 'busy', found.why, result)
         note = f'not adopted: {found.why}' if found.state == 'other' else ''
     content = inspect(run, run.work_dir)
     if content.state == 'finished':
