@@ -128,7 +128,7 @@ def check_files(args: argparse.Namespace) -> None:
 
 def nearest_files(path: Path) -> str:
     """What lies where ``path`` should, as the end of an error message."""
-    from slimdiff.registry import nearest
+    from slimdiff.spelling import nearest
     folder = path.parent.expanduser()
     if not folder.is_dir():
         return f' Nor is there a folder {path.parent}.'

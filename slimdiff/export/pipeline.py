@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from slimdiff.models.autoencoders.loading import normalisation
 from slimdiff.models.unets.context import expected_context
-from slimdiff.registry import did_you_mean
 from slimdiff.sampling import check_sampler, denoise, guided, process_of
 from slimdiff.sampling.images import to_uint8
+from slimdiff.spelling import did_you_mean
 
 OUTPUT_TYPES = ('pil', 'np', 'pt', 'latent')
 #: latents decoded at once: it bounds the memory of a batch

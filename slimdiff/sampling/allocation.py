@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from slimdiff.checkpoint import atomic_write, read_json
-from slimdiff.registry import did_you_mean
+from slimdiff.spelling import did_you_mean
 from slimdiff.tables import text_table
 
 VERSION = 1

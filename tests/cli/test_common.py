@@ -16,7 +16,8 @@ from slimdiff.cli.common import (
     value_of,
 )
 from slimdiff.configuration import ConfigError
-from slimdiff.registry import SCHEDULERS, nearest
+from slimdiff.registry import SCHEDULERS
+from slimdiff.spelling import nearest
 
 
 def parser():

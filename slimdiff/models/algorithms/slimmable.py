@@ -20,8 +20,9 @@ from slimdiff.models.distillation import OUTPUT, TapRecorder
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.models.slimmable import SlimmableUNet
 from slimdiff.models.slimmable.importance import order_channels
-from slimdiff.registry import MODELS, did_you_mean, plain
+from slimdiff.registry import MODELS, plain
 from slimdiff.sampling import mix_seed
+from slimdiff.spelling import did_you_mean
 
 
 class SandwichTraining:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimdiff.registry import nearest
+from slimdiff.spelling import nearest
 
 #: the tap that is not a module: the network's prediction, in the student's prediction type.
 OUTPUT = 'output'

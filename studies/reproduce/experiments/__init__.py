@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from slimdiff.registry import did_you_mean
+from slimdiff.spelling import did_you_mean
 from studies.reproduce.experiment import Experiment
 
 
