@@ -27,7 +27,7 @@ from slimdiff.checkpoint.lock import is_alive
 from slimdiff.checkpoint.plain_data import encode
 
 FORMAT = 'slimdiff-checkpoint'
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 POINTER = 'last_checkpoint'
 _NAME = re.compile(r'iter_(\d+)\.pth')
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -224,6 +224,10 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
         keys = f' Its keys: {", ".join(map(str, list(data)[:6]))}.' if isinstance(data, dict) else ''
         raise CheckpointError(f'{path} was not written by slimdiff (its meta.format is not {FORMAT!r}), so what its '
                               f'weights belong to is unknown.{keys}{hint}')
+    if meta['format_version'] < FORMAT_VERSION:
+        raise CheckpointError(f'{path} was written by slimdiff 0.1 (checkpoint format {meta["format_version"]}), which '
+                              f'named the weights otherwise; this slimdiff reads format {FORMAT_VERSION}. Use it with '
+                              'slimdiff 0.1, or train again.')
     if meta['format_version'] > FORMAT_VERSION:
         raise CheckpointError(f'{path} has checkpoint format {meta["format_version"]}; this slimdiff reads up to '
                               f'{FORMAT_VERSION}. It was written by slimdiff {meta.get("slimdiff_version")}: upgrade.')

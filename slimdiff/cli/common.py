@@ -186,10 +186,11 @@ def use_allocation(model: Any, path: str | None) -> None:
     """
     if path is None:
         return
-    from slimdiff.models.unets import StepAwareUNet, make_step_aware
+    from slimdiff.models.backbones import make_step_aware
+    from slimdiff.models.backbones.protocol import StepAllocated, offers
     from slimdiff.sampling.allocation import StepAllocation
     allocation = StepAllocation.load(path)
-    if isinstance(model.unet, StepAwareUNet):
+    if offers(model.unet, StepAllocated):
         raise ValueError(f'--allocation: what is loaded has an allocation already; give the checkpoint that it was '
                          f'exported from to use {path}.')
     try:

@@ -202,6 +202,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.datasets.fingerprint import dataset_fingerprint
     from slimdiff.evaluation.common import check_classes, locked
     from slimdiff.evaluation.record import provenance, rounded
+    from slimdiff.models.backbones.protocol import Slimmable, require
     from slimdiff.models.serving import sampling_identity
     from slimdiff.registry import plain
     from slimdiff.sampling import StepAllocation
@@ -214,6 +215,7 @@ def main(argv: list[str] | None = None) -> int:
 
     metrics = set_metrics(cfg)
     model = build_model(cfg, args.checkpoint, args.weights)
+    require(model.unet, Slimmable, 'A comparison of widths', 'give a model of several widths')
     widths = widths_of(model)
     loader = build_dataloader(cfg.val_dataloader)
     check_classes(model, loader.dataset)

@@ -66,9 +66,10 @@ def trained_widths(unet: Mapping[str, Any]) -> tuple[float, ...] | None:
     if not unet:
         return None
     widths = unet.get('widths') or unet.get('_networks')  # these are by width: a step-aware folder's
-    if not widths and 'Slimmable' in str(unet.get('type')):
-        from slimdiff.models.slimmable import SlimmableUNet
-        widths = inspect.signature(SlimmableUNet).parameters['widths'].default
+    if not widths and unet.get('type'):
+        from slimdiff.models.backbones.load import find_class
+        parameter = inspect.signature(find_class(unet['type'])).parameters.get('widths')
+        widths = None if parameter is None or parameter.default is parameter.empty else parameter.default
     return tuple(map(float, widths or (1.0, )))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,6 +138,10 @@ def find_type(name: Any, kinds: tuple[str, ...], scope: str | None) -> tuple[Cal
             return cls, kind
     if '.' in name:
         return _imported(name, kinds), kinds[0] if kinds else None
+    if 'model' in kinds:  # a network of diffusers, which is registered when it is asked for
+        from slimdiff.models.backbones.load import find_class
+        with contextlib.suppress(ValueError):
+            return find_class(name), 'model'
     return None, None
 
 

@@ -171,7 +171,7 @@ def default_hook_names() -> set[str]:
 
 
 def _stage() -> Callable:
-    from slimdiff.models.unets.stages import Stage
+    from slimdiff.models.backbones.unet.stages import Stage
     return Stage
 
 

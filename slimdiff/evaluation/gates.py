@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from slimdiff.evaluation.common import device_of, evaluating
 from slimdiff.evaluation.record import rounded
+from slimdiff.models.backbones.protocol import bare, name_of
 from slimdiff.models.resamplers.gate import BandGate
 from slimdiff.sampling import mix_seed
 
@@ -28,12 +29,12 @@ def find_gates(network: nn.Module) -> dict[str, BandGate]:
     Raises:
         ValueError: a network without any; says which resamplers it has.
     """
-    gates = {name.removesuffix('.gate'): module for name, module in network.named_modules()
+    gates = {name.removesuffix('.gate'): module for name, module in bare(network).named_modules()
              if isinstance(module, BandGate)}
     if not gates:
         kinds = sorted({type(module).__name__ for name, module in network.named_modules()
                         if name.endswith(('downsampler', 'upsampler')) and module is not None})
-        raise ValueError(f'{type(network).__name__} has no gates: its resamplers are {", ".join(kinds) or "none"}. '
+        raise ValueError(f'{name_of(network)} has no gates: its resamplers are {", ".join(kinds) or "none"}. '
                          'Gates are in WaveletGatedDown and WaveletGatedUp.')
     return gates
 

@@ -154,6 +154,6 @@ def denoising_step(unet: nn.Module, inputs: Sequence[Tensor], kwargs: Mapping[st
     @torch.inference_mode()
     def step() -> object:
         with torch.autocast(device.type, torch.bfloat16) if autocast else nullcontext():
-            return unet(*inputs, **kwargs, return_dict=False)
+            return unet(*inputs, **kwargs)
 
     return step

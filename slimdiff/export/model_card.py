@@ -12,9 +12,9 @@ import diffusers
 import torch
 
 from slimdiff.configuration import config_source
-from slimdiff.evaluation.cost import count_cost, human
-from slimdiff.export.program import random_inputs
-from slimdiff.models.unets.context import expected_context
+from slimdiff.evaluation.cost import human
+from slimdiff.evaluation.unet_cost import network_cost
+from slimdiff.models.backbones.protocol import expected_context, input_shape
 from slimdiff.tables import markdown_table
 from slimdiff.version import __version__
 
@@ -138,10 +138,8 @@ def _use(facts: Facts) -> str:
 def _network(facts: Facts) -> str:
     model = facts.model
     length = getattr(model.conditioner, 'max_length', 1)
-    inputs = random_inputs(model.unet, 1, length, model.num_train_timesteps)
-    cost = count_cost(model.unet, inputs.pop('sample'), inputs.pop('timestep'), **inputs)
-    config = model.unet.config
-    rows = [('input', f'{config.in_channels} x {config.sample_size} x {config.sample_size}'),
+    cost = network_cost(model.unet, length)
+    rows = [('input', ' x '.join(map(str, input_shape(model.unet)))),
             ('parameters', f'{human(cost.params)} ({cost.params:,})'),
             ('MACs, convolutions and linear layers', human(cost.published)),
             ('MACs, products of attention included', human(cost.with_attention)),

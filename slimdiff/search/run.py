@@ -17,6 +17,7 @@ from slimdiff.checkpoint.files import remove_temporary_files
 from slimdiff.evaluation.common import check_classes, locked, on_main
 from slimdiff.evaluation.cost import human
 from slimdiff.interrupts import Interrupts
+from slimdiff.models.backbones.protocol import ReusableFeatures, name_of, require
 from slimdiff.progress import Progress
 from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, plain
 from slimdiff.sampling import StepAllocation
@@ -49,7 +50,7 @@ class Search:
     one process.
 
     Args:
-        model: an algorithm with a slimmable ``unet``.
+        model: an algorithm; its ``unet`` is slimmable, or ``space`` has something to reuse.
         config: the config's ``search``: ``space`` (arguments of :class:`SearchSpace` but for the timesteps),
             ``evaluators`` (cheapest first), ``searcher``, ``sampler`` and ``num_steps`` (the model's by default),
             ``latency`` (``dict(batch_size=..., rounds=...)`` to measure seconds), ``budget`` (of ``allocation.json``),
@@ -89,12 +90,15 @@ class Search:
         space = {'widths': widths_of(model), **config.get('space', {})}
         check_arguments(SearchSpace, space)
         check_widths(model, space['widths'])
+        if len(space['widths']) == 1 and not space.get('reuse'):
+            raise ValueError(f'{name_of(model.unet)} has one width, and search.space.reuse names nothing to reuse: '
+                             "there is nothing to search. Set search.space.reuse=['prediction'], or train a network "
+                             'of several widths (SlimmableUNet, or one with widths, at, extract).')
         num_steps = config.get('num_steps') or model.num_steps
         scheduler = model.sampler_of(config.get('sampler'), num_steps)
         features = 'features' in space.get('reuse', ())
-        if features and not hasattr(model.unet, 'shallow'):
-            raise ValueError(f"{type(model.unet).__name__} has no shallow(), so its features can't be reused: leave "
-                             "'features' out of search.space.reuse.")
+        if features:
+            require(model.unet, ReusableFeatures, 'To reuse features', "leave 'features' out of search.space.reuse")
         costs = costs or count_macs(model, sorted({max(widths_of(model)), *map(float, space['widths'])}), features)
         self.problem = Problem(model, scheduler, num_steps, costs, dataloader)
         self.space = SearchSpace(num_train_timesteps=model.num_train_timesteps, timesteps=self.problem.timesteps,

@@ -242,7 +242,7 @@ def test_weights_of_another_model_say_how_to_get_their_config(tmp_path, capsys):
     for number, name in enumerate(('configs/sd/photo_patches_16px.py', 'configs/ldm/photo_patches_16px.py')):
         cfg = load_config(name, {'model.num_steps': 3})
         model = MODELS.build(serving_config(cfg.model))
-        meta = dict(format='slimdiff-checkpoint', format_version=1, config=plain(cfg._cfg_dict))
+        meta = dict(format='slimdiff-checkpoint', format_version=2, config=plain(cfg._cfg_dict))
         path, folder = tmp_path / f'{number}.pth', tmp_path / f'unet{number}'
         save_checkpoint(dict(meta=meta, state_dict=model.state_dict()), path)
         model.unet.save_pretrained(folder)

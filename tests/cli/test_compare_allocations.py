@@ -8,7 +8,7 @@ import torch
 
 from slimdiff.checkpoint.lock import FolderLock
 from slimdiff.cli.compare_allocations import main
-from slimdiff.models.slimmable import SlimmableUNet
+from slimdiff.models.backbones.slimmable import SlimmableUNet
 from slimdiff.sampling import StepAllocation
 
 CONFIG = """

@@ -56,6 +56,23 @@ def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, tiny_process, wrappe
     assert (tmp_path / 'two/iter_12.pth').exists()
 
 
+SLIMMABLE = dict(_delete_=True, type='SlimmableDiffusion', num_random=1, unet=dict(
+    type='SlimmableUNet', widths=[0.25, 0.5, 0.75, 1.0], sample_size=8, norm_groups=4,
+    stages=[dict(channels=16, blocks=1, downsample=False)]))
+
+
+def test_a_static_graph_holds_where_an_iteration_draws_its_widths(tmp_path, tiny_process):
+    """The middle width differs from iteration to iteration: the gradients are still those of one process."""
+    changes = {'model': SLIMMABLE, 'train_dataloader.dataset.images': True, 'max_iters': 6, **STATIC}
+    process = torchrun(tiny_process, tmp_path / 'two', **changes, **{'train_dataloader.batch_size': 3})
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    tiny_run.build(tmp_path / 'one', **changes, **{'train_dataloader.batch_size': 6}).train()
+    one, two = (load_checkpoint(tmp_path / name / 'iter_4.pth')['state_dict'] for name in ('one', 'two'))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)
+
+
 STRIDES = '''
 import torch
 from torch import distributed

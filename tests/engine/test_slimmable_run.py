@@ -46,7 +46,7 @@ def test_log_and_checkpoint(whole):
     load_weights(served, whole / 'iter_3.pth')
     average = {name.removeprefix('unet.'): value for name, value in data['ema']['state_dict'].items()
                if name.startswith('unet.')}
-    torch.testing.assert_close(served.unet.extract(0.5).stem.weight, average['stem.weight'][:4])
+    torch.testing.assert_close(served.unet.extract(0.5).stem.weight, average['network.stem.weight'][:4])
     assert served.sample([0, 1]).shape == (2, 3, 8, 8)
 
 

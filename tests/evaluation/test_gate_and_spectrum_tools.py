@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from slimdiff.models import UNet
+from slimdiff import PreconditionedBackbone, UNet
 
 STAGES = [dict(channels=8, blocks=1), dict(channels=16, blocks=1)]
 CONFIG = '''
@@ -27,8 +27,8 @@ def networks(tmp_path):
         (tmp_path / f'{name}.py').write_text(CONFIG.format(more=arguments))
         preconditioning = dict(schedule=dict(num_train_timesteps=1000, beta_schedule='linear', beta_start=1e-4,
                                              beta_end=0.02), prediction_type='epsilon', sigma_data=0.5)
-        UNet(sample_size=8, norm_groups=4, stages=STAGES, num_classes=12, preconditioning=preconditioning,
-             **more).save_pretrained(tmp_path / name)
+        unet = UNet(sample_size=8, norm_groups=4, stages=STAGES, num_classes=12, **more)
+        PreconditionedBackbone(unet, preconditioning=preconditioning).save_pretrained(tmp_path / name)
     return tmp_path
 
 

@@ -1,7 +1,7 @@
 # Yang et al. 2023, supplement, table 2: 150,000 iterations, the first 1,000 of them warm-up, then linear decay, from
 # 5.12e-4 for 8 GPUs with 32 images each. Fewer GPUs: tools/train.py --keep-batch or --auto-scale-lr
-# (docs/en/user_guides/distributed.md). The table has neither weight decay nor gradient clipping: AdamW's default of 0.01
-# and none, as in latent diffusion's code.
+# (docs/en/user_guides/distributed.md). The table has neither weight decay nor gradient clipping: AdamW's default of
+# 0.01 and none, as in latent diffusion's code.
 
 train_cfg = dict(type='IterTrainLoop', max_iters=150_000, val_interval=25_000)
 optim_wrapper = dict(type='SlimOptimWrapper', optimizer=dict(type='AdamW', lr=5.12e-4))

@@ -2,14 +2,6 @@
 
 from slimdiff.models.layers.attention import CrossAttentionBlock, SelfAttentionBlock
 from slimdiff.models.layers.checks import require_divisible
-from slimdiff.models.layers.preconditioning import (
-    Preconditioning,
-    preconditioning_coefficients,
-    preconditioning_config,
-)
 from slimdiff.models.layers.residual import ResidualBlock
 
-__all__ = [
-    'CrossAttentionBlock', 'Preconditioning', 'ResidualBlock', 'SelfAttentionBlock', 'preconditioning_coefficients',
-    'preconditioning_config', 'require_divisible'
-]
+__all__ = ['CrossAttentionBlock', 'ResidualBlock', 'SelfAttentionBlock', 'require_divisible']

@@ -11,7 +11,8 @@ from diffusers import SchedulerMixin
 from torch import nn
 
 from slimdiff.evaluation.unet_cost import context_length_of, unet_cost
-from slimdiff.models.unets import StepAwareUNet
+from slimdiff.models.backbones import StepAwareUNet
+from slimdiff.models.backbones.protocol import network_of, widths_of
 from slimdiff.sampling import StepAllocation
 from slimdiff.sampling.denoise import prepared
 from slimdiff.search.costs import NetworkCosts, calls_per_step
@@ -47,10 +48,9 @@ class Rival:
             ValueError: widths that the network has not, or another number of training timesteps.
         """
         widths = {width for allocation in allocations.values() for width in allocation.widths}
-        slimmable = hasattr(model.unet, 'extract')
         for allocation in allocations.values():
-            allocation.check_widths(model.unet.widths if slimmable else (1.0, ))
-        networks = {width: model.unet.extract(width) if slimmable else model.unet for width in sorted(widths)}
+            allocation.check_widths(widths_of(model.unet))
+        networks = {width: network_of(model.unet, width) for width in sorted(widths)}
         return {name: cls(model, costs, allocation, StepAwareUNet(networks, allocation).eval())
                 for name, allocation in allocations.items()}
 

@@ -8,9 +8,9 @@ from slim_networks import NETWORKS, build, inputs_of
 from torch import nn
 
 import slimdiff
+from slimdiff.models.backbones.slimmable.slicing import Slicer
+from slimdiff.models.backbones.unet import UNet
 from slimdiff.models.layers.channels import Channels
-from slimdiff.models.slimmable.slicing import Slicer
-from slimdiff.models.unets import UNet
 from slimdiff.registry import MODELS, RESAMPLERS
 
 
@@ -248,7 +248,7 @@ def test_a_strangers_resampler_with_other_axes_is_named():
 def test_a_large_network_is_cut_weight_by_weight_with_the_same_result(name, monkeypatch):
     results = []
     for limit in (4_000_000, 0):
-        monkeypatch.setattr('slimdiff.models.slimmable.flat_slicing.FLAT_LIMIT', limit)
+        monkeypatch.setattr('slimdiff.models.backbones.slimmable.flat_slicing.FLAT_LIMIT', limit)
         network = build(name)
         args, kwargs = inputs_of(network)
         out = network(*args, **kwargs, width=0.25).sample

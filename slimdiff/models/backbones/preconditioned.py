@@ -15,13 +15,17 @@ error at high noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from slimdiff.functional.prediction import PREDICTION_TYPES
+from slimdiff.models.backbones.adapt import AdaptedBackbone
+from slimdiff.registry import plain
 from slimdiff.sampling.process import SCHEDULE_KEYS
 
 
@@ -55,7 +59,7 @@ def preconditioning_coefficients(alphas_cumprod: Tensor, prediction_type: str,
 
 
 def preconditioning_config(process: Mapping[str, Any], sigma_data: float) -> dict[str, Any]:
-    """The UNet's ``preconditioning`` for training with a process (:mod:`slimdiff.sampling.process`)."""
+    """The ``preconditioning`` of a network for training with a process (:mod:`slimdiff.sampling.process`)."""
     return dict(schedule={key: process[key] for key in SCHEDULE_KEYS if process.get(key) is not None},
                 prediction_type=process['prediction_type'], sigma_data=sigma_data)
 
@@ -82,3 +86,40 @@ class Preconditioning(nn.Module):
         low = t.floor().long()
         columns = torch.lerp(self.table[:, low], self.table[:, (low + 1).clamp(max=last)], t - low)  # (3, N)
         return tuple(columns[:, :, None, None, None])
+
+
+class PreconditionedBackbone(AdaptedBackbone):
+    """``c_skip * x_t + c_out * network(c_in * x_t)`` around any network.
+
+    It offers what the network offers, at the same names: stages, widths, features to reuse. The coefficients are in
+    float32 whatever the precision of the network is, which therefore wants x_t in float32.
+
+    Args:
+        network: any backbone.
+        arguments: see :class:`~slimdiff.models.backbones.adapt.AdaptedBackbone`.
+        preconditioning: ``dict(schedule=dict(...), prediction_type=..., sigma_data=...)``; ``schedule`` takes
+            diffusers' words (``num_train_timesteps``, ``beta_schedule``, ``beta_start``, ``beta_end``).
+    """
+
+    own_keys = ('preconditioning', )
+
+    def __init__(self, network: nn.Module, arguments: Mapping[str, Any] | None = None, *,
+                 preconditioning: Mapping[str, Any]) -> None:
+        preconditioning = plain(dict(preconditioning))
+        super().__init__(network, arguments, preconditioning=preconditioning)
+        alphas = DDPMScheduler(**preconditioning['schedule']).alphas_cumprod
+        self.precondition = Preconditioning(alphas, preconditioning['prediction_type'], preconditioning['sigma_data'])
+
+    def around(self, network: Callable[[Tensor], Tensor], sample: Tensor, timestep: Tensor) -> Tensor:
+        c_in, c_skip, c_out = self.precondition(timestep)
+        x = network((sample * c_in).to(self.dtype))
+        return (c_skip * sample + c_out * x).to(sample.dtype)
+
+    def rewrapped(self, network: nn.Module) -> PreconditionedBackbone:
+        wrapped = type(self)(network, preconditioning=self.config.preconditioning)
+        wrapped.precondition = copy.deepcopy(self.precondition)
+        return wrapped
+
+
+# The path that exported folders name; it will not move.
+PreconditionedBackbone.__module__ = 'slimdiff'

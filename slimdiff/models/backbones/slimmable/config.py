@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from slimdiff.models.backbones.unet import UNet
 from slimdiff.models.layers.attention import drops_heads
 from slimdiff.models.layers.channels import whole
-from slimdiff.models.unets import UNet
 from slimdiff.registry import plain
 
 

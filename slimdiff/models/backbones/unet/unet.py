@@ -11,31 +11,20 @@ Those module names are the distillation positions.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, DDPMScheduler, ModelMixin
+from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from slimdiff.models.layers import Preconditioning, ResidualBlock
+from slimdiff.models.backbones.adapt import Prediction
+from slimdiff.models.backbones.unet.stages import DownStage, MidStage, Run, Stage, UpStage, plan_blocks
+from slimdiff.models.layers import ResidualBlock
 from slimdiff.models.layers.residual import group_norm, silu, zero_init
-from slimdiff.models.unets.stages import DownStage, MidStage, Run, Stage, UpStage, plan_blocks
 from slimdiff.registry import MODELS, RESAMPLERS
-
-
-@dataclasses.dataclass
-class UNetOutput(BaseOutput):
-    """What diffusers' ``UNet2DOutput`` is; to import that one takes seconds where transformers is installed.
-
-    Args:
-        sample: (N, out_channels, H, W).
-    """
-    sample: Tensor
 
 
 def call(module: nn.Module, *args: Any) -> Tensor:
@@ -50,7 +39,7 @@ class UNet(ModelMixin, ConfigMixin):
         sample_size: height and width that pipelines sample at; must divide by ``size_multiple``.
         in_channels, out_channels: of the images or latents.
         stages: one dict for each resolution, highest first; the keys are those of
-            :class:`~slimdiff.models.unets.stages.Stage`.
+            :class:`~slimdiff.models.backbones.unet.stages.Stage`.
         mid_channels: width of the middle stage; that of the last stage by default.
         mid_heads: attention heads of the middle stage; None for no attention.
         mid_cross_attention: the middle attention is a transformer block with cross-attention.
@@ -64,10 +53,6 @@ class UNet(ModelMixin, ConfigMixin):
         context_channels: width of ``encoder_hidden_states``, for stages with cross-attention.
         scale_shift_norm, dropout, norm_groups, norm_eps: see :class:`~slimdiff.models.layers.ResidualBlock`.
         flip_sin_to_cos, freq_shift: of the sinusoidal embedding: (True, 0) in LDM, (False, 1) in DDPM.
-        preconditioning: None, or ``dict(schedule=dict(...), prediction_type=..., sigma_data=...)``: what a linear
-            denoiser knows is added to the output, see :mod:`slimdiff.models.layers.preconditioning`. ``schedule``
-            takes diffusers' words (``num_train_timesteps``, ``beta_schedule``, ``beta_start``, ``beta_end``).
-            :class:`~slimdiff.models.algorithms.DiffusionModel` fills it in.
 
     Raises:
         ValueError: channels that norm groups, heads or bands don't divide, a sample size that the stages don't halve
@@ -98,8 +83,7 @@ class UNet(ModelMixin, ConfigMixin):
                  norm_groups: int = 32,
                  norm_eps: float = 1e-5,
                  flip_sin_to_cos: bool = True,
-                 freq_shift: float = 0.0,
-                 preconditioning: Mapping[str, Any] | None = None) -> None:
+                 freq_shift: float = 0.0) -> None:
         super().__init__()
         if not stages:
             raise ValueError('UNet needs at least one stage.')
@@ -154,17 +138,24 @@ class UNet(ModelMixin, ConfigMixin):
 
         self.norm_out = group_norm('UNet output', stem, norm_groups, norm_eps)
         self.conv_out = zero_init(nn.Conv2d(stem, out_channels, 3, padding=1))
-        # Not named like the config key: diffusers looks a config key up before a submodule.
-        self.precondition = self._make_precondition(preconditioning)
         # Convolutions on CPU are about 3x faster in this layout, and Tensor Cores want it too.
         self.to(memory_format=torch.channels_last)
 
-    @staticmethod
-    def _make_precondition(cfg: Mapping[str, Any] | None) -> Preconditioning | None:
-        if cfg is None:
-            return None
-        alphas = DDPMScheduler(**cfg['schedule']).alphas_cumprod
-        return Preconditioning(alphas, cfg['prediction_type'], cfg['sigma_data'])
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], **kwargs: Any) -> UNet:
+        """As in diffusers.
+
+        Raises:
+            ValueError: a config of a preconditioned network, or of slimdiff 0.1, whose UNet held that itself.
+        """
+        if isinstance(config, Mapping) and config.get('preconditioning'):
+            if 'network_class' in config:
+                raise ValueError('This is the config of a PreconditionedBackbone around a UNet: open it with '
+                                 'slimdiff.PreconditionedBackbone.')
+            raise ValueError('This folder was written by slimdiff 0.1, whose UNet held its output preconditioning; it '
+                             'is a wrapper now (PreconditionedBackbone), and the files of 0.1 are not read. Train and '
+                             'export again.')
+        return super().from_config(config, **kwargs)
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError unless the stages can halve an image of this size evenly."""
@@ -208,7 +199,7 @@ class UNet(ModelMixin, ConfigMixin):
                 timestep: Tensor | float | int,
                 class_labels: Tensor | None = None,
                 encoder_hidden_states: Tensor | None = None,
-                return_dict: bool = True) -> UNetOutput | tuple[Tensor]:
+                return_dict: bool = True) -> Prediction | tuple[Tensor]:
         """Predict noise, x0 or v, whichever the network was trained for.
 
         Args:
@@ -219,7 +210,7 @@ class UNet(ModelMixin, ConfigMixin):
             return_dict: False for a plain tuple.
 
         Returns:
-            ``UNetOutput`` with ``.sample`` of (N, out_channels, H, W).
+            ``Prediction`` with ``.sample`` of (N, out_channels, H, W).
 
         Raises:
             ValueError: an image size that the stages can't halve, a label out of range.
@@ -231,60 +222,53 @@ class UNet(ModelMixin, ConfigMixin):
                       sample: Tensor,
                       timestep: Tensor | float | int,
                       class_labels: Tensor | None = None,
-                      encoder_hidden_states: Tensor | None = None) -> tuple[UNetOutput, Tensor]:
+                      encoder_hidden_states: Tensor | None = None) -> tuple[Prediction, Tensor]:
         """:meth:`forward`, and the deep features: what enters ``up1``, before its up-sampler.
 
         They change little from one denoising step to the next, so a later step may take them for its own (DeepCache,
         Ma et al., CVPR 2024): see :meth:`shallow`.
         """
-        x, embedding, context, scales, run = self._enter(sample, timestep, class_labels, encoder_hidden_states)
+        x, embedding, context, run = self._enter(sample, timestep, class_labels, encoder_hidden_states)
         skips: list[Tensor] = []
         for i in range(1, self.num_stages + 1):
             x = self.get_submodule(f'down{i}')(x, embedding, context, skips, run)
         x = self.mid(x, embedding, context, run)
         for i in range(self.num_stages, 1, -1):
             x = self.get_submodule(f'up{i}')(x, embedding, context, skips, run)
-        return self._leave(sample, self.up1(x, embedding, context, skips, run), scales), x
+        return self._leave(self.up1(x, embedding, context, skips, run)), x
 
     def shallow(self,
                 sample: Tensor,
                 timestep: Tensor | float | int,
                 class_labels: Tensor | None,
                 encoder_hidden_states: Tensor | None,
-                features: Tensor) -> UNetOutput:
+                features: Tensor) -> Prediction:
         """Run the first stage alone, around deep features of :meth:`with_features`.
 
         With those of the same input this is :meth:`forward`; with an earlier step's an approximation, which sees
         ``sample`` through the skips of the first stage. Forward hooks on ``down1`` do not fire: its output, which the
         down-sampler makes, is not computed.
         """
-        x, embedding, context, scales, run = self._enter(sample, timestep, class_labels, encoder_hidden_states)
+        x, embedding, context, run = self._enter(sample, timestep, class_labels, encoder_hidden_states)
         skips: list[Tensor] = []
         self.down1.run_blocks(x, embedding, context, skips, run)
-        return self._leave(sample, self.up1(features, embedding, context, skips, run), scales)
+        return self._leave(self.up1(features, embedding, context, skips, run))
 
     def _enter(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None,
-               encoder_hidden_states: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, Sequence[Tensor], Run]:
-        """The stem's output, what every stage is given beside it, and what scales the network's output."""
+               encoder_hidden_states: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, Run]:
+        """The stem's output, and what every stage is given beside it."""
         self.check_size(*sample.shape[2:])
         timestep = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
         run = call
         if self.gradient_checkpointing and torch.is_grad_enabled():
             run = self._gradient_checkpointing_func
-        x, scales = sample.contiguous(memory_format=torch.channels_last), ()
-        if self.precondition is not None:
-            c_in, *scales = self.precondition(timestep)
-            x = (x * c_in).to(self.dtype)
+        x = sample.contiguous(memory_format=torch.channels_last)
         embedding = self.embed(timestep, class_labels, x.dtype)
-        return self.stem(x), embedding, self.context_of(timestep, class_labels, encoder_hidden_states), scales, run
+        return self.stem(x), embedding, self.context_of(timestep, class_labels, encoder_hidden_states), run
 
-    def _leave(self, sample: Tensor, x: Tensor, scales: Sequence[Tensor]) -> UNetOutput:
+    def _leave(self, x: Tensor) -> Prediction:
         """The output head on what ``up1`` gave."""
-        x = self.conv_out(silu(self.norm_out(x)))
-        if scales:
-            c_skip, c_out = scales
-            x = (c_skip * sample + c_out * x).to(sample.dtype)
-        return UNetOutput(sample=x)
+        return Prediction(sample=self.conv_out(silu(self.norm_out(x))))
 
 
 # diffusers writes a model's module path into model_index.json; `slimdiff` is the path that will not move.

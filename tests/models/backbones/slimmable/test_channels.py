@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from slimdiff.models.backbones.slimmable.slicing import Slicer
 from slimdiff.models.layers.channels import Channels, affine, prefixed, whole
-from slimdiff.models.slimmable.slicing import Slicer
 
 
 def test_a_plain_axis_keeps_its_first_channels():

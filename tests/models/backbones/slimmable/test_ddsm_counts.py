@@ -9,7 +9,7 @@ from slimdiff.configuration import load_config
 from slimdiff.evaluation.cost import count_cost
 from slimdiff.registry import MODELS
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture(scope='module')

@@ -15,19 +15,20 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor, nn
 
-from slimdiff.models.unets.network_set import (
+from slimdiff.models.backbones.adapt import Prediction, given, predict
+from slimdiff.models.backbones.load import find_class, make
+from slimdiff.models.backbones.network_set import (
     Memory,
     arguments_of,
     check_alike,
     check_same_timesteps,
     check_timesteps,
-    class_named,
     description_of,
     key_of,
     size_of,
 )
-from slimdiff.models.unets.steps import State, conditions_of, take_step
-from slimdiff.models.unets.unet import UNetOutput
+from slimdiff.models.backbones.protocol import ReusableFeatures, network_of, require, widths_of
+from slimdiff.models.backbones.steps import State, take_step
 from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
 
 
@@ -79,9 +80,7 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
         self._keeps_features = Reuse('features') in [segment.action for segment in allocation.segments]
         if self._keeps_features:
             for width in allocation.widths:
-                if not hasattr(networks[width], 'shallow'):
-                    raise ValueError(f'The allocation reuses features, but the network of width {width:g}, a '
-                                     f"{type(networks[width]).__name__}, has no shallow(): reuse its 'prediction'.")
+                require(networks[width], ReusableFeatures, 'To reuse features', "reuse the 'prediction'")
         self.allocation = allocation
         self.networks = nn.ModuleDict({key_of(width): networks[width] for width in allocation.widths})
         self._full_bytes = size_of(full)
@@ -100,10 +99,9 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
         Raises:
             ValueError: a width that ``supernet`` has not, and what the constructor refuses.
         """
-        slimmable = hasattr(supernet, 'extract')
-        allocation.check_widths(supernet.widths if slimmable else (1.0, ))
+        allocation.check_widths(widths_of(supernet))
         check_timesteps(allocation, supernet)
-        networks = {width: supernet.extract(width) if slimmable else supernet for width in allocation.widths}
+        networks = {width: network_of(supernet, width) for width in allocation.widths}
         model = cls(networks, allocation)
         model._full_bytes = size_of(supernet)
         if 1.0 in networks:  # its weights are the supernet's, and tell the others
@@ -114,19 +112,19 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
     # ---- a step -----------------------------------------------------------------------------------------------
 
     def forward(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None = None,
-                encoder_hidden_states: Tensor | None = None, return_dict: bool = True) -> UNetOutput | tuple[Tensor]:
+                encoder_hidden_states: Tensor | None = None, return_dict: bool = True) -> Prediction | tuple[Tensor]:
         """As :meth:`slimdiff.UNet.forward`.
 
         Raises:
             ValueError: a timestep that the allocation doesn't know.
         """
-        conditions = conditions_of(class_labels, encoder_hidden_states)
+        conditions = given(class_labels, encoder_hidden_states)
         times = torch.as_tensor(timestep)
         if times.dim() == 0:
             prediction = self._next(sample, times, conditions)
         else:
             prediction = self._independent(sample, times.expand(len(sample)), conditions)
-        return UNetOutput(sample=prediction) if return_dict else (prediction, )
+        return Prediction(sample=prediction) if return_dict else (prediction, )
 
     def _next(self, sample: Tensor, times: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """The next step of a trajectory."""
@@ -154,12 +152,12 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
         widths = [self.run_at(t).width for t in times.tolist()]
         times = times.to(sample.device)
         if len(set(widths)) == 1:
-            return self.network(widths[0])(sample, times.contiguous(), **conditions).sample
+            return predict(self.network(widths[0]), sample, times.contiguous(), **conditions)
         order, predictions = [], []
         for width in sorted(set(widths)):
             rows = [i for i, other in enumerate(widths) if other == width]
             parts = {name: value[rows] for name, value in conditions.items()}
-            predictions.append(self.network(width)(sample[rows], times[rows], **parts).sample)
+            predictions.append(predict(self.network(width), sample[rows], times[rows], **parts))
             order += rows
         return torch.cat(predictions)[torch.tensor(order).argsort().to(sample.device)]
 
@@ -235,17 +233,19 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
                              'StepAwareUNet.from_supernet(network, allocation).')
         if config.get('_supernet') is None:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        supernet = class_named(config['_supernet']).from_pretrained(pretrained_model_name_or_path, **kwargs)
-        return cls.from_supernet(supernet, StepAllocation.from_dict(config['_allocation'])).eval()
+        loaded = find_class(config['_supernet']).from_pretrained(pretrained_model_name_or_path, **kwargs)
+        supernet, *info = loaded if kwargs.get('output_loading_info') else (loaded, )
+        model = cls.from_supernet(supernet, StepAllocation.from_dict(config['_allocation'])).eval()
+        return (model, *info) if info else model
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **kwargs: Any) -> StepAwareUNet:
         """Networks of the saved configs, with random weights."""
         if not config.get('_networks'):
-            network = class_named(config['_supernet'])
-            return cls.from_supernet(network.from_config({k: v for k, v in config.items() if not k.startswith('_')}),
+            arguments = {k: v for k, v in config.items() if not k.startswith('_')}
+            return cls.from_supernet(make(find_class(config['_supernet']), arguments),
                                      StepAllocation.from_dict(config['_allocation']))
-        networks = {float(width): class_named(found['class']).from_config(found['config'])
+        networks = {float(width): make(find_class(found['class']), found['config'])
                     for width, found in config['_networks'].items()}
         return cls(networks, StepAllocation.from_dict(config['_allocation']))
 

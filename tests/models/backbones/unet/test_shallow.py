@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from slimdiff import UNet
+from slimdiff import PreconditionedBackbone, UNet
 from slimdiff.evaluation.cost import count_cost
 
 SD = [dict(channels=8, blocks=3), dict(channels=16, blocks=3, heads=2)]
@@ -26,8 +26,11 @@ LAYOUTS = {
 }
 
 
-def build(**arguments):
-    unet = UNet(sample_size=8, norm_groups=4, **arguments).eval()
+def build(preconditioning=None, **arguments):
+    unet = UNet(sample_size=8, norm_groups=4, **arguments)
+    if preconditioning is not None:
+        unet = PreconditionedBackbone(unet, preconditioning=preconditioning)
+    unet.eval()
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return unet

@@ -8,11 +8,12 @@ from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from torch import nn
 
 import slimdiff
-from slimdiff import UNet
+from slimdiff import PreconditionedBackbone, UNet
 
 DDPM_STAGES = [dict(channels=16, blocks=2, up_blocks=3),
                dict(channels=32, blocks=2, up_blocks=3, heads=2),
                dict(channels=32, blocks=2, up_blocks=3, downsample=False)]
+PRECONDITIONING = dict(schedule=dict(num_train_timesteps=1000), prediction_type='epsilon', sigma_data=0.5)
 
 
 def randomise(module, std=0.2):
@@ -170,11 +171,10 @@ def test_a_class_token_is_a_context_of_one_token():
 
 
 def test_preconditioned_output_by_hand():
-    cfg = dict(schedule=dict(num_train_timesteps=1000), prediction_type='epsilon', sigma_data=0.5)
+    cfg = PRECONDITIONING
     stages = [dict(channels=8)]
     bare = randomise(UNet(sample_size=8, stages=stages, norm_groups=2))
-    full = UNet(sample_size=8, stages=stages, norm_groups=2, preconditioning=cfg)
-    full.load_state_dict(bare.state_dict())
+    full = PreconditionedBackbone(bare, preconditioning=cfg)
     x = torch.randn(2, 3, 8, 8)
     a = DDIMScheduler().alphas_cumprod[torch.tensor([10, 900])].view(2, 1, 1, 1)
     d = a * 0.25 + 1 - a
@@ -193,11 +193,11 @@ def test_bf16_and_channels_last():
 
 
 def test_the_stock_pipeline_samples_from_a_saved_folder(tmp_path):
-    unet = randomise(UNet(sample_size=16, stages=DDPM_STAGES, mid_heads=2, norm_groups=8, preconditioning=dict(
-        schedule=dict(num_train_timesteps=1000), prediction_type='epsilon', sigma_data=0.5)), std=0.05)
+    unet = randomise(UNet(sample_size=16, stages=DDPM_STAGES, mid_heads=2, norm_groups=8), std=0.05)
+    unet = PreconditionedBackbone(unet, preconditioning=PRECONDITIONING)
     DDIMPipeline(unet, DDIMScheduler()).save_pretrained(tmp_path)
     pipeline = DDIMPipeline.from_pretrained(tmp_path)
-    assert type(pipeline.unet) is slimdiff.UNet
+    assert type(pipeline.unet) is slimdiff.PreconditionedBackbone and type(pipeline.unet.network) is slimdiff.UNet
     pipeline.set_progress_bar_config(disable=True)
     first, second = (p(batch_size=2, num_inference_steps=4, output_type='np',
                        generator=torch.Generator().manual_seed(1)).images
@@ -251,10 +251,19 @@ def test_every_stage_halves_and_the_memory_of_a_hook_is_a_tensor():
 
 def test_the_whole_network_compiles_without_a_graph_break():
     stages = [dict(channels=8, blocks=1), dict(channels=8, blocks=1, heads=2)]
-    unet = randomise(UNet(sample_size=8, stages=stages, norm_groups=2, num_classes=3, preconditioning=dict(
-        schedule=dict(num_train_timesteps=1000), prediction_type='epsilon', sigma_data=0.5),
-        downsampler=dict(type='WaveletGatedDown'), upsampler=dict(type='WaveletGatedUp')))
+    unet = randomise(UNet(sample_size=8, stages=stages, norm_groups=2, num_classes=3,
+                          downsampler=dict(type='WaveletGatedDown'), upsampler=dict(type='WaveletGatedUp')))
+    unet = PreconditionedBackbone(unet, preconditioning=PRECONDITIONING)
     compiled = torch.compile(unet, backend='aot_eager', fullgraph=True)
     x, t, labels = torch.randn(2, 3, 8, 8), torch.tensor([3, 700]), torch.tensor([0, 3])
     with torch.no_grad():
         torch.testing.assert_close(compiled(x, t, labels).sample, unet(x, t, labels).sample, rtol=1e-4, atol=1e-5)
+
+
+def test_a_config_of_another_layout_is_refused():
+    """That of 0.1, which had the preconditioning in the UNet, and that of the wrapper."""
+    config = {**UNet(sample_size=8, norm_groups=8).config, 'preconditioning': PRECONDITIONING}
+    with pytest.raises(ValueError, match=r'written by slimdiff 0\.1, .*the files of 0\.1 are not read'):
+        UNet.from_config(config)
+    with pytest.raises(ValueError, match='open it with slimdiff.PreconditionedBackbone'):
+        UNet.from_config({**config, 'network_class': 'UNet'})

@@ -3,7 +3,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from slimdiff.functional.prediction import PREDICTION_TYPES
-from slimdiff.models.layers.preconditioning import (
+from slimdiff.models.backbones.preconditioned import (
     Preconditioning,
     preconditioning_coefficients,
     preconditioning_config,

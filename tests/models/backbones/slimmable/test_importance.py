@@ -4,8 +4,8 @@ import pytest
 import torch
 from slim_networks import NETWORKS, inputs_of, shaken
 
-from slimdiff.models.slimmable.importance import order_channels
-from slimdiff.models.unets import UNet
+from slimdiff.models.backbones.slimmable.importance import order_channels
+from slimdiff.models.backbones.unet import UNet
 
 
 @pytest.mark.parametrize('widths', [(0.25, 1.0), (0.5, 1.0)])

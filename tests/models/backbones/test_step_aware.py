@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from slimdiff import SlimmableUNet, StepAwareUNet, UNet
-from slimdiff.models.unets import make_step_aware
+from slimdiff import PreconditionedBackbone, SlimmableUNet, StepAwareUNet, UNet
+from slimdiff.models.backbones import make_step_aware
 from slimdiff.registry import MODELS
 from slimdiff.sampling import build_scheduler
 from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
@@ -21,6 +21,11 @@ REUSING = StepAllocation.from_pieces([200, 400, 600, 800], [Run(0.5), FEATURES, 
 #: a network that is not ours
 DIFFUSERS = dict(norm_num_groups=4, layers_per_block=1, attention_head_dim=4, down_block_types=('DownBlock2D', ),
                  up_block_types=('UpBlock2D', ))
+
+
+def preconditioned(network, num_train_timesteps=1000):
+    return PreconditionedBackbone(network, preconditioning=dict(
+        schedule=dict(num_train_timesteps=num_train_timesteps), prediction_type='epsilon', sigma_data=0.5)).eval()
 
 
 def randomised(unet, seed=0):
@@ -250,13 +255,13 @@ def test_it_looks_like_a_unet():
 
 
 def test_networks_of_a_supernet_are_its_slices():
-    wide = supernet(preconditioning=dict(schedule=dict(num_train_timesteps=1000), prediction_type='epsilon',
-                                         sigma_data=0.5))
+    wide = preconditioned(supernet())
     unet = StepAwareUNet.from_supernet(wide, LADDER)
     x = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
         for t, width in ((700, 0.25), (400, 0.5), (100, 1.0)):
-            torch.testing.assert_close(unet(x, t).sample, wide(x, t, width=width).sample, rtol=1e-4, atol=1e-5)
+            with wide.at(width):
+                torch.testing.assert_close(unet(x, t).sample, wide(x, t).sample, rtol=1e-4, atol=1e-5)
     assert unet.precondition is not None
     # A plain UNet is its own only width.
     plain = network(8)
@@ -311,9 +316,9 @@ def test_compiled_once_for_each_width(allocation, programs, backend):
     ((lambda: {1.0: network(8), 0.5: network(4, num_classes=3)}, StepAllocation.prefix(0.5, 1.0, 0.5)),
      'num_classes is None at width 1, 3 at width 0.5'),
     ((lambda: {1.0: diffusers.UNet2DModel(8, block_out_channels=(8, ), **DIFFUSERS)},
-      StepAllocation.from_pieces([500], [FEATURES, Run(1.0)])), "UNet2DModel, has no shallow.*'prediction'"),
-    ((lambda: {1.0: network(8, preconditioning=dict(schedule=dict(num_train_timesteps=500), sigma_data=0.5,
-                                                    prediction_type='epsilon'))}, StepAllocation.uniform(1.0)),
+      StepAllocation.from_pieces([500], [FEATURES, Run(1.0)])),
+     "UNet2DModel lacks with_features, shallow.*'prediction'"),
+    ((lambda: {1.0: preconditioned(network(8), 500)}, StepAllocation.uniform(1.0)),
      'for 1000 training timesteps .*the model has 500'),
 ])
 def test_what_does_not_fit_is_refused(arguments, message):

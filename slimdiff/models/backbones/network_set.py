@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from slimdiff.sampling.allocation import StepAllocation
@@ -51,29 +49,14 @@ def arguments_of(network: nn.Module) -> dict[str, Any]:
 
 
 def description_of(network: nn.Module) -> dict[str, Any]:
-    """What makes a network again: the library and name of its class, and its arguments."""
-    cls = type(network)
-    return {'class': [cls.__module__.partition('.')[0], cls.__name__], 'config': arguments_of(network)}
-
-
-def class_named(path: list[str]) -> type[ModelMixin]:
-    """The network class ``[library, name]`` of a saved config.
-
-    Raises:
-        ValueError: a library that is not imported (a folder must not cause it), or no network class of that name.
-    """
-    library, name = path
-    cls = getattr(sys.modules.get(library), name, None)
-    if not (isinstance(cls, type) and issubclass(cls, ModelMixin)):
-        raise ValueError(f'The networks of this folder are of the class {library}.{name}, which is not there as a '
-                         f'network (ModelMixin): import {library} first, in a version that has it.')
-    return cls
+    """What makes a network again: the name of its class, and its arguments."""
+    return {'class': type(network).__name__, 'config': arguments_of(network)}
 
 
 def check_alike(networks: Mapping[float, nn.Module]) -> None:
     """Raise ValueError unless all networks take and give the same."""
-    for key in ('in_channels', 'out_channels', 'sample_size', 'num_classes', 'class_token', 'context_channels',
-                'cross_attention_dim', 'preconditioning'):
+    for key in ('in_channels', 'out_channels', 'sample_size', 'num_classes', 'num_class_embeds', 'class_token',
+                'context_channels', 'cross_attention_dim', 'preconditioning'):
         values = {width: network.config.get(key) for width, network in networks.items()}
         first, *others = values.values()
         if any(other != first for other in others):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from slimdiff.models.backbones.adapt import as_tensor
 from slimdiff.sampling.allocation import Action, Run
 
 
@@ -21,12 +22,6 @@ class State(NamedTuple):
     width: float
     prediction: Tensor
     features: Tensor | None
-
-
-def conditions_of(class_labels: Tensor | None, encoder_hidden_states: Tensor | None) -> dict[str, Tensor]:
-    """Those that are given, as a UNet's arguments: some networks take only what they were made for."""
-    conditions = {'class_labels': class_labels, 'encoder_hidden_states': encoder_hidden_states}
-    return {name: value for name, value in conditions.items() if value is not None}
 
 
 def take_step(method: Callable[[float, str], Callable[..., Any]],
@@ -47,7 +42,7 @@ def take_step(method: Callable[[float, str], Callable[..., Any]],
         action: of this step.
         last: of the step before; None at the first.
         sample, timestep: as :meth:`slimdiff.UNet.forward` takes them.
-        conditions: see :func:`conditions_of`.
+        conditions: see :func:`~slimdiff.models.backbones.adapt.given`.
         keeps_features: keep deep features for a later ``Reuse('features')``.
 
     Raises:
@@ -56,12 +51,13 @@ def take_step(method: Callable[[float, str], Callable[..., Any]],
     if isinstance(action, Run):
         if keeps_features:
             output, features = method(action.width, 'with_features')(sample, timestep, **conditions)
-            return State(action.width, output.sample, features)
-        return State(action.width, method(action.width, '__call__')(sample, timestep, **conditions).sample, None)
+            return State(action.width, as_tensor(output, 'with_features'), features)
+        output = method(action.width, '__call__')(sample, timestep, **conditions)
+        return State(action.width, as_tensor(output, 'network'), None)
     if last is None:
         raise ValueError(f"The first step is to '{action}', but there is nothing to reuse yet: let a width run first.")
     if action.what == 'features':
         output = method(last.width, 'shallow')(sample, timestep, conditions.get('class_labels'),
                                                conditions.get('encoder_hidden_states'), last.features)
-        return last._replace(prediction=output.sample)
+        return last._replace(prediction=as_tensor(output, 'shallow'))
     return last

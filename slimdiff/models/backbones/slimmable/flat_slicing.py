@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from slimdiff.functional.haar import is_channels_last
-from slimdiff.models.slimmable.slicing import Slicer
+from slimdiff.models.backbones.slimmable.slicing import Slicer
 
 #: networks of more weights than this are cut weight by weight: a copy of a block is faster than a gather
 FLAT_LIMIT = 4_000_000

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from slimdiff import UNet
-from slimdiff.models.unets.steps import conditions_of, take_step
+from slimdiff.models.backbones.adapt import given
+from slimdiff.models.backbones.steps import take_step
 from slimdiff.sampling.allocation import Reuse, Run
 
 
@@ -31,7 +32,7 @@ def inputs():
 @pytest.mark.parametrize('keeps_features', [False, True])
 def test_a_run_leaves_its_width_and_prediction(networks, method, inputs, keeps_features):
     (x, y, *_), labels = inputs
-    conditions = conditions_of(labels, None)
+    conditions = given(labels, None)
     assert list(conditions) == ['class_labels']
     state = take_step(method, Run(1.), None, x, 900, conditions, keeps_features)
     torch.testing.assert_close(state.prediction, networks[1.](x, 900, labels).sample)
@@ -43,7 +44,7 @@ def test_a_run_leaves_its_width_and_prediction(networks, method, inputs, keeps_f
 def test_reuse_is_of_the_width_last_run(networks, method, inputs):
     """The features stay those of the last run, however many steps reuse them."""
     (x, y, z, _), labels = inputs
-    conditions = conditions_of(labels, None)
+    conditions = given(labels, None)
     state = take_step(method, Run(.5), None, x, 900, conditions, True)
     _, features = networks[.5].with_features(x, 900, labels)
     for sample, t in ((y, 800), (z, 700)):

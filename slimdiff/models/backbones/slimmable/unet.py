@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimdiff.models.backbones.adapt import Prediction
+from slimdiff.models.backbones.slimmable import flat_slicing
+from slimdiff.models.backbones.slimmable.axes import check_shapes, feature_maps, unet_axes
+from slimdiff.models.backbones.slimmable.config import check_widths, slim_config
+from slimdiff.models.backbones.slimmable.flat_slicing import FlatSlicer, Kinds
+from slimdiff.models.backbones.slimmable.slicing import Slicer
+from slimdiff.models.backbones.unet import UNet
+from slimdiff.models.backbones.unet.stages import Stage
 from slimdiff.models.layers.channels import Axes, Channels
-from slimdiff.models.slimmable import flat_slicing
-from slimdiff.models.slimmable.axes import check_shapes, feature_maps, unet_axes
-from slimdiff.models.slimmable.config import check_widths, slim_config
-from slimdiff.models.slimmable.flat_slicing import FlatSlicer, Kinds
-from slimdiff.models.slimmable.slicing import Slicer
-from slimdiff.models.unets import UNet
-from slimdiff.models.unets.stages import Stage
-from slimdiff.models.unets.unet import UNetOutput
 from slimdiff.registry import MODELS
 
 
@@ -38,7 +37,6 @@ class View:
         if any(True for _ in network.buffers()):  # a resampler's filter: it needs its values
             network = UNet(**slim_config(wide.config, width, wide.widths))
         check_shapes(axes, wide, network, width)
-        network.precondition = wide.precondition
         self.network = network
         self.places = []  # (dict that a module keeps its parameter in, its name there, that of the weight, its slicer)
         for name, parameter in wide.named_parameters():
@@ -151,11 +149,11 @@ class SlimmableUNet(UNet):
         with contextlib.nullcontext() if width is None else self.at(width):
             return super().forward(sample, timestep, class_labels, encoder_hidden_states, return_dict)
 
-    def with_features(self, *args: Any, **kwargs: Any) -> tuple[UNetOutput, Tensor]:
+    def with_features(self, *args: Any, **kwargs: Any) -> tuple[Prediction, Tensor]:
         """As :meth:`slimdiff.UNet.with_features`, at the active width."""
         return self._run(UNet.with_features, *args, **kwargs)
 
-    def shallow(self, *args: Any, **kwargs: Any) -> UNetOutput:
+    def shallow(self, *args: Any, **kwargs: Any) -> Prediction:
         """As :meth:`slimdiff.UNet.shallow`, at the active width, whose features it wants."""
         return self._run(UNet.shallow, *args, **kwargs)
 
@@ -185,7 +183,6 @@ class SlimmableUNet(UNet):
             if weight.dim() == 4:
                 weight = weight.contiguous(memory_format=torch.channels_last)
             slots[key] = nn.Parameter(weight, weights[name].requires_grad)
-        view.network.precondition = copy.deepcopy(self.precondition)
         return view.network.to(self.device).train(self.training)
 
 

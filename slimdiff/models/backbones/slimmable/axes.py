@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from slimdiff.models.backbones.slimmable.slicing import Slicer
+from slimdiff.models.backbones.unet import UNet
+from slimdiff.models.backbones.unet.stages import BlockSequence, Stage, plan_blocks
 from slimdiff.models.layers import ResidualBlock
 from slimdiff.models.layers.attention import SelfAttentionBlock, head_channels
 from slimdiff.models.layers.channels import Axes, Channels, affine, prefixed
-from slimdiff.models.slimmable.slicing import Slicer
-from slimdiff.models.unets import UNet
-from slimdiff.models.unets.stages import BlockSequence, Stage, plan_blocks
 
 
 def unet_axes(unet: UNet, widths: Sequence[float]) -> dict[str, Axes]:
