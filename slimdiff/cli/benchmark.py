@@ -83,11 +83,12 @@ class Entry:
 
         from slimdiff.evaluation import throughput
         from slimdiff.evaluation.unet_cost import unet_inputs
+        from slimdiff.models.backbones.network_set import size_of
         inputs, kwargs = unet_inputs(self.unet, self.context_length, size)
         generator = torch.Generator().manual_seed(SEED)
         inputs = [torch.randn(x.shape, generator=generator) if x.is_floating_point() else x for x in inputs]
         self.step = throughput.denoising_step(self.unet, inputs, kwargs, dtype, device)
-        self.timing, self.weight_bytes, self.rise_bytes = throughput.Timing(), throughput.weight_bytes(self.unet), 0
+        self.timing, self.weight_bytes, self.rise_bytes = throughput.Timing(), size_of(self.unet), 0
 
     def to_dict(self, batch_size: int) -> dict[str, Any]:
         """Plain data for JSON."""
