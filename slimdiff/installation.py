@@ -19,7 +19,8 @@ def raised_here(error: BaseException) -> bool:
     if trace is None:
         return False
     code = trace.tb_frame.f_code
-    return (PACKAGE in Path(code.co_filename).resolve().parents
+    own = (PACKAGE, PACKAGE.parent / 'studies')  # which a checkout has
+    return (any(folder in Path(code.co_filename).resolve().parents for folder in own)
             and dis.opname[code.co_code[trace.tb_lasti]] == 'RAISE_VARARGS')
 
 

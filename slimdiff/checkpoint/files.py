@@ -44,19 +44,14 @@ class ArchitectureError(CheckpointError):
 
     Args:
         path: where they come from.
-        shapes: name -> shape of all of them.
         differences: in a few words.
     """
 
-    def __init__(self, path: str | Path, shapes: Mapping[str, tuple[int, ...]], differences: str) -> None:
-        self.path, self.shapes, self.differences = Path(path), dict(shapes), differences
-        super().__init__(self.explained('Use the config that it was trained with (a copy lies beside a training\'s '
-                                        'checkpoints)'))
-
-    def explained(self, advice: str) -> str:
-        """The message, with what to do at its beginning."""
-        return (f'{advice}: {self.path} is of another architecture than the model of this config '
-                f'({self.differences}). Nothing was loaded.')
+    def __init__(self, path: str | Path, differences: str) -> None:
+        where = (f'slimdiff print_config {path} --out its_config.py writes it' if Path(path).suffix == '.pth' else
+                 "a copy lies beside a training's checkpoints")
+        super().__init__(f'Use the config that {Path(path).name} was trained with ({where}): {path} is of another '
+                         f'architecture than the model of this config ({differences}). Nothing was loaded.')
 
 
 class CheckpointWriteError(CheckpointError):
@@ -306,8 +301,7 @@ def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor],
         same = len(expected) - len(missing) - len(shapes)
         parts = [f'{what}: {count_some(names)}' for what, names in (
             ('missing', missing), ('unexpected', unexpected), ('of another shape', shapes)) if names]
-        raise ArchitectureError(filename, {name: tuple(value.shape) for name, value in weights.items()},
-                                f'{same} of {len(expected)} weights fit; {"; ".join(parts)}')
+        raise ArchitectureError(filename, f'{same} of {len(expected)} weights fit; {"; ".join(parts)}')
     check_finite(weights, filename)
 
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from slimdiff.models.autoencoders.loading import normalisation
 from slimdiff.models.backbones.adapt import predict
 from slimdiff.models.backbones.protocol import expected_context, input_dtype, input_shape, num_classes
-from slimdiff.registry import did_you_mean
 from slimdiff.sampling import check_sampler, denoise, guided, process_of
 from slimdiff.sampling.images import to_uint8
+from slimdiff.spelling import did_you_mean
 
 OUTPUT_TYPES = ('pil', 'np', 'pt', 'latent')
 #: latents decoded at once: it bounds the memory of a batch

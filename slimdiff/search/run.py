@@ -19,7 +19,7 @@ from slimdiff.evaluation.cost import human
 from slimdiff.interrupts import Interrupts
 from slimdiff.models.backbones.protocol import ReusableFeatures, name_of, require
 from slimdiff.progress import Progress
-from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, did_you_mean, plain
+from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, plain
 from slimdiff.sampling import StepAllocation
 from slimdiff.search.budget import Budget
 from slimdiff.search.costs import NetworkCosts, count_macs
@@ -33,6 +33,7 @@ from slimdiff.search.searchers.dynamic_programming import evenly
 from slimdiff.search.space import Genome, SearchSpace
 from slimdiff.search.state import SearchDirError, load_state, save_state
 from slimdiff.search.widths import check_widths, widths_of
+from slimdiff.spelling import did_you_mean
 
 #: keys of the config's ``search``
 KEYS = ('space', 'evaluators', 'searcher', 'sampler', 'num_steps', 'latency', 'budget', 'compare', 'chunk', 'cache')

@@ -11,12 +11,7 @@ from slimdiff.evaluation.inception import build_inception
 from slimdiff.evaluation.metrics.base import Rows
 from slimdiff.evaluation.metrics.frechet import FeatureMetric
 from slimdiff.registry import METRICS
-from slimdiff.sampling.images import as_rgb
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """[-1, 1] float to 0 ... 255, rounded to nearest and clipped: what a saved PNG holds."""
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+from slimdiff.sampling.images import as_rgb, to_uint8
 
 
 class Features(nn.Module):
