@@ -124,7 +124,7 @@ def test_a_damaged_file_and_two_at_once(folder, capsys, content):
     (['--allocations', 'nowhere.json'], 'nowhere.json'),
 ])
 def test_mistakes(folder, capsys, words, message):
-    (folder / 'empty.py').write_text('model = dict()')
+    (folder / 'empty.py').write_text("default_scope = 'slimdiff'")
     assert main([*RUN, *words]) == 2
     assert message in capsys.readouterr().err
 
