@@ -13,6 +13,7 @@ from slimdiff.models import computation
 from slimdiff.models.slimmable import SlimmableUNet
 from slimdiff.models.unets import StepAwareUNet, UNet, make_step_aware
 from slimdiff.models.unets.network_set import check_alike, check_same_timesteps
+from slimdiff.registry import building
 from slimdiff.sampling.allocation import StepAllocation
 
 
@@ -34,7 +35,7 @@ def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema',
     if Path(checkpoint).is_dir():
         return load_network(model, checkpoint, trust_config)
     meta = load_checked_weights(model, checkpoint, weights, trust_config)
-    return meta.get('config', {}).get('model', {}).get('unet', {})
+    return ((meta.get('config') or {}).get('model') or {}).get('unet') or {}
 
 
 def load_checked_weights(model: Any, checkpoint: str | Path, weights: str = 'ema',
@@ -46,7 +47,7 @@ def load_checked_weights(model: Any, checkpoint: str | Path, weights: str = 'ema
         ComputationError: the model computes something else.
     """
     meta = load_weights(model, checkpoint, weights)
-    computation.check_same(computation.of_checkpoint({'meta': meta}), model, checkpoint, trust_config)
+    computation.check_same(computation.of_checkpoint({'meta': meta}, checkpoint), model, checkpoint, trust_config)
     return meta
 
 
@@ -68,10 +69,12 @@ def load_network(model: Any, folder: str | Path, trust_config: bool = False) -> 
         raise ValueError(f'{folder} holds neither unet/config.json (a pipeline) nor config.json (a UNet): '
                          'give a .pth of train, or a folder of export or save_pretrained.')
     read_json(source / 'config.json', 'Export the network again.')  # diffusers' reader does not say which file it was
-    config = StepAwareUNet.load_config(source)
-    computes = computation.of_folder(folder, source)
+    with building(f'The network in {source}', Exception):
+        config = StepAwareUNet.load_config(source)
     if config.get('_networks'):  # without the full width: they are not the config's network, but stand for it
-        step_aware = StepAwareUNet.from_pretrained(source, low_cpu_mem_usage=False)
+        with building(f'The network in {source}', Exception):
+            step_aware = StepAwareUNet.from_pretrained(source, low_cpu_mem_usage=False)
+        computes = computation.of_folder(folder, source)
         check_finite(step_aware.state_dict(), source)
         check_alike({1.0: model.unet, **{w: step_aware.network(w) for w in step_aware.allocation.widths}})
         computation.check_same(computes, model, folder, trust_config)
@@ -81,9 +84,10 @@ def load_network(model: Any, folder: str | Path, trust_config: bool = False) -> 
         return config
     _tell(model, folder)
     # low_cpu_mem_usage is diffusers' default, and without `accelerate` a warning that means nothing here.
-    network = (SlimmableUNet if 'widths' in config else UNet).from_pretrained(
-        source, variant=variant_of(source), low_cpu_mem_usage=False)
-    weights = network.state_dict()
+    with building(f'The network in {source}', Exception):
+        network = (SlimmableUNet if 'widths' in config else UNet).from_pretrained(
+            source, variant=variant_of(source), low_cpu_mem_usage=False)
+    computes, weights = computation.of_folder(folder, source), network.state_dict()
     check_weights(weights, model.unet.state_dict(), source)
     computation.check_same(computes, model, folder, trust_config)
     model.unet.load_state_dict(weights)
