@@ -3,23 +3,18 @@
 from slimdiff.export import diffusers_hook
 from slimdiff.version import __version__
 
-__all__ = ['SlimDiffusionPipeline', 'SlimmableUNet', 'StepAwareUNet', 'UNet', '__version__']
+__all__ = ['AdaptedBackbone', 'PreconditionedBackbone', 'SlimDiffusionPipeline', 'SlimmableUNet', 'StepAwareUNet',
+           'UNet', '__version__']
 
 diffusers_hook.register()
 
 
 def __getattr__(name: str):
-    # `slimdiff.UNet` is the path that exported diffusers folders record (see models/unets/unet.py);
+    # `slimdiff.UNet` is the path that exported diffusers folders record (see models/backbones/unet/unet.py);
     # importing it lazily keeps `import slimdiff` free of torch for setup and for `slimdiff --help`.
-    if name == 'UNet':
-        from slimdiff.models.unets.unet import UNet
-        return UNet
-    if name == 'SlimmableUNet':
-        from slimdiff.models.slimmable.unet import SlimmableUNet
-        return SlimmableUNet
-    if name == 'StepAwareUNet':
-        from slimdiff.models.unets.step_aware import StepAwareUNet
-        return StepAwareUNet
+    if name in ('AdaptedBackbone', 'PreconditionedBackbone', 'SlimmableUNet', 'StepAwareUNet', 'UNet'):
+        from slimdiff.models import backbones
+        return getattr(backbones, name)
     if name == 'SlimDiffusionPipeline':
         from slimdiff.export.pipeline import SlimDiffusionPipeline
         return SlimDiffusionPipeline

@@ -19,7 +19,8 @@ def raised_here(error: BaseException) -> bool:
     if trace is None:
         return False
     code = trace.tb_frame.f_code
-    return (PACKAGE in Path(code.co_filename).resolve().parents
+    own = (PACKAGE, PACKAGE.parent / 'studies')  # which a checkout has
+    return (any(folder in Path(code.co_filename).resolve().parents for folder in own)
             and dis.opname[code.co_code[trace.tb_lasti]] == 'RAISE_VARARGS')
 
 
@@ -40,3 +41,16 @@ def find_path(path: str | Path) -> Path | None:
             if (root / path).exists():
                 return root / path
     return None
+
+
+def shipped_weights(config: Path) -> Path | None:
+    """The weights that came with a config of slimdiff, such as ``configs/sd/fashion_mnist_weights``; None without."""
+    folder = config.with_name(f'{config.stem}_weights')
+    return folder if (folder / 'unet').is_dir() else None
+
+
+def zoo() -> list[str]:
+    """Names of the models that came with their weights, such as ``sd/fashion_mnist``."""
+    found = {folder.relative_to(root / 'configs').as_posix().removesuffix('_weights')
+             for root in installation_roots() for folder in (root / 'configs').glob('*/*_weights')}
+    return sorted(found)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
 import functools
 import inspect
 import textwrap
@@ -31,6 +30,7 @@ from mmengine.registry import TRANSFORMS as MM_TRANSFORMS
 from mmengine.registry import Registry as ImportingRegistry
 
 from slimdiff.installation import raised_here
+from slimdiff.spelling import did_you_mean, nearest
 
 
 class RegistryError(ValueError):
@@ -72,18 +72,6 @@ class Registry(ImportingRegistry):
                 return registry.module_dict[name]
             registry = registry.parent
         return None
-
-
-def nearest(name: str, options: Iterable[str], n: int = 3) -> list[str]:
-    """Return up to ``n`` of ``options`` spelt most like ``name``, best first (may be empty)."""
-    by_folded = {option.lower(): option for option in options}
-    return [by_folded[m] for m in difflib.get_close_matches(str(name).lower(), by_folded, n=n, cutoff=0.5)]
-
-
-def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` with the nearest option, or an empty string."""
-    found = nearest(name, options, n=1)
-    return f" Did you mean '{found[0]}'?" if found else ''
 
 
 #: kinds of registry with too many names for a message: those that most people want, and where all of them are listed

@@ -136,6 +136,8 @@ def networks(folder: Path, device: torch.device, teacher: str | None) -> dict[st
 
 def load(config: str, state: Mapping[str, Tensor], device: torch.device) -> Any:
     model = MODELS.build(serving_config(load_config(config).model))
+    if not all(key in state for key in model.unet.state_dict()):  # saved before preconditioning was a wrapper
+        state = {f'network.{key}': value for key, value in state.items()}
     model.unet.load_state_dict(state)
     return model.to(device).eval()
 

@@ -2,7 +2,7 @@
 # Everything that wants a GPU, most wanted first, as JSON in a folder:
 #
 #     bash studies/gpu.sh benchmark OUT    about five minutes on an H100
-#     bash studies/gpu.sh teacher OUT      the Fashion-MNIST teacher, 90 seconds; into configs/ldm/fashion_mnist_teacher
+#     bash studies/gpu.sh teacher OUT      the Fashion-MNIST teacher, 90 seconds; into configs/ldm/fashion_mnist_weights
 #     bash studies/gpu.sh central OUT      the central table on Fashion-MNIST, about six minutes
 #
 # Each JSON names its command and the card. QUICK=1 runs a few iterations of each part on whatever device there is, to
@@ -50,11 +50,11 @@ compiled() {  # the first run fills the compiler's cache
 teacher() {
     local iterations=12000; [ -n "$QUICK" ] && iterations=4
     part teacher 150 "$PYTHON" studies/together.py --arm Teacher=configs/ldm/fashion_mnist.py --seeds 0 \
-        --iterations $iterations --out "$OUT" --export "$OUT/fashion_mnist_teacher" "$@"
+        --iterations $iterations --out "$OUT" --export "$OUT/fashion_mnist_weights" "$@"
 }
 
 central() {
-    local iterations=${ITERATIONS:-20000} images=10000 teacher=configs/ldm/fashion_mnist_teacher
+    local iterations=${ITERATIONS:-20000} images=10000 teacher=configs/ldm/fashion_mnist_weights
     [ -n "$QUICK" ] && { iterations=4; images=100; }
     part central "${LIMIT:-600}" "$PYTHON" studies/together.py --seeds 0 1 2 3 4 --iterations "$iterations" \
         --seconds "${SECONDS_OF_TRAINING:-300}" --out "$OUT" \

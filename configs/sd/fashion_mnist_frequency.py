@@ -3,5 +3,5 @@ _base_ = './fashion_mnist_gated.py'
 
 model = dict(
     type='Distiller',
-    teacher=dict(checkpoint='configs/ldm/fashion_mnist_teacher', bf16=True),
+    teacher=dict(checkpoint='configs/ldm/fashion_mnist_weights', bf16=True),
     losses=[dict(type='SpectralLoss', tap='output', weight=1.0)])

@@ -12,7 +12,7 @@ model = dict(
     num_classes=1000,  # and the null class, label 1000
     guidance_scale=3.0,  # table 3
     teacher=dict(checkpoint='checkpoints/ldm/imagenet', config='configs/ldm/imagenet.py', bf16=True),
-    losses=_base_.pop('sd_losses'),
+    losses=_base_.sd_losses,
     unet=dict(
         stages=[
             dict(channels=64, blocks=3),

@@ -12,7 +12,7 @@ _base_ = [
 model = dict(
     type='Distiller',
     teacher=dict(checkpoint='checkpoints/ldm/imagenet', config='configs/ldm/imagenet.py', bf16=True),
-    losses=_base_.pop('sd_losses'),
+    losses=_base_.sd_losses,
     unet=dict(
         downsampler=dict(type='WaveletGatedDown'),
         upsampler=dict(type='WaveletGatedUp')))

@@ -15,7 +15,7 @@ model = dict(
     teacher=dict(
         checkpoint='checkpoints/ldm/txt2img', config='configs/ldm/txt2img.py', bf16=True,
         conditioner=dict(type='LDMBertText', checkpoint='CompVis/ldm-text2im-large-256', channels=1280, bf16=True)),
-    losses=_base_.pop('sd_losses'),
+    losses=_base_.sd_losses,
     unet=dict(
         downsampler=dict(type='WaveletGatedDown'),
         upsampler=dict(type='WaveletGatedUp')))

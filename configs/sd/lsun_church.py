@@ -11,7 +11,7 @@ model = dict(
     type='Distiller',
     autoencoder=dict(latent_scale=None),  # see configs/ldm/lsun_church.py
     teacher=dict(checkpoint='checkpoints/ldm/lsun_church', config='configs/ldm/lsun_church.py', bf16=True),
-    losses=_base_.pop('sd_losses'),
+    losses=_base_.sd_losses,
     unet=dict(
         stages=[
             dict(channels=64, blocks=2, heads=2),  # the table has 32 heads on the way down, 2 on the way up

@@ -3,7 +3,7 @@ _base_ = './photo_patches_16px_gated.py'
 
 model = dict(
     type='Distiller',
-    teacher=dict(checkpoint='configs/ldm/photo_patches_16px_teacher', bf16=True),
+    teacher=dict(checkpoint='configs/ldm/photo_patches_16px_weights', bf16=True),
     # The paper has 0.1 at output and up1 (supplement, table 1). A network of this size does better with ten times that
     # weight, at the output alone: docs/en/experiments/sd_remedies.md.
     losses=[

@@ -13,7 +13,7 @@ model = dict(
     type='SlimmableDistiller',
     num_random=1,
     teacher=dict(checkpoint='checkpoints/ldm/ffhq', config='configs/ldm/ffhq.py', bf16=True),
-    losses=_base_.pop('sd_losses'),
+    losses=_base_.sd_losses,
     unet=dict(
         type='SlimmableUNet',
         widths=(0.25, 0.5, 0.75, 1.0),

@@ -1,6 +1,7 @@
 # Both slimmings at once, on 16x16 patches: wavelet-gated, slimmable, every width distilled from the teacher.
 #   python tools/train.py configs/sd_ddsm/photo_patches_16px.py
 _base_ = [
+    '../_base_/models/output_losses.py',
     '../_base_/models/ddsm_photo_patches.py',
     '../_base_/datasets/photo_patches_16px.py',
     '../_base_/schedules/photo_patches_16px.py',
@@ -10,12 +11,9 @@ _base_ = [
 
 model = dict(
     type='SlimmableDistiller',
-    teacher=dict(checkpoint='configs/ldm/photo_patches_16px_teacher', bf16=True),
+    teacher=dict(checkpoint='configs/ldm/photo_patches_16px_weights', bf16=True),
     # As configs/sd/photo_patches_16px.py has them.
-    losses=[
-        dict(type='SpatialLoss', tap='output', weight=1.0),
-        dict(type='SpectralLoss', tap='output', weight=1.0),
-    ],
+    losses=_base_.output_losses,
     unet=dict(
         sample_size=16,
         downsampler=dict(type='WaveletGatedDown'),

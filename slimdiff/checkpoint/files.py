@@ -27,7 +27,7 @@ from slimdiff.checkpoint.lock import is_alive
 from slimdiff.checkpoint.plain_data import encode
 
 FORMAT = 'slimdiff-checkpoint'
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 #: places of a checkpoint that are read -> what must stand there, if anything does
 LAYOUT = {'state_dict': Mapping, 'ema': Mapping, 'ema.state_dict': Mapping, 'meta.config': Mapping,
           'meta.config.model': Mapping, 'meta.dataset_meta': Mapping, 'meta.dataset_meta.classes': (list, tuple)}
@@ -47,19 +47,14 @@ class ArchitectureError(CheckpointError):
 
     Args:
         path: where they come from.
-        shapes: name -> shape of all of them.
         differences: in a few words.
     """
 
-    def __init__(self, path: str | Path, shapes: Mapping[str, tuple[int, ...]], differences: str) -> None:
-        self.path, self.shapes, self.differences = Path(path), dict(shapes), differences
-        super().__init__(self.explained('Use the config that it was trained with (a copy lies beside a training\'s '
-                                        'checkpoints)'))
-
-    def explained(self, advice: str) -> str:
-        """The message, with what to do at its beginning."""
-        return (f'{advice}: {self.path} is of another architecture than the model of this config '
-                f'({self.differences}). Nothing was loaded.')
+    def __init__(self, path: str | Path, differences: str) -> None:
+        where = (f'slimdiff print_config {path} --out its_config.py writes it' if Path(path).suffix == '.pth' else
+                 "a copy lies beside a training's checkpoints")
+        super().__init__(f'Use the config that {Path(path).name} was trained with ({where}): {path} is of another '
+                         f'architecture than the model of this config ({differences}). Nothing was loaded.')
 
 
 class CheckpointWriteError(CheckpointError):
@@ -234,6 +229,10 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
                               f'weights belong to is unknown.{keys}{hint}')
     if not isinstance(meta.get('format_version'), int):
         raise CheckpointError(f'{path} is damaged: it lacks the version of its format.')
+    if meta['format_version'] < FORMAT_VERSION:
+        raise CheckpointError(f'{path} was written by slimdiff 0.1 (checkpoint format {meta["format_version"]}), which '
+                              f'named the weights otherwise; this slimdiff reads format {FORMAT_VERSION}. Use it with '
+                              'slimdiff 0.1, or train again.')
     if meta['format_version'] > FORMAT_VERSION:
         raise CheckpointError(f'{path} has checkpoint format {meta["format_version"]}; this slimdiff reads up to '
                               f'{FORMAT_VERSION}. It was written by slimdiff {meta.get("slimdiff_version")}: upgrade.')
@@ -318,8 +317,7 @@ def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor],
         same = len(expected) - len(missing) - len(shapes)
         parts = [f'{what}: {count_some(names)}' for what, names in (
             ('missing', missing), ('unexpected', unexpected), ('of another shape', shapes)) if names]
-        raise ArchitectureError(filename, {name: tuple(value.shape) for name, value in weights.items()},
-                                f'{same} of {len(expected)} weights fit; {"; ".join(parts)}')
+        raise ArchitectureError(filename, f'{same} of {len(expected)} weights fit; {"; ".join(parts)}')
     check_finite(weights, filename)
 
 

@@ -62,10 +62,14 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
 
 
+#: CHECKPOINT of a command that was given none
+SHIPPED = '<shipped>'
+
+
 def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
-    """Add CHECKPOINT."""
-    parser.add_argument('checkpoint', help='a .pth of train, or a folder of export or save_pretrained (a pipeline, or '
-                        'a UNet)')
+    """Add CHECKPOINT; :func:`check_files` finds the shipped one where it is left out."""
+    parser.add_argument('checkpoint', nargs='?', default=SHIPPED, help='a .pth of train, or a folder of export or '
+                        'save_pretrained (a pipeline, or a UNet); default: the weights that came with CONFIG')
 
 
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +118,13 @@ def check_files(args: argparse.Namespace) -> None:
         FileNotFoundError: no such checkpoint, allocation or file of captions; names the nearest beside it.
     """
     from slimdiff.configuration import find_config
-    find_config(args.config)
+    from slimdiff.installation import shipped_weights, zoo
+    config = find_config(args.config)
+    if getattr(args, 'checkpoint', None) == SHIPPED:
+        args.checkpoint = shipped_weights(config)
+        if args.checkpoint is None:
+            raise FileNotFoundError(f'{args.config} came without weights: give CHECKPOINT. These have some: '
+                                    f'{", ".join(zoo())}.')
     for what in ('checkpoint', 'resume', 'allocation', 'captions'):
         file = getattr(args, what, None)
         if file is not None and (what, file) != ('resume', 'auto') and not Path(file).expanduser().exists():
@@ -126,7 +136,7 @@ def check_files(args: argparse.Namespace) -> None:
 
 def nearest_files(path: Path) -> str:
     """What lies where ``path`` should, as the end of an error message."""
-    from slimdiff.registry import nearest
+    from slimdiff.spelling import nearest
     folder = path.parent.expanduser()
     if not folder.is_dir():
         return f' Nor is there a folder {path.parent}.'
@@ -184,10 +194,11 @@ def use_allocation(model: Any, path: str | None) -> None:
     """
     if path is None:
         return
-    from slimdiff.models.unets import StepAwareUNet, make_step_aware
+    from slimdiff.models.backbones import make_step_aware
+    from slimdiff.models.backbones.protocol import StepAllocated, offers
     from slimdiff.sampling.allocation import StepAllocation
     allocation = StepAllocation.load(path)
-    if isinstance(model.unet, StepAwareUNet):
+    if offers(model.unet, StepAllocated):
         raise ValueError(f'--allocation: what is loaded has an allocation already; give the checkpoint that it was '
                          f'exported from to use {path}.')
     try:
@@ -236,7 +247,8 @@ def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
         except Exception as error:
             if debug or not is_expected(error):
                 raise
-            report(error, main.__module__.rpartition('.')[2])
+            package, _, name = main.__module__.rpartition('.')
+            report(error, f'slimdiff {name}' if package == 'slimdiff.cli' else Path(sys.argv[0]).name)
             return 2
 
     return wrapped
@@ -272,20 +284,15 @@ def worker_message(error: Exception) -> str | None:
 def report(error: Exception, command: str) -> None:
     """Print the message of an expected error; in full on the first rank only."""
     rank = os.environ.get('RANK', '0')
-    text = worker_message(error) or advised(error, rank) or traceback.format_exception_only(error)[0].strip()
+    text = worker_message(error) or advised(error) or traceback.format_exception_only(error)[0].strip()
     if rank == '0':
-        print(f'slimdiff {command}: error: {text}\n{DEBUG_HINT}', file=sys.stderr)
+        print(f'{command}: error: {text}\n{DEBUG_HINT}', file=sys.stderr)
     else:
-        print(f'slimdiff {command} [rank {rank}]: error: {text.splitlines()[0]}', file=sys.stderr)
+        print(f'{command} [rank {rank}]: error: {text.splitlines()[0]}', file=sys.stderr)
 
 
-def advised(error: Exception, rank: str) -> str:
-    """The message; for weights of another model, on the first rank, with the config that they are of."""
-    if rank == '0' and 'slimdiff.checkpoint.files' in sys.modules:  # else PyTorch need not be imported
-        from slimdiff.checkpoint.files import ArchitectureError
-        if isinstance(error, ArchitectureError):
-            from slimdiff.cli.which_config import explain
-            return explain(error)
+def advised(error: Exception) -> str:
+    """The message; for a full disk, with what to do."""
     if is_full_disk(error) and not isinstance(error, ValueError):  # a ValueError is ours, and says so itself
         return (f'{getattr(error, "filename", None) or "A file"} could not be written: the disk is full. Free some '
                 'space and run the same command again; finished files were kept.')

@@ -118,9 +118,9 @@ def other_config(file: str, *needs: str) -> Any:
 def run_search(args: argparse.Namespace, model: Any, loader: Any, name: str, file: str,
                work_dir: Path) -> tuple[Search, Outcome]:
     """Run (or finish, or read) one search, and write its report."""
-    from slimdiff.analysis.search_report import plot_search, write_report
     from slimdiff.registry import plain
     from slimdiff.search import Search
+    from slimdiff.search.report import plot_search, write_report
     config = plain(other_config(file, 'search').search)
     print(f'search {name}:', flush=True)
     search = Search(model, config, work_dir / 'searches' / name, loader, {'fraction': args.budget})
@@ -197,24 +197,26 @@ def main(argv: list[str] | None = None) -> int:
         check_files(argparse.Namespace(config=config, checkpoint=checkpoint))
     cfg = load_checked_config(args)
 
-    from slimdiff.analysis.record import provenance, rounded
-    from slimdiff.analysis.step_aware import Rival, baselines, compare, judge_fronts
-    from slimdiff.analysis.step_aware.comparison import FULL
-    from slimdiff.analysis.step_aware.rivals import merged, timesteps_of
-    from slimdiff.analysis.step_aware.tables import comparison_table
     from slimdiff.checkpoint.tensor_store import content_key
     from slimdiff.cli.sample import build_model
     from slimdiff.datasets import build_dataloader
     from slimdiff.datasets.fingerprint import dataset_fingerprint
     from slimdiff.evaluation.common import check_classes, locked
+    from slimdiff.evaluation.record import provenance, rounded
+    from slimdiff.models.backbones.protocol import Slimmable, require
     from slimdiff.models.serving import sampling_identity
     from slimdiff.registry import plain
     from slimdiff.sampling import StepAllocation
     from slimdiff.search import count_macs
+    from slimdiff.search.comparison import Rival, baselines, compare, judge_fronts
+    from slimdiff.search.comparison.compare import FULL
+    from slimdiff.search.comparison.rivals import merged, timesteps_of
+    from slimdiff.search.comparison.tables import comparison_table
     from slimdiff.search.widths import widths_of
 
     metrics = set_metrics(cfg)
     model = build_model(cfg, args.checkpoint, args.weights, trust_config=args.trust_config)
+    require(model.unet, Slimmable, 'A comparison of widths', 'give a model of several widths')
     widths = widths_of(model)
     loader = build_dataloader(cfg.val_dataloader)
     check_classes(model, loader.dataset)
@@ -267,6 +269,6 @@ def main(argv: list[str] | None = None) -> int:
                                 args.batch_size, args.seed, name=key)
                 rows = {rival: {'of': what[rival], **rounded(row)} for rival, row in found.items()} | kept
                 results.add(samplers={key: {rival: rows[rival] for rival in rivals}})
-            print(f'\n{key}, {args.num_images} images\n\n{comparison_table([results.content], key)}', flush=True)
+            print(f'\n{key}, {args.num_images} images\n\n{comparison_table(results.content, key)}', flush=True)
         print(f'wrote {results.path}')
     return 0

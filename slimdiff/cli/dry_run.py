@@ -54,11 +54,9 @@ def without_files(model: dict[str, Any]) -> dict[str, Any]:
 def short_run(cfg: Config, work_dir: str) -> Config:
     """Three iterations, and nothing but training in them."""
     model = cfg.model
-    unet, first_stage = model.unet, model.get('autoencoder') or {}
-    latent = first_stage.get('type', 'IdentityAutoencoder') != 'IdentityAutoencoder'
-    cfg.train_dataloader.dataset = dict(
-        type='RandomSamples', key='latents' if latent else 'inputs',
-        shape=[unet.get('in_channels', 3), unet.sample_size, unet.sample_size],
+    latent = (model.get('autoencoder') or {}).get('type', 'IdentityAutoencoder') != 'IdentityAutoencoder'
+    cfg.train_dataloader.dataset = dict(  # of the shape of the network's input, which is known when that is built
+        type='RandomSamples', key='latents' if latent else 'inputs', shape=[],
         num_classes=model.get('num_classes'), captions=model.get('conditioner') is not None)
     cfg.train_dataloader.num_workers = 0
     cfg.train_dataloader.pop('persistent_workers', None)
@@ -121,12 +119,13 @@ def dry_run(cfg: Config, compiled: bool = False) -> int:
     from slimdiff.engine import SlimRunner
     from slimdiff.evaluation.cost import human
     from slimdiff.evaluation.unet_cost import context_length_of, unet_cost
-    from slimdiff.models import UNet
+    from slimdiff.models.backbones.protocol import input_shape
     total, batch = cfg.train_cfg.max_iters, cfg.train_dataloader.batch_size
     with tempfile.TemporaryDirectory(prefix='slimdiff_dry_run_') as work_dir:
         small, replaced = dry_config(cfg, work_dir)
         runner = SlimRunner.from_cfg(small)
         model, clock = runner.unwrapped_model, make_clock()
+        runner._train_dataloader['dataset']['shape'] = input_shape(model.unet)
         if compiled:
             model.unet.compile()
         runner.register_hook(clock)
@@ -141,7 +140,7 @@ def dry_run(cfg: Config, compiled: bool = False) -> int:
     rows = [('stands in', line) for line in replaced] + [
         ('batch', f'{batch} on each of {runner.world_size}: {batch * runner.world_size} images an iteration')]
     networks = [('network', model)]
-    if hasattr(model, 'teacher') and isinstance(model.teacher.unet, UNet):  # diffusers' take other arguments
+    if hasattr(model, 'teacher'):
         networks.append(('teacher', model.teacher))
     for name, owner in networks:
         cost = unet_cost(owner, context_length_of(owner))

@@ -101,7 +101,8 @@ def export_folder(args: argparse.Namespace) -> None:
     if pipeline is None:
         why = '' if args.unet_only else (f'A {type(model.autoencoder).__name__} is no class of diffusers, so there is '
                                          'no model_index.json. ')
-        print(f"{why}Load it: slimdiff.{type(model.unet).__name__}.from_pretrained('{folder}/unet'), and the "
+        cls = type(model.unet)
+        print(f"{why}Load it: {cls.__module__}.{cls.__name__}.from_pretrained('{folder}/unet'), and the "
               "scheduler's from_pretrained.")
         return
     print(f"Load it: import slimdiff; diffusers.DiffusionPipeline.from_pretrained('{folder}') gives a {pipeline}.")

@@ -66,9 +66,10 @@ def trained_widths(unet: Mapping[str, Any]) -> tuple[float, ...] | None:
     if not unet:
         return None
     widths = unet.get('widths') or unet.get('_networks')  # these are by width: a step-aware folder's
-    if not widths and 'Slimmable' in str(unet.get('type')):
-        from slimdiff.models.slimmable import SlimmableUNet
-        widths = inspect.signature(SlimmableUNet).parameters['widths'].default
+    if not widths and unet.get('type'):
+        from slimdiff.models.backbones.load import find_class
+        parameter = inspect.signature(find_class(unet['type'])).parameters.get('widths')
+        widths = None if parameter is None or parameter.default is parameter.empty else parameter.default
     return tuple(map(float, widths or (1.0, )))
 
 
@@ -87,7 +88,7 @@ def check_trained(checkpoint: str | Path, unet: Mapping[str, Any], wanted: Itera
 
 def live_plot(path: Path) -> Callable[[Any], None]:
     """A callback of :meth:`Search.run` that draws the front now and then."""
-    from slimdiff.analysis.search_report import plot_search
+    from slimdiff.search.report import plot_search
     last = 0.0
 
     def draw(search: Any) -> None:
@@ -109,12 +110,12 @@ def main(argv: list[str] | None = None) -> int:
 
     from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 
-    from slimdiff.analysis.search_report import plot_search, write_report
     from slimdiff.cli.sample import load_model
     from slimdiff.datasets import build_dataloader
     from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
     from slimdiff.registry import plain
     from slimdiff.search import Search
+    from slimdiff.search.report import plot_search, write_report
     from slimdiff.search.widths import widths_of
     init_cpu_process_group(args.launcher)
     if args.launcher != 'none' and not is_distributed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,9 @@ from mmengine.registry import Registry
 
 from slimdiff.configuration import known
 from slimdiff.configuration.errors import ConfigError, assigns, locate, shown
-from slimdiff.configuration.spelling import looks_like
 from slimdiff.configuration.values import Argument, advice, arguments_of, misfit
-from slimdiff.registry import declared_parameters, did_you_mean, flatten, is_trusted, plain, suggest
+from slimdiff.registry import declared_parameters, flatten, is_trusted, plain, suggest
+from slimdiff.spelling import did_you_mean, looks_like
 
 Path = tuple[str, ...]
 # Keys of a dict with a `type` that are for the registry or for merging, not for the class.
@@ -137,6 +138,10 @@ def find_type(name: Any, kinds: tuple[str, ...], scope: str | None) -> tuple[Cal
             return cls, kind
     if '.' in name:
         return _imported(name, kinds), kinds[0] if kinds else None
+    if 'model' in kinds:  # a network of diffusers, which is registered when it is asked for
+        from slimdiff.models.backbones.load import find_class
+        with contextlib.suppress(ValueError):
+            return find_class(name), 'model'
     return None, None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from slimdiff.configuration.errors import ConfigError, shown
-from slimdiff.registry import did_you_mean
+from slimdiff.spelling import did_you_mean
 
 
 def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
@@ -95,7 +95,7 @@ def _class_of(node: Mapping[str, Any], path: tuple[str, ...], owner: Callable | 
 def _check_new(cfg: Config, node: Any, part: str, path: tuple[str, ...], owner: Callable | None, key: str) -> None:
     """Raise unless ``part``, which ``node`` does not have, is something that may stand there."""
     from slimdiff.configuration.check import place_kinds, signature_at
-    from slimdiff.configuration.spelling import looks_like
+    from slimdiff.spelling import looks_like
     signature, _ = signature_at(node, path, owner, cfg.get('default_scope'))
     allowed = set(node) | (signature.names if signature else set()) | ({'type'} if place_kinds(path, owner) else set())
     # A dict that no class declares, such as paramwise_cfg, may take any name; a near miss of what it has is an error.

@@ -10,15 +10,8 @@ from mmengine.registry import DATA_SAMPLERS, FUNCTIONS
 from torch.utils.data import DataLoader
 
 from slimdiff.datasets.samplers import ResumableSampler
-from slimdiff.registry import (
-    DATASETS,
-    RegistryError,
-    build_checked,
-    building,
-    check_arguments,
-    did_you_mean,
-    known_names,
-)
+from slimdiff.registry import DATASETS, RegistryError, build_checked, building, check_arguments, known_names
+from slimdiff.spelling import did_you_mean
 
 
 def _function(cfg):

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from slimdiff.evaluation.cost import Cost, count_cost
-from slimdiff.models.unets.context import expected_context
+from slimdiff.models.backbones.adapt import named
+from slimdiff.models.backbones.protocol import bare, example_inputs
 
 
 def unet_inputs(unet: nn.Module, context_length: int = 1,
                 batch_size: int = 1) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """Zeros for ``batch_size`` samples, by the UNet's config: positional and keyword arguments."""
-    config = unet.config
-    inputs = (torch.zeros(batch_size, config.in_channels, config.sample_size, config.sample_size),
-              torch.zeros(batch_size, dtype=torch.long))
-    kwargs: dict[str, Tensor] = {}
-    if config.get('num_classes'):
-        kwargs['class_labels'] = torch.zeros(batch_size, dtype=torch.long)
-    width = expected_context(unet)
-    if width:
-        kwargs['encoder_hidden_states'] = torch.zeros(batch_size, context_length, width)
-    return inputs, kwargs
+    kwargs = example_inputs(unet, batch_size, context_length)
+    return (kwargs.pop('sample'), kwargs.pop('timestep')), kwargs
 
 
 def context_length_of(model: Any) -> int:
@@ -34,11 +26,17 @@ def context_length_of(model: Any) -> int:
 
 def unet_cost(model: Any, context_length: int = 1) -> Cost:
     """Cost of the ``unet`` of a built algorithm."""
-    inputs, kwargs = unet_inputs(model.unet, context_length)
-    return count_cost(model.unet, *inputs, **kwargs)
+    return network_cost(model.unet, context_length)
+
+
+def network_cost(network: nn.Module, context_length: int = 1) -> Cost:
+    """Cost of any backbone; its modules have the names that they have without slimdiff's wrappers."""
+    inputs, kwargs = unet_inputs(network, context_length)
+    inner = bare(network)
+    return count_cost(inner, *inputs, **(kwargs if inner is network else named(inner, kwargs)))
 
 
 def class_parameters(unet: nn.Module) -> int:
     """Parameters of the class embeddings inside ``unet``; those of LDM are in a model of their own."""
-    embedding = getattr(unet, 'class_embedding', None)
+    embedding = getattr(bare(unet), 'class_embedding', None)
     return 0 if embedding is None else sum(p.numel() for p in embedding.parameters())

@@ -12,8 +12,8 @@ from slimdiff.export.pipeline import SlimDiffusionPipeline
 from slimdiff.models import computation
 from slimdiff.models.autoencoders import IdentityAutoencoder
 from slimdiff.models.autoencoders.pretrained import PretrainedAutoencoder
+from slimdiff.models.backbones.protocol import expected_context
 from slimdiff.models.conditioners import PretrainedText
-from slimdiff.models.unets.context import expected_context
 from slimdiff.sampling.denoise import eta_of
 
 #: the stock pipeline that samples with a scheduler as slimdiff does
@@ -25,7 +25,9 @@ OURS = {'unet', 'scheduler', 'vae', 'vqvae', 'text_encoder', 'tokenizer', 'model
 def stock_pipeline(model: Any) -> str | None:
     """The name of diffusers' own pipeline that samples ``model`` alike: unconditional in pixels, by DDIM or DDPM."""
     plain = (isinstance(model.autoencoder, IdentityAutoencoder) and model.num_classes is None
-             and expected_context(model.unet) is None and not eta_of(model.sampler))
+             and expected_context(model.unet) is None and not eta_of(model.sampler)
+             # diffusers' pipelines want its own outputs, and know no other class of network than these
+             and type(model.unet).__module__.partition('.')[0] in ('slimdiff', 'diffusers'))
     return STOCK.get(type(model.sampler).__name__) if plain else None
 
 
@@ -54,6 +56,7 @@ def make_pipeline(model: Any) -> DiffusionPipeline | None:
         parts['max_length'] = model.conditioner.max_length
     return SlimDiffusionPipeline(unet=model.unet, scheduler=model.sampler, process=model.process,
                                  num_inference_steps=model.num_steps, guidance_scale=model.guidance_scale,
+                                 num_classes=model.num_classes,
                                  null_class=bool(model.class_dropout),
                                  id2label=None if model.class_names is None else dict(enumerate(model.class_names[0])),
                                  **parts)

@@ -6,15 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slimdiff.checkpoint import read_json
-from slimdiff.checkpoint.files import check_finite, check_weights, load_weights
-from slimdiff.checkpoint.folders import variant_of
+from slimdiff.checkpoint.files import ArchitectureError, check_finite, check_weights, load_weights
 from slimdiff.models import computation
-from slimdiff.models.slimmable import SlimmableUNet
-from slimdiff.models.unets import StepAwareUNet, UNet, make_step_aware
-from slimdiff.models.unets.network_set import check_alike, check_same_timesteps
-from slimdiff.registry import building
-from slimdiff.sampling.allocation import StepAllocation
+from slimdiff.models.backbones import make_step_aware
+from slimdiff.models.backbones.load import load_folder, network_folder
+from slimdiff.models.backbones.network_set import check_alike, check_same_timesteps
+from slimdiff.models.backbones.protocol import StepAllocated, bare, name_of, offers
 
 
 def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema',
@@ -64,35 +61,33 @@ def load_network(model: Any, folder: str | Path, trust_config: bool = False) -> 
         ComputationError: a network that was trained for another computation than the model's.
     """
     folder = Path(folder)
-    source = folder / 'unet' if (folder / 'unet').is_dir() else folder
-    if not (source / 'config.json').is_file():
-        raise ValueError(f'{folder} holds neither unet/config.json (a pipeline) nor config.json (a UNet): '
-                         'give a .pth of train, or a folder of export or save_pretrained.')
-    read_json(source / 'config.json', 'Export the network again.')  # diffusers' reader does not say which file it was
-    with building(f'The network in {source}', Exception):
-        config = StepAwareUNet.load_config(source)
-    if config.get('_networks'):  # without the full width: they are not the config's network, but stand for it
-        with building(f'The network in {source}', Exception):
-            step_aware = StepAwareUNet.from_pretrained(source, low_cpu_mem_usage=False)
-        computes = computation.of_folder(folder, source)
-        check_finite(step_aware.state_dict(), source)
-        check_alike({1.0: model.unet, **{w: step_aware.network(w) for w in step_aware.allocation.widths}})
+    source, network = network_folder(folder), load_folder(folder)
+    computes = computation.of_folder(folder, source)
+    step_aware, config = offers(network, StepAllocated), dict(network.config)
+    if step_aware and 1.0 not in network.allocation.widths:  # they are not the config's network, but stand for it
+        check_finite(network.state_dict(), source)
+        check_alike({1.0: model.unet, **{w: network.network(w) for w in network.allocation.widths}})
         computation.check_same(computes, model, folder, trust_config)
-        check_same_timesteps(step_aware.allocation, model.num_train_timesteps)
-        model.unet = step_aware.to(model.unet.device)
+        check_same_timesteps(network.allocation, model.num_train_timesteps)
+        model.unet = network.to(model.unet.device)
         _tell(model, folder)
         return config
     _tell(model, folder)
-    # low_cpu_mem_usage is diffusers' default, and without `accelerate` a warning that means nothing here.
-    with building(f'The network in {source}', Exception):
-        network = (SlimmableUNet if 'widths' in config else UNet).from_pretrained(
-            source, variant=variant_of(source), low_cpu_mem_usage=False)
-    computes, weights = computation.of_folder(folder, source), network.state_dict()
-    check_weights(weights, model.unet.state_dict(), source)
+    full = network.network(1.0) if step_aware else network
+    weights = full.state_dict()
+    try:
+        check_weights(weights, model.unet.state_dict(), source)
+    except ArchitectureError:
+        found, wanted = type(bare(full)), type(bare(model.unet))
+        if issubclass(found, wanted) or issubclass(wanted, found):
+            raise
+        raise ValueError(f'{folder} holds a network of the class {name_of(full)}, but the config has '
+                         f"unet=dict(type='{name_of(model.unet)}', ...), whose weights are others. Use the config "
+                         'that it was trained with.') from None
     computation.check_same(computes, model, folder, trust_config)
     model.unet.load_state_dict(weights)
-    if '_allocation' in config:
-        make_step_aware(model, StepAllocation.from_dict(config['_allocation']))
+    if step_aware:
+        make_step_aware(model, network.allocation)
     return config
 
 

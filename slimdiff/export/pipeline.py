@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from slimdiff.models.autoencoders.loading import normalisation
-from slimdiff.models.unets.context import expected_context
-from slimdiff.registry import did_you_mean
+from slimdiff.models.backbones.adapt import predict
+from slimdiff.models.backbones.protocol import expected_context, input_dtype, input_shape, num_classes
 from slimdiff.sampling import check_sampler, denoise, guided, process_of
 from slimdiff.sampling.images import to_uint8
+from slimdiff.spelling import did_you_mean
 
 OUTPUT_TYPES = ('pil', 'np', 'pt', 'latent')
 #: latents decoded at once: it bounds the memory of a batch
@@ -39,6 +40,7 @@ class SlimDiffusionPipeline(DiffusionPipeline):
             are taken out where its config has them (``shift_factor``, or ``latents_mean`` and ``latents_std``).
         num_inference_steps, guidance_scale: what a call takes if it doesn't say.
         max_length: tokens that a text is padded or cut to.
+        num_classes: without the null class; by default what the network's config says.
         null_class: whether the null class (of texts, the empty one) was trained; without it there is no guidance.
         id2label: name of each class.
         process: what the network was trained with (:mod:`slimdiff.sampling.process`), which each call compares with
@@ -54,14 +56,15 @@ class SlimDiffusionPipeline(DiffusionPipeline):
     def __init__(self, unet: nn.Module, scheduler: SchedulerMixin, vae: AutoencoderKL | None = None,
                  vqvae: VQModel | None = None, text_encoder: nn.Module | None = None, tokenizer: object = None,
                  latent_scale: float = 1.0, num_inference_steps: int = 50, guidance_scale: float = 1.0,
-                 max_length: int = 77, null_class: bool = True, id2label: dict[int, str] | None = None,
-                 process: Mapping[str, Any] | None = None) -> None:
+                 max_length: int = 77, num_classes: int | None = None, null_class: bool = True,
+                 id2label: dict[int, str] | None = None, process: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, vae=vae, vqvae=vqvae, text_encoder=text_encoder,
                               tokenizer=tokenizer)
         self.register_to_config(latent_scale=float(latent_scale), num_inference_steps=num_inference_steps,
-                                guidance_scale=float(guidance_scale), max_length=max_length, null_class=null_class,
-                                id2label=id2label, process=dict(process or _process_of(unet, scheduler)))
+                                guidance_scale=float(guidance_scale), max_length=max_length, num_classes=num_classes,
+                                null_class=null_class, id2label=id2label,
+                                process=dict(process or _process_of(unet, scheduler)))
 
     @torch.no_grad()
     def __call__(self,
@@ -128,8 +131,7 @@ class SlimDiffusionPipeline(DiffusionPipeline):
         predict = guided(self.predict, (labels, context), (null_labels, null_context) if droppable else None, scale)
 
         check_sampler(self.scheduler, self.config.process)
-        size, channels = self.unet.config.sample_size, self.unet.config.in_channels
-        noise = randn_tensor((count, channels, size, size), generator=generator, device=device)
+        noise = randn_tensor((count, *input_shape(self.unet)), generator=generator, device=device)
         steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         streams = [generator] * count if isinstance(generator, torch.Generator) else generator
         with self.progress_bar(total=steps) as bar:
@@ -139,15 +141,17 @@ class SlimDiffusionPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images, )
 
+    @property
+    def num_classes(self) -> int | None:
+        """Classes that the network knows, without the null class; None for none."""
+        return self.config.num_classes or num_classes(self.unet)
+
     # ---- the parts ----------------------------------------------------------------------------------------------
 
     def predict(self, x: Tensor, t: Tensor, labels: Tensor | None, context: Tensor | None) -> Tensor:
         """The network's output, in the precision of its weights; a preconditioned one wants x itself in float32."""
-        if getattr(self.unet, 'precondition', None) is None:
-            x = x.to(self.unet.dtype)
-        if context is not None:
-            context = context.to(self.unet.dtype)
-        return self.unet(x, t, class_labels=labels, encoder_hidden_states=context, return_dict=False)[0]
+        context = None if context is None else context.to(self.unet.dtype)
+        return predict(self.unet, x.to(input_dtype(self.unet)), t, labels, context)
 
     def encode_prompt(self, prompts: Sequence[str], device: torch.device) -> Tensor:
         """Texts to context (N, max_length, D); each different text is encoded once."""
@@ -179,7 +183,7 @@ class SlimDiffusionPipeline(DiffusionPipeline):
     def _check(self, prompts: Sequence[str] | None, labels: list[int] | None, embeds: Tensor | None,
                negative: str | None, negative_embeds: Tensor | None) -> None:
         """Raise ValueError for a condition that this model doesn't have, or one that it lacks."""
-        classes, width = getattr(self.unet.config, 'num_classes', None), expected_context(self.unet)
+        classes, width = self.num_classes, expected_context(self.unet)
         texts = self.text_encoder is not None and self.tokenizer is not None
         if labels is not None:
             if not classes:
@@ -207,10 +211,12 @@ class SlimDiffusionPipeline(DiffusionPipeline):
     def _class_conditions(self, labels: list[int] | None, turn: list[int],
                           device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """Labels (N,) of the images and of the unguided half; None and None without classes to guide to."""
+        if self.num_classes is None:
+            return None, None
+        null = torch.full((len(turn), ), self.num_classes, device=device)
         if labels is None:
-            return None, None  # the network takes that for the null class
-        wanted = torch.tensor([labels[i] for i in turn], device=device)
-        return wanted, torch.full_like(wanted, self.unet.config.num_classes)
+            return null, None
+        return torch.tensor([labels[i] for i in turn], device=device), null
 
     def _contexts(self, prompts: Sequence[str] | None, negative: str | None, embeds: Tensor | None,
                   negative_embeds: Tensor | None, turn: list[int],

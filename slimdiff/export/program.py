@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimdiff.models.unets.context import expected_context
+from slimdiff.models.backbones.adapt import predict
+from slimdiff.models.backbones.protocol import example_inputs
 from slimdiff.optional import require_packages
 
 Run = Callable[[dict[str, Tensor]], Tensor]
@@ -49,22 +50,12 @@ class UNetProgram(nn.Module):
 
     def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None,
                 encoder_hidden_states: Tensor | None = None) -> Tensor:
-        return self.unet(sample, timestep, class_labels=class_labels, encoder_hidden_states=encoder_hidden_states,
-                         return_dict=False)[0]
+        return predict(self.unet, sample, timestep, class_labels, encoder_hidden_states)
 
 
 def random_inputs(unet: nn.Module, batch: int, context_length: int = 77, timesteps: int = 1000) -> dict[str, Tensor]:
     """Inputs of a batch, by the names that the program has for them: those that this UNet needs."""
-    config, generator = unet.config, torch.Generator().manual_seed(batch)
-    shape = (batch, config.in_channels, config.sample_size, config.sample_size)
-    inputs = {'sample': torch.randn(shape, generator=generator),
-              'timestep': torch.randint(timesteps, (batch, ), generator=generator)}
-    if config.num_classes:
-        inputs['class_labels'] = torch.randint(config.num_classes + 1, (batch, ), generator=generator)
-    width = expected_context(unet)
-    if width:
-        inputs['encoder_hidden_states'] = torch.randn(batch, context_length, width, generator=generator)
-    return inputs
+    return example_inputs(unet, batch, context_length, timesteps, random=True)
 
 
 def trace(unet: nn.Module, make_inputs: Callable[[int], dict[str, Tensor]]) -> torch.export.ExportedProgram:

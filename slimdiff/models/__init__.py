@@ -1,9 +1,9 @@
 """Networks and the algorithms that train them."""
 
-from slimdiff.models import autoencoders, conditioners, losses, resamplers, slimmable, unets
+from slimdiff.models import autoencoders, backbones, conditioners, losses, resamplers
 from slimdiff.models.algorithms import DiffusionModel, Distiller
-from slimdiff.models.unets import UNet
+from slimdiff.models.backbones import UNet
 
 __all__ = [
-    'DiffusionModel', 'Distiller', 'UNet', 'autoencoders', 'conditioners', 'losses', 'resamplers', 'slimmable', 'unets'
+    'DiffusionModel', 'Distiller', 'UNet', 'autoencoders', 'backbones', 'conditioners', 'losses', 'resamplers'
 ]

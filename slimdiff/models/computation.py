@@ -9,6 +9,7 @@ missing is unknown, and unknown values are not compared.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 
 from slimdiff.checkpoint import read_json
 from slimdiff.models.autoencoders import loading
+from slimdiff.models.backbones.protocol import bare
+from slimdiff.models.backbones.unet.stages import Stage
 from slimdiff.models.serving import serving_config
-from slimdiff.models.unets.stages import Stage
 from slimdiff.registry import MODELS, RESAMPLERS, SCHEDULERS, building, plain
 from slimdiff.sampling.process import SCHEDULE_KEYS, alphas_of, process_of, same_alphas
 from slimdiff.sampling.schedulers import build_scheduler
@@ -33,7 +35,8 @@ TOLERANCE = 1e-3
 #: of the norms of a first stage's weights, which half precision rounds
 ENCODER_TOLERANCE = 1e-4
 #: arguments of a network that leave its function as it is, that the shapes of its weights tell, or recorded elsewhere
-NEUTRAL = {'type', 'sample_size', 'dropout', 'preconditioning', 'num_classes', 'widths', 'in_channels', 'out_channels',
+NEUTRAL = {'type', 'sample_size', 'dropout', 'preconditioning', 'num_classes', 'num_class_embeds',
+           'network_class', 'widths', 'in_channels', 'out_channels',
            'mid_channels', 'embedding_channels', 'time_channels', 'context_channels'}
 #: of a network, what another width changes
 BY_WIDTH = {'stages', 'mid_heads', 'norm_groups'}
@@ -52,7 +55,7 @@ def of_model(model: Any) -> dict[str, Any]:
     if not all(hasattr(model, name) for name in needed) or not isinstance(getattr(model.unet, 'config', None), Mapping):
         return {}
     return {
-        **process_of(model.noise_scheduler), **_of_network(model.unet.config, type(model.unet)),
+        **process_of(model.noise_scheduler), **_of_network(model.unet.config, type(bare(model.unet))),
         'num_classes': model.num_classes, 'first_stage': _of_first_stage(model.autoencoder)}
 
 
@@ -79,7 +82,7 @@ def of_folder(folder: Path, network: Path, scheduler: Mapping[str, Any] | None =
     """
     config = read_json(network / 'config.json', 'Export or save the network again.')
     known = _as_record(config.get(RECORD) or {}, network / 'config.json')
-    kind = MODELS.get(config.get('_class_name'))
+    kind = MODELS.get(config.get('network_class', config.get('_class_name')))
     if not known:
         known = _of_network(config, kind) if kind else {}
         given = config.get('preconditioning') or {}
@@ -104,7 +107,7 @@ def _of_network(config: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     """Arguments of a network with the defaults of its class, and its preconditioning."""
     whole = {**defaults_of(kind.__init__), **{key: value for key, value in config.items() if not key.startswith('_')}}
     network = json_data({key: value for key, value in whole.items() if key not in NEUTRAL})
-    if 'stages' in network:
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # stages of our UNets; a network of a user's has its own
         network['stages'] = [dataclasses.asdict(Stage.parse(f'down{i}', stage))
                              for i, stage in enumerate(network['stages'], 1)]
     for key in ('downsampler', 'upsampler'):

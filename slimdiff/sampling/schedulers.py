@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import UserDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,18 +47,35 @@ USUAL = ('DDIMScheduler', 'DPMSolverMultistepScheduler')
 TRIAL = 4
 
 
-def register_diffusers_schedulers() -> None:
-    """Register each scheduler class that this diffusers can import (some need extra packages)."""
-    for name in dir(diffusers.schedulers):
-        if not name.endswith('Scheduler') or name in SCHEDULERS.module_dict:
-            continue
-        # diffusers replaces a class whose dependency is missing by a placeholder, and lists some that are gone.
-        cls = getattr(diffusers.schedulers, name, None)
-        if inspect.isclass(cls) and issubclass(cls, SchedulerMixin):
-            SCHEDULERS.register_module(name=name, module=cls)
+class SchedulerClasses(UserDict):
+    """Name -> class, imported when it is asked for: most of diffusers' schedulers import ``scipy.stats``, a second."""
+
+    def __init__(self) -> None:
+        module = vars(diffusers.schedulers)
+        # In place of a class whose dependency is missing, diffusers has a placeholder, there from the beginning.
+        super().__init__({name: None for name in dir(diffusers.schedulers)
+                          if name.endswith('Scheduler') and (name not in module or is_scheduler(module[name]))})
+
+    def __getitem__(self, name: str) -> type[SchedulerMixin]:
+        if self.data[name] is None:
+            self.data[name] = getattr(diffusers.schedulers, name, None)
+        if not is_scheduler(self.data[name]):  # diffusers lists some that are gone
+            raise KeyError(name)
+        return self.data[name]
+
+    def __contains__(self, name: object) -> bool:
+        try:
+            return self[name] is not None
+        except KeyError:
+            return False
 
 
-register_diffusers_schedulers()
+def is_scheduler(cls: Any) -> bool:
+    """Whether this is a class of diffusers' schedulers."""
+    return inspect.isclass(cls) and issubclass(cls, SchedulerMixin)
+
+
+SCHEDULERS._module_dict = SchedulerClasses()
 
 
 def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixin | None = None,

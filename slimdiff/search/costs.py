@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from slimdiff.evaluation.cost import count_cost
 from slimdiff.evaluation.throughput import Timing, denoising_step, seconds_of, take_turns
 from slimdiff.evaluation.unet_cost import context_length_of, unet_inputs
+from slimdiff.models.backbones.protocol import ReusableFeatures, network_of, require
 from slimdiff.sampling import StepAllocation
 
 
@@ -57,8 +58,8 @@ class NetworkCosts:
         """A copy with seconds per image, measured here: the median of ``rounds`` in which the networks take turns."""
         inputs, kwargs = unet_inputs(model.unet, context_length_of(model), batch_size)
         device = next(model.unet.parameters()).device
-        networks = {('run', width): model.unet.extract(width).eval() for width in self.macs_of}
-        networks |= {('shallow', width): _Shallow(model.unet.extract(width), inputs, kwargs)
+        networks = {('run', width): network_of(model.unet, width).eval() for width in self.macs_of}
+        networks |= {('shallow', width): _Shallow(network_of(model.unet, width), inputs, kwargs)
                      for width in self.shallow_of or ()}
         steps = {name: denoising_step(network, inputs, kwargs, device=device) for name, network in networks.items()}
         clocks = {name: lambda step=step: seconds_of(step, device) for name, step in steps.items()}
@@ -89,7 +90,13 @@ class _Shallow(nn.Module):
 
 
 def count_macs(model: Any, widths: Sequence[float], features: bool = False) -> NetworkCosts:
-    """Count the network of ``model`` at each width, and its shallow part if ``features`` are reused."""
+    """Count the network of ``model`` at each width, and its shallow part if ``features`` are reused.
+
+    Raises:
+        ValueError: features of a network that has none to reuse.
+    """
+    if features:
+        require(model.unet, ReusableFeatures, 'To reuse features', "reuse the 'prediction'")
     inputs, kwargs = unet_inputs(model.unet, context_length_of(model))
     device = next(model.unet.parameters()).device
     inputs = [value.to(device) for value in inputs]
@@ -99,8 +106,8 @@ def count_macs(model: Any, widths: Sequence[float], features: bool = False) -> N
         with torch.no_grad():
             return float(count_cost(network, *inputs, **kwargs).published)
 
-    shallow = {w: count(_Shallow(model.unet.extract(w), inputs, kwargs)) for w in widths} if features else None
-    return NetworkCosts({width: count(model.unet.extract(width).eval()) for width in widths}, shallow,
+    shallow = {w: count(_Shallow(network_of(model.unet, w), inputs, kwargs)) for w in widths} if features else None
+    return NetworkCosts({width: count(network_of(model.unet, width).eval()) for width in widths}, shallow,
                         calls_per_step=calls_per_step(model))
 
 

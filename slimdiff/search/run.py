@@ -17,8 +17,9 @@ from slimdiff.checkpoint.files import remove_temporary_files
 from slimdiff.evaluation.common import check_classes, locked, on_main
 from slimdiff.evaluation.cost import human
 from slimdiff.interrupts import Interrupts
+from slimdiff.models.backbones.protocol import ReusableFeatures, name_of, require
 from slimdiff.progress import Progress
-from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, did_you_mean, plain
+from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, plain
 from slimdiff.sampling import StepAllocation
 from slimdiff.search.budget import Budget
 from slimdiff.search.costs import NetworkCosts, count_macs
@@ -32,6 +33,7 @@ from slimdiff.search.searchers.dynamic_programming import evenly
 from slimdiff.search.space import Genome, SearchSpace
 from slimdiff.search.state import SearchDirError, load_state, save_state
 from slimdiff.search.widths import check_widths, widths_of
+from slimdiff.spelling import did_you_mean
 
 #: keys of the config's ``search``
 KEYS = ('space', 'evaluators', 'searcher', 'sampler', 'num_steps', 'latency', 'budget', 'compare', 'chunk', 'cache')
@@ -48,7 +50,7 @@ class Search:
     one process.
 
     Args:
-        model: an algorithm with a slimmable ``unet``.
+        model: an algorithm; its ``unet`` is slimmable, or ``space`` has something to reuse.
         config: the config's ``search``: ``space`` (arguments of :class:`SearchSpace` but for the timesteps),
             ``evaluators`` (cheapest first), ``searcher``, ``sampler`` and ``num_steps`` (the model's by default),
             ``latency`` (``dict(batch_size=..., rounds=...)`` to measure seconds), ``budget`` (of ``allocation.json``),
@@ -90,12 +92,15 @@ class Search:
         space = {'widths': widths_of(model), **config.get('space', {})}
         check_arguments(SearchSpace, space)
         check_widths(model, space['widths'])
+        if len(space['widths']) == 1 and not space.get('reuse'):
+            raise ValueError(f'{name_of(model.unet)} has one width, and search.space.reuse names nothing to reuse: '
+                             "there is nothing to search. Set search.space.reuse=['prediction'], or train a network "
+                             'of several widths (SlimmableUNet, or one with widths, at, extract).')
         num_steps = model.num_steps if config.get('num_steps') is None else config['num_steps']
         scheduler = model.sampler_of(config.get('sampler'), num_steps)
         features = 'features' in space.get('reuse', ())
-        if features and not hasattr(model.unet, 'shallow'):
-            raise ValueError(f"{type(model.unet).__name__} has no shallow(), so its features can't be reused: leave "
-                             "'features' out of search.space.reuse.")
+        if features:
+            require(model.unet, ReusableFeatures, 'To reuse features', "leave 'features' out of search.space.reuse")
         costs = costs or count_macs(model, sorted({max(widths_of(model)), *map(float, space['widths'])}), features)
         self.problem = Problem(model, scheduler, num_steps, costs, dataloader)
         self.space = SearchSpace(num_train_timesteps=model.num_train_timesteps, timesteps=self.problem.timesteps,

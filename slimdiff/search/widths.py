@@ -8,21 +8,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimdiff.models.unets.steps import State, conditions_of, take_step
-from slimdiff.models.unets.unet import UNetOutput
+from slimdiff.models.backbones import protocol
+from slimdiff.models.backbones.adapt import Prediction, given
+from slimdiff.models.backbones.steps import State, take_step
 from slimdiff.sampling import Action
 
 
 def widths_of(model: Any) -> tuple[float, ...]:
-    """The widths that the model's network was built with, rising.
-
-    Raises:
-        ValueError: a network that is not slimmable.
-    """
-    if not hasattr(model.unet, 'extract'):
-        raise ValueError(f'{type(model.unet).__name__} is no slimmable network: there is nothing to search. Train a '
-                         'SlimmableUNet (model.unet.type), and search with its config and its checkpoint.')
-    return tuple(sorted(float(width) for width in model.unet.widths))
+    """The widths that the model's network was built with, rising; 1 alone for one that is not slimmable."""
+    return protocol.widths_of(model.unet)
 
 
 def check_widths(model: Any, wanted: Iterable[float]) -> None:
@@ -37,7 +31,7 @@ def check_widths(model: Any, wanted: Iterable[float]) -> None:
 
 def at_width(model: Any, width: float) -> AbstractContextManager:
     """Within this context, every call of the model's network runs at ``width``."""
-    return model.unet.at(width)
+    return protocol.at_width(model.unet, width)
 
 
 class ActionNetwork(nn.Module):
@@ -45,10 +39,10 @@ class ActionNetwork(nn.Module):
 
     The state of a sampling, :attr:`state`, is put in and taken out by the caller, so that many samplings can take
     turns. Networks are the dense ones of ``extract``, made once a width, as in
-    :class:`~slimdiff.models.unets.step_aware.StepAwareUNet`, which takes its steps by the same function.
+    :class:`~slimdiff.models.backbones.step_aware.StepAwareUNet`, which takes its steps by the same function.
 
     Args:
-        supernet: has ``extract(width)``.
+        supernet: any network; one that is not slimmable has the width 1.
         keeps_features: also keep deep features, for ``Reuse('features')``.
     """
 
@@ -63,15 +57,17 @@ class ActionNetwork(nn.Module):
     def dense(self, width: float) -> nn.Module:
         """The network of ``width`` alone."""
         if width not in self._dense:
-            self._dense[width] = self.supernet.extract(width).eval().requires_grad_(False)
+            network = protocol.network_of(self.supernet, width)
+            # That of a network of one width is the model's own: it stays as it is.
+            self._dense[width] = network if network is self.supernet else network.eval().requires_grad_(False)
         return self._dense[width]
 
     def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None,
-                encoder_hidden_states: Tensor | None = None, return_dict: bool = True) -> UNetOutput | tuple[Tensor]:
+                encoder_hidden_states: Tensor | None = None, return_dict: bool = True) -> Prediction | tuple[Tensor]:
         self.state = take_step(lambda width, name: getattr(self.dense(width), name), self.action, self.state, sample,
-                               timestep, conditions_of(class_labels, encoder_hidden_states), self.keeps_features)
+                               timestep, given(class_labels, encoder_hidden_states), self.keeps_features)
         prediction = self.state.prediction
-        return UNetOutput(sample=prediction) if return_dict else (prediction, )
+        return Prediction(sample=prediction) if return_dict else (prediction, )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from slimdiff.checkpoint.files import CheckpointError, CheckpointWriteError, loa
 
 
 def content(value=1.0, iteration=1, **extra):
-    meta = {'format': files.FORMAT, 'format_version': 1, 'slimdiff_version': '0', 'iter': iteration}
+    meta = {'format': files.FORMAT, 'format_version': 2, 'slimdiff_version': '0', 'iter': iteration}
     return dict(meta=meta, state_dict={'weight': torch.full((64, 64), value), 'bias': torch.zeros(64)}, **extra)
 
 
@@ -133,8 +133,12 @@ def test_foreign_files(tmp_path):
         load_checkpoint(tmp_path)
 
 
-def test_newer_format(tmp_path):
+def test_other_formats(tmp_path):
     data = content()
+    data['meta']['format_version'] = 1
+    files.save_checkpoint(data, tmp_path / 'iter_1.pth')
+    with pytest.raises(CheckpointError, match=r'written by slimdiff 0\.1 .*this slimdiff reads format 2'):
+        load_checkpoint(tmp_path / 'iter_1.pth')
     data['meta']['format_version'] = 99
     files.save_checkpoint(data, tmp_path / 'iter_1.pth')
     with pytest.raises(CheckpointError, match='format 99'):

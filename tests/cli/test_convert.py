@@ -254,7 +254,7 @@ def test_other_things(tmp_path, capsys):
     assert 'It holds model.ckpt: give one of them' in refused(tmp_path / 'downloads')
     assert 'is empty' in refused(tmp_path / 'downloads/model.ckpt')
     assert 'no such checkpoint' in refused(tmp_path / 'none.ckpt')
-    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 1}, 'state_dict': {}},
+    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 2}, 'state_dict': {}},
                     tmp_path / 'ours.pth')
     assert 'a checkpoint of slimdiff itself: no conversion is needed' in refused(tmp_path / 'ours.pth')
     torch.save({'fc.weight': torch.zeros(2), 'fc.bias': torch.zeros(2)}, tmp_path / 'resnet.pth')

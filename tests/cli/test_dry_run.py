@@ -23,7 +23,7 @@ def test_everything_that_trains_is_kept(tmp_path):
     for key in ('model', 'optim_wrapper', 'param_scheduler'):
         assert small[key] == cfg[key], key
     assert small.train_dataloader.batch_size == cfg.train_dataloader.batch_size == 32
-    assert small.train_dataloader.dataset == dict(type='RandomSamples', key='latents', shape=[3, 64, 64],
+    assert small.train_dataloader.dataset == dict(type='RandomSamples', key='latents', shape=[],
                                                   num_classes=1000, captions=False)
     assert small.train_cfg.max_iters == 3 and 'val_cfg' not in small
     assert small.default_hooks.ema == cfg.default_hooks.ema

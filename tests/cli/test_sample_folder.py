@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from slimdiff import UNet
+from slimdiff import PreconditionedBackbone
 from slimdiff.checkpoint.lock import FolderLock
 from slimdiff.cli import sample
 from slimdiff.cli.sample import build_model, main
@@ -40,7 +40,7 @@ def files(out):
 
 def change_weights(place, value=None):
     """Train on, so to speak, at the same path."""
-    unet = UNet.from_pretrained(place, low_cpu_mem_usage=False)
+    unet = PreconditionedBackbone.from_pretrained(place, low_cpu_mem_usage=False)
     with torch.no_grad():
         unet.conv_out.bias[0] = 1.0 if value is None else value
     unet.save_pretrained(place)
@@ -160,7 +160,7 @@ def test_two_at_once(folder, capsys):
 def test_weights_that_are_not_finite(folder, capsys, value):
     change_weights(folder / 'unet', value)
     assert main([*RUN, '--out', 'imgs']) == 2
-    assert 'unet holds NaN or infinity in 1 (conv_out.bias)' in capsys.readouterr().err
+    assert 'unet holds NaN or infinity in 1 (network.conv_out.bias)' in capsys.readouterr().err
     assert not (folder / 'imgs').exists()
 
 

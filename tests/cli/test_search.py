@@ -98,7 +98,7 @@ def test_a_training_checkpoint_is_read_once(folder, capsys, monkeypatch):
     """For the weights and for the widths that it was trained at."""
     model = MODELS.build(load_config('config.py').model)
     unet = {**load_config('config.py').model.unet, 'widths': [1.0]}
-    meta = dict(format=FORMAT, format_version=1, config=dict(model=dict(unet=unet)))
+    meta = dict(format=FORMAT, format_version=2, config=dict(model=dict(unet=unet)))
     save_checkpoint(dict(meta=meta, state_dict=model.state_dict()), 'last.pth')
     reads, load = [], torch.load
     monkeypatch.setattr(torch, 'load', lambda path, **kwargs: reads.append(str(path)) or load(path, **kwargs))

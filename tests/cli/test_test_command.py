@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from slimdiff import UNet
+from slimdiff import PreconditionedBackbone
 from slimdiff.cli.test import main
 
 CONFIG = """
@@ -30,8 +30,9 @@ def test_load_from_of_the_config_is_not_loaded(model_folder, capsys, loads):
 
         from slimdiff.checkpoint import save_checkpoint
         from slimdiff.checkpoint.files import FORMAT
-        other = {f'unet.{k}': torch.ones_like(v) for k, v in UNet.from_pretrained('unet').state_dict().items()}
-        save_checkpoint(dict(meta=dict(format=FORMAT, format_version=1), state_dict=other), 'other.pth')
+        weights = PreconditionedBackbone.from_pretrained('unet').state_dict()
+        other = {f'unet.{k}': torch.ones_like(v) for k, v in weights.items()}
+        save_checkpoint(dict(meta=dict(format=FORMAT, format_version=2), state_dict=other), 'other.pth')
     (folder / 'config.py').write_text(f'{CONFIG}load_from = {loads}\nresume = True\n')
     assert main(['config.py', 'unet', '--work-dir', 'b', '--json', 'b/figures.json']) == 0
     (folder / 'config.py').write_text(f'{CONFIG}load_from = {loads}\n')

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -124,12 +123,11 @@ def test_nan_in_a_batch_is_reported_as_the_batchs(tmp_path, teacher, monkeypatch
         run(tmp_path, teacher)
 
 
-def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, teacher):
+def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, teacher, tiny_process):
     """Ranks with 3 + 3 samples; the projections are averaged over the ranks like the rest."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', __file__,
-               str(tmp_path / 'two'), teacher]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stdout + done.stderr
+    ranks = tiny_process(tmp_path / 'two', teacher, command=[sys.executable, __file__], ranks=2)
+    printed = [process.communicate(timeout=120)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], printed
     run(tmp_path / 'one', teacher, **{'train_dataloader.batch_size': 6})
     one = [float.fromhex(x) for x in tiny_run.trace(tmp_path / 'one').values()]
     two = [[float.fromhex(x) for x in tiny_run.trace(tmp_path / 'two', rank).values()] for rank in (0, 1)]

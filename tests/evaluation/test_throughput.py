@@ -14,7 +14,6 @@ from slimdiff.evaluation.throughput import (
     speed_up,
     spread,
     take_turns,
-    weight_bytes,
 )
 
 CPU = torch.device('cpu')
@@ -95,11 +94,6 @@ def test_memory_is_that_of_the_worst_moment(capfd):
     assert memory_rise(step, CPU) == pytest.approx(3e6, rel=1e-3)  # b and c; a was gone
     assert memory_rise(lambda: None, CPU) == 0
     assert capfd.readouterr().err == ''
-
-
-def test_weight_bytes():
-    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    assert weight_bytes(module) == 4 * (12 + 4 + 4 + 4 + 4 + 4) + 8  # and a 64-bit counter
 
 
 class Recorder(nn.Module):

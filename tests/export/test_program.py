@@ -6,18 +6,22 @@ import pytest
 import torch
 from torch import nn
 
-from slimdiff import UNet
+from slimdiff import PreconditionedBackbone, UNet
 from slimdiff.export import program as programs
 
 STAGES = [dict(channels=8, blocks=1, heads=2, cross_attention=True)]  # small: tracing takes its time
 
 
-def network(**changes):
+PRECONDITIONING = dict(schedule=dict(num_train_timesteps=1000), prediction_type='epsilon', sigma_data=0.5)
+
+
+def network(preconditioning=PRECONDITIONING, **changes):
     unet = UNet(**{**dict(
         sample_size=8, norm_groups=4, stages=STAGES, num_classes=5, context_channels=8,
-        downsampler=dict(type='WaveletGatedDown'), upsampler=dict(type='WaveletGatedUp'),
-        preconditioning=dict(schedule=dict(num_train_timesteps=1000), prediction_type='epsilon', sigma_data=0.5)),
-        **changes}).eval()
+        downsampler=dict(type='WaveletGatedDown'), upsampler=dict(type='WaveletGatedUp')), **changes})
+    if preconditioning is not None:
+        unet = PreconditionedBackbone(unet, preconditioning=preconditioning)
+    unet.eval()
     for parameter in unet.parameters():
         nn.init.normal_(parameter, std=0.1)
     return unet

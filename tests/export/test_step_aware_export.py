@@ -14,8 +14,8 @@ from slimdiff.checkpoint import save_checkpoint
 from slimdiff.cli import export, sample
 from slimdiff.cli import test as test_command
 from slimdiff.configuration import load_config
+from slimdiff.models.backbones import make_step_aware
 from slimdiff.models.serving import serving_config
-from slimdiff.models.unets import make_step_aware
 from slimdiff.registry import MODELS
 from slimdiff.sampling import image_generators
 from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
@@ -39,7 +39,7 @@ def make(folder, allocation, **model):
     for parameter in network.unet.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     checkpoint = folder / 'iter_1.pth'
-    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 1},
+    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 2},
                      'state_dict': network.state_dict(), 'ema': {'state_dict': network.state_dict()}}, checkpoint)
     allocation.save(folder / 'allocation.json')
     return [str(config), str(checkpoint)], ['--allocation', str(folder / 'allocation.json')], network

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from slimdiff.checkpoint import load_checkpoint
-from slimdiff.checkpoint.files import FORMAT
+from slimdiff.checkpoint.files import FORMAT, FORMAT_VERSION
 from slimdiff.cli import sample
 from slimdiff.export.folder import export_pipeline
 from slimdiff.models.computation import of_model
@@ -23,8 +23,8 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp('made')
     (folder / 'config.py').write_text(f'model = {MODEL!r}\n')
     model = MODELS.build(copy.deepcopy(MODEL))
-    meta = dict(format=FORMAT, format_version=1, config=dict(model=MODEL), dataset_meta=dict(classes=['a', 'b', 'c']),
-                computes=of_model(model))
+    meta = dict(format=FORMAT, format_version=FORMAT_VERSION, config=dict(model=MODEL),
+                dataset_meta=dict(classes=['a', 'b', 'c']), computes=of_model(model))
     torch.save(dict(meta=meta, state_dict=model.state_dict(), ema=dict(state_dict=model.state_dict())),
                folder / 'x.pth')
     export_pipeline(model, folder / 'exported')
@@ -63,8 +63,8 @@ def test_a_checkpoint(place, made, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('key, value', [
-    ('stages', 4), ('stages', [{'channels': 'a'}]), ('stages', None), ('preconditioning', 4), ('widths', 'a'),
-    ('preconditioning', {'schedule': 4}), ('norm_groups', 'a'), ('_class_name', 4), ('_networks', 4),
+    ('stages', 4), ('stages', [{'channels': 'a'}]), ('stages', None), ('preconditioning', 4),
+    ('preconditioning', {'schedule': 4}), ('norm_groups', 'a'), ('_class_name', 4),
     ('num_classes', 'a'), ('_computes', [1]), ('_computes', {'schedule': {'x': 1}})])
 def test_the_config_of_an_exported_network(key, value, made, tmp_path, capsys):
     export_pipeline(MODELS.build(copy.deepcopy(MODEL)), tmp_path / 'odd')
@@ -73,4 +73,4 @@ def test_the_config_of_an_exported_network(key, value, made, tmp_path, capsys):
     file.write_text(json.dumps({**config, key: value}))
     assert run(made, tmp_path / 'odd', tmp_path) == 2
     said = capsys.readouterr().err
-    assert 'odd' in said and 'Traceback' not in said
+    assert (key == '_class_name' or 'odd' in said) and 'Traceback' not in said

@@ -45,7 +45,7 @@ def made(tmp_path):
     config.write_text(CONFIG)
     cfg = load_config(str(config))
     state = MODELS.build(cfg.model).state_dict()
-    meta = dict(format=files.FORMAT, format_version=1, config=dict(model=plain(cfg.model)))
+    meta = dict(format=files.FORMAT, format_version=2, config=dict(model=plain(cfg.model)))
     save_checkpoint(dict(meta=meta, state_dict=state, ema=dict(state_dict=state)), checkpoint)
     return str(config), str(checkpoint)
 

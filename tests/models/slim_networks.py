@@ -2,7 +2,7 @@
 
 import torch
 
-from slimdiff.models.slimmable import SlimmableUNet
+from slimdiff.models.backbones.slimmable import SlimmableUNet
 
 WAVELET = dict(downsampler=dict(type='WaveletGatedDown'), upsampler=dict(type='WaveletGatedUp'))
 SHUFFLE = dict(downsampler=dict(type='PixelUnshuffleDown'), upsampler=dict(type='PixelShuffleUp'))
@@ -22,8 +22,6 @@ NETWORKS = {
     'class token': dict(stages=LDM, num_classes=3, class_token=True, context_channels=6),
     'residual wavelets': dict(stages=STAGES, residual_resampling=True, scale_shift_norm=True, **WAVELET),
     'no skips': dict(stages=[dict(channels=16, blocks=1, skips=0), dict(channels=32, blocks=1, skips=0)]),
-    'preconditioned': dict(stages=STAGES, **WAVELET, preconditioning=dict(
-        schedule=dict(num_train_timesteps=1000), prediction_type='epsilon', sigma_data=0.5)),
     'equal stages': dict(stages=[dict(channels=16, blocks=1), dict(channels=16, blocks=2)], **WAVELET),
     'thin heads': dict(stages=[dict(channels=16, blocks=1, heads=2), dict(channels=32, blocks=1, heads=1)]),
 }

@@ -51,7 +51,7 @@ def trained(tmp_path_factory):
     """The same weights as a .pth with its record, as one of an older slimdiff, and as folders."""
     folder = tmp_path_factory.mktemp('trained')
     model = tiny.shake(MODELS.build(copy.deepcopy(CONFIG)), std=0.5)
-    meta = {'format': 'slimdiff-checkpoint', 'format_version': 1}
+    meta = {'format': 'slimdiff-checkpoint', 'format_version': 2}
     state = model.state_dict()
     save_checkpoint({'meta': {**meta, 'computes': of_model(model)}, 'state_dict': state}, folder / 'recorded.pth')
     save_checkpoint({'meta': {**meta, 'config': {'model': CONFIG}}, 'state_dict': state}, folder / 'older.pth')
@@ -92,8 +92,8 @@ def test_what_is_compared_matters(trained):
 
 def test_the_record_survives_diffusers(trained, tmp_path):
     """An exported network that was loaded and saved again by itself still says how it was trained."""
-    from slimdiff import UNet
-    UNet.from_pretrained(trained / 'recorded/unet').save_pretrained(tmp_path)
+    from slimdiff import PreconditionedBackbone
+    PreconditionedBackbone.from_pretrained(trained / 'recorded/unet').save_pretrained(tmp_path)
     record = of_model(MODELS.build(copy.deepcopy(CONFIG)))
     assert of_folder(tmp_path, tmp_path) == record == load_checkpoint(trained / 'recorded.pth')['meta']['computes']
     assert record['schedule']['beta_end'] == 0.015 and record['first_stage'] is None
@@ -103,7 +103,7 @@ def test_the_record_survives_diffusers(trained, tmp_path):
                                     {'schedule': {'beta_start': 'x'}}, {'first_stage': [1]}, {'prediction_type': {}}])
 def test_a_damaged_record(record, tmp_path):
     model = MODELS.build(copy.deepcopy(CONFIG))
-    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 1, 'computes': record},
+    save_checkpoint({'meta': {'format': 'slimdiff-checkpoint', 'format_version': 2, 'computes': record},
                      'state_dict': model.state_dict()}, tmp_path / 'x.pth')
     with pytest.raises(ValueError, match='is damaged|is not a noise schedule'):
         load_trained(model, tmp_path / 'x.pth', 'online')
@@ -209,7 +209,7 @@ def test_shipped_teachers_fit_their_configs(name):
     from slimdiff.checkpoint import find_path
     from slimdiff.configuration import load_config
     config = load_config(f'configs/ldm/{name}.py').model
-    folder = find_path(f'configs/ldm/{name}_teacher')
+    folder = find_path(f'configs/ldm/{name}_weights')
     load_trained(MODELS.build(config), folder)
     known = of_folder(folder, folder / 'unet')
     assert {'schedule', 'prediction_type', 'sigma_data', 'num_classes', 'network'} <= known.keys()

@@ -29,7 +29,7 @@ def test_weights_of_a_distilled_checkpoint(tmp_path, weights):
     state = student.state_dict()
     averages = {k: v + 1 for k, v in state.items()}
     assert any(k.startswith('projections.') for k in averages)
-    meta = {'format': 'slimdiff-checkpoint', 'format_version': 1}
+    meta = {'format': 'slimdiff-checkpoint', 'format_version': 2}
     path = tmp_path / 'iter_1.pth'
     save_checkpoint({'meta': meta, 'state_dict': state, 'ema': {'state_dict': averages}}, path)
     served = MODELS.build(serving_config(tiny.distiller_config('gone')))

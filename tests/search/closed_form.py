@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from slimdiff.models.algorithms import DiffusionModel
-from slimdiff.models.unets.unet import UNetOutput
+from slimdiff.models.backbones.adapt import Prediction
 from slimdiff.search import NetworkCosts, Problem
 
 COSTS = NetworkCosts({.25: 10., .5: 30., 1.: 100.})
@@ -52,7 +52,7 @@ class ScaledNoise(nn.Module):
         if width in self.broken:
             factor = factor * torch.nan
         self.calls += len(sample)
-        return UNetOutput(sample=(self.scale * factor).to(sample)[:, None, None, None] * sample)
+        return Prediction(sample=(self.scale * factor).to(sample)[:, None, None, None] * sample)
 
 
 class OneWidth(nn.Module):

@@ -296,7 +296,7 @@ def real():
 def test_slimmable_unet_step_by_step(real):
     """The tree's samples are those of StepAwareUNet, for widths and both kinds of reuse; so are the MACs."""
     from slimdiff.evaluation.cost import count_cost
-    from slimdiff.models.unets.step_aware import StepAwareUNet
+    from slimdiff.models.backbones.step_aware import StepAwareUNet
     costs = count_macs(real, (.5, 1.), features=True)
     x, t = torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.long)
     assert costs.macs_of[.5] == count_cost(real.unet.extract(.5), x, t).published < costs.macs_of[1.]

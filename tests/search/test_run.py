@@ -119,11 +119,11 @@ def test_ctrl_c_saves_and_says_so(whole, tmp_path, capsys):
     assert files(tmp_path) == files(whole[0])
 
 
-def test_two_ranks(whole, tmp_path):
+def test_two_ranks(whole, tmp_path, tiny_process):
     """Candidates are sharded; the outcome is that of one process."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(SCRIPT)]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    ranks = tiny_process(tmp_path, command=[sys.executable, SCRIPT], ranks=2)
+    printed = [process.communicate(timeout=120)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], printed
     assert files(tmp_path) == files(whole[0])
     cost = [json.loads((d / 'search_cost.json').read_text())['by_evaluator'] for d in (tmp_path, whole[0])]
     assert cost[0]['1 LossGapEvaluator']['macs'] == cost[1]['1 LossGapEvaluator']['macs']
@@ -302,8 +302,10 @@ def test_refusals(tmp_path, changes, message):
 def test_a_dense_network_has_nothing_to_search(tmp_path):
     model = make_model()
     model.unet = UNet(sample_size=4, stages=[dict(channels=8, downsample=False)], norm_groups=4)
-    with pytest.raises(ValueError, match='UNet is no slimmable network: there is nothing to search'):
+    with pytest.raises(ValueError, match=r'asks for width 0\.25, 0\.5, but the network was trained at 1\.'):
         make_search(tmp_path, model=model)
+    with pytest.raises(ValueError, match=r'UNet has one width, and search\.space\.reuse names nothing to reuse'):
+        make_search(tmp_path, model=model, space=dict(num_segments=3))
 
 
 def test_random_search_with_reuse(tmp_path):

@@ -7,8 +7,6 @@ train_dataloader = dict(
     persistent_workers=True,
     batch_size=128,
     sampler=dict(type='ResumableSampler', shuffle=True),
-    # Not mmengine's default, which gives lists of tensors.
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='CIFAR10',
         data_root='data/cifar10/cifar-10-batches-bin',
@@ -21,7 +19,6 @@ val_dataloader = dict(
     batch_size=128,
     # round_up would repeat images to give every rank as many; a metric must see each once.
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(type='CIFAR10', data_root='data/cifar10/cifar-10-batches-bin', split='test'))
 
 test_dataloader = val_dataloader

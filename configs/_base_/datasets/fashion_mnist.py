@@ -6,8 +6,6 @@ train_dataloader = dict(
     num_workers=0,
     batch_size=64,
     sampler=dict(type='ResumableSampler', shuffle=True),
-    # Not mmengine's default, which gives lists of tensors.
-    collate_fn=dict(type='default_collate'),
     dataset=dict(type='FashionMNIST', split='train', image_size=32))
 
 val_dataloader = dict(
@@ -15,7 +13,6 @@ val_dataloader = dict(
     batch_size=64,
     # round_up would repeat images to give every rank as many; a metric must see each once.
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(type='FashionMNIST', split='test', image_size=32))
 
 test_dataloader = val_dataloader

@@ -8,8 +8,6 @@ train_dataloader = dict(
     persistent_workers=True,
     batch_size=64,
     sampler=dict(type='ResumableSampler', shuffle=True),
-    # Not mmengine's default, which gives lists of tensors.
-    collate_fn=dict(type='default_collate'),
     # on_error='skip' goes on past unreadable images (logged and counted).
     dataset=dict(type='ImageFolder', data_root='data/images/train', image_size=256, on_error='raise'))
 
@@ -19,7 +17,6 @@ val_dataloader = dict(
     batch_size=64,
     # round_up would repeat images to give every rank as many; a metric must see each once.
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(type='ImageFolder', data_root='data/images/val', image_size=256, on_error='raise'))
 
 test_dataloader = val_dataloader

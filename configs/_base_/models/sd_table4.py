@@ -3,7 +3,7 @@ _base_ = ['./latents_vq_f4.py', './sd_losses.py']
 
 model = dict(
     type='Distiller',
-    losses=_base_.pop('sd_losses'),
+    losses=_base_.sd_losses,
     unet=dict(
         stages=[
             dict(channels=64, blocks=3),

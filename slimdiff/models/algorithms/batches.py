@@ -11,7 +11,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
 from slimdiff.models.autoencoders.fit import check_latents
-from slimdiff.models.unets.context import expected_context
+from slimdiff.models.backbones.protocol import expected_context, input_shape
 
 
 class CheckedBatches(BaseDataPreprocessor):
@@ -115,12 +115,12 @@ def check_images(inputs: Tensor | None, latents: Tensor | None) -> None:
 
 def check_latent_shape(shape: Sequence[int], unet: nn.Module, autoencoder: nn.Module) -> None:
     """Raise ValueError unless latents (C, h, w) are what the network takes."""
-    size, channels = unet.config.sample_size, unet.config.in_channels
-    if tuple(shape) != (channels, size, size):
+    wanted = input_shape(unet)
+    if tuple(shape) != wanted:
         raise ValueError(f'latents: the data has {" x ".join(map(str, shape))} (channels, height, width), but the '
-                         f'UNet takes {channels} x {size} x {size} (model.unet.in_channels, sample_size). Encode '
-                         f'the images at {size * autoencoder.downsampling} pixels with the config\'s autoencoder, or '
-                         'set the UNet to the data.')
+                         f'UNet takes {" x ".join(map(str, wanted))} (model.unet.in_channels, sample_size). Encode '
+                         f'the images at {wanted[1] * autoencoder.downsampling} pixels with the config\'s autoencoder, '
+                         'or set the UNet to the data.')
 
 
 def check_keys(batch: Mapping[str, Any], num_classes: int | None, reads_text: bool) -> None:

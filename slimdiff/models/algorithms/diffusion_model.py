@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import ModelMixin, SchedulerMixin
+from diffusers import SchedulerMixin
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
@@ -15,6 +15,9 @@ from slimdiff.functional.prediction import convert_prediction
 from slimdiff.models.algorithms import batches
 from slimdiff.models.algorithms.batches import NoisedBatch
 from slimdiff.models.algorithms.draws import draw_posterior, draw_step
+from slimdiff.models.backbones.adapt import predict
+from slimdiff.models.backbones.load import build_backbone
+from slimdiff.models.backbones.protocol import input_shape
 from slimdiff.models.conditioners import build_conditioner
 from slimdiff.models.losses import signal_to_noise
 from slimdiff.registry import LOSSES, MODELS, plain
@@ -30,7 +33,7 @@ class DiffusionModel(BaseModel):
     """Denoising diffusion (Ho et al. 2020), in pixels or latents, with or without classes or text.
 
     Args:
-        unet: config of the network.
+        unet: config of the network: a registered class, or one of diffusers, by its name.
         noise_scheduler: config of a diffusers scheduler: x_t comes from its ``alphas_cumprod``, and its
             ``prediction_type`` says what the network predicts.
         sampler: config of the scheduler that samples, and its ``eta``; what it leaves out comes from
@@ -38,7 +41,7 @@ class DiffusionModel(BaseModel):
         num_steps: denoising steps when sampling.
         guidance_scale: classifier-free guidance when sampling; 1 is none.
         sigma_data: standard deviation of the data, for the output preconditioning
-            (:mod:`slimdiff.models.layers.preconditioning`); None trains the bare network.
+            (:mod:`slimdiff.models.backbones.preconditioned`); None trains the bare network.
         loss_weight: config of a weight over timesteps (plain, min-SNR, P2).
         autoencoder: config of the first stage.
         num_classes: None for an unconditional model. The null class is the label ``num_classes``.
@@ -88,14 +91,8 @@ class DiffusionModel(BaseModel):
         self.num_classes = num_classes
         self.class_dropout = class_dropout
         self.loss_weight = LOSSES.build(loss_weight)
-        # What the algorithm knows need not be said of the UNet too.
-        known = {} if num_classes is None else {'num_classes': num_classes}
-        if sigma_data is not None:
-            known['preconditioning'] = {**self.process, 'sigma_data': sigma_data}
-        self.unet = MODELS.build(known | plain(unet), kind=ModelMixin)
-        if getattr(self.unet.config, 'num_classes', num_classes) not in (None, num_classes):
-            raise ValueError(f'unet.num_classes={self.unet.config.num_classes}, but model.num_classes={num_classes}: '
-                             'its classes would not be learned. Set model.num_classes and leave that of the UNet out.')
+        self.unet = build_backbone(unet, num_classes, class_dropout,
+                                   None if sigma_data is None else {**self.process, 'sigma_data': sigma_data})
         self.sample_captions = list(sample_captions)
         self.conditioner = build_conditioner(conditioner, self.unet)
         #: names of the classes in the order of their labels and where they are from, once a data set or weights say so
@@ -149,8 +146,8 @@ class DiffusionModel(BaseModel):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of a generated image."""
-        side = self.unet.config.sample_size * self.autoencoder.downsampling
-        return (3 if self.autoencoder.downsampling > 1 else self.unet.config.in_channels, side, side)
+        (channels, *size), factor = input_shape(self.unet), self.autoencoder.downsampling
+        return (3 if factor > 1 else channels, *(side * factor for side in size))
 
     @property
     def device(self) -> torch.device:
@@ -214,10 +211,7 @@ class DiffusionModel(BaseModel):
 
     def predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         """The network's output; ``labels`` are left out for an unconditional model."""
-        kwargs = {} if self.num_classes is None else {'class_labels': labels}
-        if context is not None:
-            kwargs['encoder_hidden_states'] = context
-        return self.unet(x_t, t, **kwargs).sample
+        return predict(self.unet, x_t, t, None if self.num_classes is None else labels, context)
 
     def predict_eps(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None,
                     context: Tensor | None = None) -> Tensor:
@@ -378,8 +372,7 @@ class DiffusionModel(BaseModel):
         if self.conditioner is not None and caption is None and context is None:
             caption = [self.sample_captions[int(i) % len(self.sample_captions)] for i in indices]
         given, context = context, self.context_of(caption, context)
-        size = self.unet.config.sample_size
-        noise = initial_noise((self.unet.config.in_channels, size, size), generators, self.device)
+        noise = initial_noise(input_shape(self.unet), generators, self.device)
 
         # A context that was given is nobody's to drop: both halves of a guided batch keep it.
         null_context = self.context_of([''] * len(indices), None) if caption is not None and given is None else context

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from slimdiff.models.algorithms.batches import NoisedBatch, check_classes
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
+from slimdiff.models.backbones.protocol import bare, example_inputs
 from slimdiff.models.distillation import OUTPUT, Bridge, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
-from slimdiff.models.unets.context import expected_context
 from slimdiff.registry import LOSSES, MODELS, check_arguments, plain
 
 
@@ -54,7 +54,7 @@ class Distiller(DiffusionModel):
         self.teacher = Teacher(**plain(teacher))
         self.teacher.check_fits(self)
         self.teacher.record(dict.fromkeys(tap for _, tap in pairs))
-        self.recorder = TapRecorder(self.unet, self.student_paths.values())
+        self.recorder = TapRecorder(bare(self.unet), self.student_paths.values())
         self.projections = nn.ModuleDict()
         self._make_bridges(list(pairs))
         self._teacher_was_finite: Tensor | None = None
@@ -86,15 +86,12 @@ class Distiller(DiffusionModel):
     @torch.no_grad()
     def _make_bridges(self, pairs: list[tuple[str, str]]) -> None:
         """Run both networks once on zeros to learn the shapes at the taps."""
-        size, config = self.unet.config.sample_size, self.unet.config
-        x = torch.zeros(1, config.in_channels, size, size)
-        t = torch.zeros(1, dtype=torch.long)
-        labels = None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
-        widths = expected_context(self.unet), self.teacher.context_channels
-        contexts = [None if width is None else torch.zeros(1, 1, width) for width in widths]
-        batch = NoisedBatch(x, x, t, x, labels, contexts[0])
+        mine, width = example_inputs(self.unet), self.teacher.context_channels
+        context = None if width is None else torch.zeros(1, 1, width)
+        x, labels = mine['sample'], None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
+        batch = NoisedBatch(x, x, mine['timestep'], x, labels, mine.get('encoder_hidden_states'))
         training, _ = self.unet.training, self.unet.eval()
-        student, teacher = self._student(batch), self._ask_teacher(batch, contexts[1])()
+        student, teacher = self._student(batch), self._ask_teacher(batch, context)()
         self.unet.train(training)
         self.bridges: dict[tuple[str, str], Bridge] = {}
         for pair in pairs:

@@ -16,11 +16,11 @@ from slimdiff.checkpoint.files import check_finite
 from slimdiff.models import computation
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel, NoisedBatch
 from slimdiff.models.algorithms.distiller import Distiller, mean_over_ranks
+from slimdiff.models.backbones.protocol import Slimmable, check_stages, check_width, require, widths_of
+from slimdiff.models.backbones.slimmable.importance import order_channels
 from slimdiff.models.distillation import OUTPUT, TapRecorder
 from slimdiff.models.distillation.loading import load_teacher
-from slimdiff.models.slimmable import SlimmableUNet
-from slimdiff.models.slimmable.importance import order_channels
-from slimdiff.registry import MODELS, did_you_mean, plain
+from slimdiff.registry import MODELS, plain
 from slimdiff.sampling import mix_seed
 
 
@@ -37,13 +37,14 @@ class SandwichTraining:
 
     #: what later widths of an iteration need of earlier ones: the widest's prediction, or the teacher's answer
     _shared: Any = None
+    #: the width that is being trained
+    _width: float = 1.0
 
     def _set_widths(self, num_random: int, fresh_noise: bool, width_weights: Mapping[Any, float] | None,
                     eval_widths: Sequence[float] | None) -> None:
-        if not isinstance(self.unet, SlimmableUNet):
-            raise ValueError(f"{type(self).__name__} trains a network of several widths: "
-                             f"unet=dict(type='SlimmableUNet', widths=(...)), got '{type(self.unet).__name__}'.")
-        widths = self.unet.widths
+        require(self.unet, Slimmable, f'{type(self).__name__} trains several widths: it',
+                "take one that has, such as unet=dict(type='SlimmableUNet', widths=(...))")
+        widths = widths_of(self.unet)
         if not 0 <= num_random <= max(len(widths) - 2, 0):
             raise ValueError(f'num_random: got {num_random}; besides the widest and the narrowest of '
                              f'{len(widths)} widths there are {max(len(widths) - 2, 0)}.')
@@ -55,7 +56,7 @@ class SandwichTraining:
         self.num_random = num_random
         self.fresh_noise = fresh_noise
         self.width_weights = {width: weights.get(width, 1.0) for width in widths}
-        self.eval_widths = widths if eval_widths is None else tuple(self.unet.check_width(w) for w in eval_widths)
+        self.eval_widths = widths if eval_widths is None else tuple(check_width(self.unet, w) for w in eval_widths)
         self._width_seed: int | None = None
 
     def _start_from(self, checkpoint: str | None, order: bool) -> None:
@@ -73,7 +74,7 @@ class SandwichTraining:
         computation.check_same(loaded.computes, self, f'start_from: {checkpoint}')
         self.unet.load_state_dict(dense)
         if order:
-            order_channels(self.unet, self.unet.widths)
+            order_channels(self.unet, widths_of(self.unet))
 
     @classmethod
     def serving_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +89,8 @@ class SandwichTraining:
 
     def draw_widths(self, seed: int | None) -> dict[str, list[float]]:
         """The widths of an iteration by their place in the sandwich."""
-        narrowest, *between, widest = self.unet.widths if len(self.unet.widths) > 1 else (None, *self.unet.widths)
+        widths = widths_of(self.unet)
+        narrowest, *between, widest = widths if len(widths) > 1 else (None, *widths)
         draw = random.Random(mix_seed(seed, 1)) if seed is not None else random
         return {'widest': [widest], 'narrowest': [] if narrowest is None else [narrowest],
                 'between': draw.sample(between, self.num_random)}
@@ -110,13 +112,14 @@ class SandwichTraining:
         try:
             for number, (place, width) in enumerate(places):
                 seen = self.renoised(batch, seed, number) if self.fresh_noise and number else batch
+                self._width = width
                 with self.unet.at(width):
                     terms = self.terms_of(seen) if average is None else self.terms_of(seen, average)
                 row = found.setdefault(place, {})
                 for name, term in terms.items():
                     row[name] = row.get(name, 0) + term * (self.width_weights[width] / total)
         finally:
-            self._shared = None
+            self._shared, self._width = None, 1.0
         return found
 
     def losses_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
@@ -154,7 +157,8 @@ class SlimmableDiffusion(SandwichTraining, DiffusionModel):
         width_weights: ``{width: weight}`` of the loss of each width, 1 by default; relative to one another.
         eval_widths: widths that a validation measures; all by default.
         start_from: a dense checkpoint or folder with the same network, to start from.
-        order: put the important channels of ``start_from`` first (:mod:`slimdiff.models.slimmable.importance`).
+        order: put the important channels of ``start_from`` first
+            (:mod:`slimdiff.models.backbones.slimmable.importance`).
         **settings: arguments of :class:`DiffusionModel`.
 
     Raises:
@@ -177,7 +181,7 @@ class SlimmableDiffusion(SandwichTraining, DiffusionModel):
         prediction = self.predict(batch.x_t, batch.t, batch.labels, batch.context)
         terms = {'denoising': self.denoising_loss(prediction, self.target(batch.x0, batch.noise, batch.t), batch.t)}
         if self.inplace:
-            if self.unet.active_width == 1:
+            if self._width == 1:
                 self._shared = prediction.detach()
             else:
                 terms['inplace'] = self.inplace * (prediction.float() - self._shared.float()).square().mean()
@@ -211,19 +215,15 @@ class SlimmableDistiller(SandwichTraining, Distiller):
         self._set_widths(num_random, fresh_noise, width_weights, eval_widths)
         self._start_from(start_from, order)
         self._shared = None  # the answer to the batch that measured the taps
-        maps = self.unet.stage_channels()
-        inside = [path for path in self.student_paths.values() if path not in maps]
-        if inside:
-            raise ValueError(f"The tap '{inside[0]}' can't be compared at several widths."
-                             f'{did_you_mean(inside[0], maps)} Taps: {OUTPUT}, {", ".join(maps)}.')
+        maps = check_stages(self.unet, list(self.student_paths.values()))
         self._recorders: dict[float, tuple[nn.Module, TapRecorder]] = {}
         #: (tap's path, width) -> where the channels of that width stand among all
         self._kept = {(path, width): torch.cat([torch.arange(*r) for r in maps[path].ranges(width)])
-                      for path in self.student_paths.values() for width in self.unet.widths}
+                      for path in self.student_paths.values() for width in widths_of(self.unet)}
 
     def _student(self, batch: NoisedBatch) -> dict[str, Tensor]:
-        width = self.unet.active_width
-        if width == 1:
+        width = self._width
+        if width == 1 or not self.student_paths:
             return super()._student(batch)
         network = self.unet.network_at(width)
         if self._recorders.get(width, (None, ))[0] is not network:  # the first time, or a copy of the model

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from slimdiff.models.backbones.protocol import expected_context
 from slimdiff.models.conditioners.text import TextConditioner
-from slimdiff.models.unets.context import expected_context
 from slimdiff.registry import MODELS
 
 

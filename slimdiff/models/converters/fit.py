@@ -10,9 +10,9 @@ import torch
 from diffusers import ModelMixin
 
 from slimdiff.checkpoint.files import count_some
+from slimdiff.models.backbones.unet import UNet
 from slimdiff.models.converters.compvis import AVERAGE_COUNTERS, UNET, CompVisCheckpoint, average_name
 from slimdiff.models.converters.unet import bare_shape, unet_sources
-from slimdiff.models.unets import UNet
 from slimdiff.registry import MODELS, plain
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.checkpoint import CheckpointError
+from slimdiff.models.backbones.unet import UNet
 from slimdiff.models.converters.compvis import (
     AVERAGE,
     AVERAGE_COUNTERS,
@@ -26,7 +27,6 @@ from slimdiff.models.converters.compvis import (
 )
 from slimdiff.models.layers import CrossAttentionBlock, ResidualBlock, SelfAttentionBlock
 from slimdiff.models.resamplers import AvgPoolDown, ConvDown, NearestConvUp, NearestUp
-from slimdiff.models.unets import UNet
 
 #: parts of our block -> parts of CompVis'
 RESIDUAL = {'norm1': 'in_layers.0', 'conv1': 'in_layers.2', 'embedding': 'emb_layers.1', 'norm2': 'out_layers.0',
@@ -96,7 +96,7 @@ def unet_sources(unet: UNet) -> dict[str, Source]:
         ValueError: a UNet that isn't CompVis' in layout or in what it computes.
     """
     config, layout = unet.config, _Layout()
-    for key, value in (('flip_sin_to_cos', True), ('freq_shift', 0), ('norm_eps', 1e-5), ('preconditioning', None)):
+    for key, value in (('flip_sin_to_cos', True), ('freq_shift', 0), ('norm_eps', 1e-5)):
         if config[key] != value:
             raise _unlike(f'{key}={config[key]}')
     for ours, theirs in (('time_embedding.linear_1', 'time_embed.0'), ('time_embedding.linear_2', 'time_embed.2'),

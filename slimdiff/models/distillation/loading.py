@@ -7,22 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from slimdiff.checkpoint import find_path, load_checkpoint, read_json
 from slimdiff.checkpoint.files import check_weights, weights_of
-from slimdiff.checkpoint.folders import variant_of
 from slimdiff.checkpoint.hub import download, is_hub_id
 from slimdiff.models import computation
+from slimdiff.models.backbones.load import find_class, load_folder, network_folder
 from slimdiff.models.serving import serving_config
-from slimdiff.models.unets import UNet
 from slimdiff.registry import MODELS, building
 from slimdiff.sampling import alphas_of
 
-#: classes that a teacher may be, by the name in config.json; ours and diffusers'
-CLASSES = ('UNet', 'UNet2DModel', 'UNet2DConditionModel')
 #: arguments of diffusers' networks that want an input which no student has, or timesteps of another kind: what each of
 #: them is, and the values that do not
 UNUSABLE = {
@@ -89,12 +85,6 @@ def load_teacher(checkpoint: str | Mapping[str, Any], weights: str = 'ema',
     return _from_folder(path, scheduler)
 
 
-def network_class(name: str) -> type[nn.Module]:
-    """One of :data:`CLASSES`. diffusers' are imported when they are needed: it takes seconds."""
-    import diffusers
-    return UNet if name == 'UNet' else getattr(diffusers, name)
-
-
 def _download(name: str) -> Path:
     try:
         return download(name, ['*.json', 'unet/*.json', 'unet/*.safetensors', 'scheduler/*.json', 'vae/*.json',
@@ -118,30 +108,11 @@ def _from_checkpoint(path: Path, weights: str) -> LoadedTeacher:
 
 
 def _from_folder(folder: Path, scheduler: Mapping[str, Any] | None) -> LoadedTeacher:
-    unet = folder / 'unet' if (folder / 'unet').is_dir() else folder
-    if not (unet / 'config.json').is_file():
-        raise ValueError(f"The teacher's folder {folder} holds neither unet/config.json (a pipeline) nor config.json "
-                         '(a UNet): it was not written by save_pretrained.')
+    unet = network_folder(folder, 'teacher')
     config = read_json(unet / 'config.json', 'Save the teacher again.')
-    kind = config.get('_class_name')
-    if kind not in CLASSES:
-        raise ValueError(f"The teacher in {unet} is a '{kind}'; a teacher can be one of {', '.join(CLASSES)}.")
     check_usable(config, unet)
     computes = computation.of_folder(folder, unet, scheduler)
-    try:
-        # Weights of another shape are not ignored: they are reported below, with those that are missing.
-        network, info = network_class(kind).from_pretrained(
-            unet, variant=variant_of(unet), output_loading_info=True, low_cpu_mem_usage=False,
-            ignore_mismatched_sizes=True, torch_dtype=torch.float32)
-    except Exception as error:  # missing file, damaged file: diffusers and safetensors have many classes of them
-        raise ValueError(f'The teacher in {unet} cannot be loaded: {error}') from error
-    problems = [f'{label} {", ".join(map(_describe, sorted(info[key])[:4]))}' + (', ...' if len(info[key]) > 4 else '')
-                for key, label in (('missing_keys', 'it lacks'), ('unexpected_keys', 'it has besides'),
-                                   ('mismatched_keys', 'of another shape are')) if info.get(key)]
-    if problems:
-        raise ValueError(f'The weights of the teacher in {unet} do not fit its config: {"; ".join(problems)}. A '
-                         'teacher with random layers would teach noise; save it again.')
-    return LoadedTeacher(network, str(folder), computes)
+    return LoadedTeacher(load_folder(folder, 'teacher'), str(folder), computes)
 
 
 def check_usable(config: Mapping[str, Any], folder: Path) -> None:
@@ -155,15 +126,10 @@ def check_usable(config: Mapping[str, Any], folder: Path) -> None:
             raise ValueError(f'The teacher in {folder} has {what} ({key}={config[key]!r}), which no student can give '
                              'it. Take a teacher without, such as one of LDM or Stable Diffusion 1 or 2.')
     if config.get('_class_name') == 'UNet2DConditionModel':
-        kind = network_class('UNet2DConditionModel')
+        kind = find_class('UNet2DConditionModel')
         blocks = {**computation.defaults_of(kind.__init__), **config}
         names = [*blocks['down_block_types'], blocks['mid_block_type'], *blocks['up_block_types']]
         if not any('CrossAttn' in str(name) for name in names):
             raise ValueError(f'The teacher in {folder} is a UNet2DConditionModel without cross-attention '
                              f'({", ".join(map(str, names))}), which nothing can condition. An unconditional teacher '
                              'is a UNet2DModel.')
-
-
-def _describe(key: str | tuple[str, Any, Any]) -> str:
-    """A weight's name, or (name, shape in the file, shape by the config)."""
-    return key if isinstance(key, str) else f'{key[0]} {tuple(key[1])} instead of {tuple(key[2])}'

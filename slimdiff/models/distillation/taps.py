@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimdiff.registry import nearest
+from slimdiff.models.backbones.adapt import as_tensor
+from slimdiff.models.backbones.protocol import bare
+from slimdiff.spelling import nearest
 
 #: the tap that is not a module: the network's prediction, in the student's prediction type.
 OUTPUT = 'output'
@@ -44,6 +46,7 @@ def find_tap(network: nn.Module, name: str, whose: str = 'network') -> str:
     Raises:
         ValueError: there is no such module; names the nearest, then the stages.
     """
+    network = bare(network)
     path = diffusers_alias(network, name)
     modules = dict(network.named_modules())
     if path in modules and path:
@@ -53,17 +56,6 @@ def find_tap(network: nn.Module, name: str, whose: str = 'network') -> str:
     hint = f'Did you mean {" or ".join(repr(c) for c in close[:3])}? ' if close else ''
     raise ValueError(f"The {whose} has no tap '{name}'. {hint}Its stages: {', '.join(stages)}; any module path is a "
                      'tap, too (list them with named_modules()).')
-
-
-def as_tensor(output: Any, path: str) -> Tensor:
-    """The feature map in a module's output: a tensor, the first of a tuple, or diffusers' ``.sample``."""
-    value = output
-    if isinstance(value, tuple):
-        value = value[0]
-    value = getattr(value, 'sample', value)
-    if not isinstance(value, Tensor):
-        raise ValueError(f"Tap '{path}' gives {type(output).__name__}, not a tensor: it can't be distilled from.")
-    return value
 
 
 class TapRecorder:
@@ -93,7 +85,7 @@ class TapRecorder:
 
     def _record(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if self.active:
-            self.features[path] = as_tensor(output, path)
+            self.features[path] = as_tensor(output, f'tap {path}')
 
     def __enter__(self) -> TapRecorder:
         self.features.clear()

@@ -15,12 +15,13 @@ from slimdiff.checkpoint.tensor_store import network_fingerprint
 from slimdiff.functional.precision import has_bf16_products
 from slimdiff.functional.prediction import convert_prediction
 from slimdiff.models import computation
+from slimdiff.models.backbones.adapt import predict
+from slimdiff.models.backbones.protocol import bare, class_rows, expected_context, input_dtype, input_shape
 from slimdiff.models.conditioners import build_conditioner
 from slimdiff.models.distillation.answers import AnswerStore
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.models.distillation.overlap import Answer, beside
-from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, as_tensor, find_tap
-from slimdiff.models.unets.context import expected_context
+from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, find_tap
 
 
 class Teacher:
@@ -85,13 +86,13 @@ class Teacher:
     @property
     def num_classes(self) -> int | None:
         """Classes, without the null class of ours; diffusers' networks don't say whether their last one is it."""
-        return getattr(self.config, 'num_classes', None) or getattr(self.config, 'num_class_embeds', None)
+        return getattr(self.config, 'num_classes', None) or class_rows(self.unet) or None
 
     @property
     def class_rows(self) -> int:
         """Labels that the network was trained on, as far as it says, the null class included."""
         ours = getattr(self.config, 'num_classes', None)
-        return ours + self.null_class if ours else self.num_classes or 0
+        return ours + self.null_class if ours else class_rows(self.unet)
 
     @property
     def context_channels(self) -> int | None:
@@ -127,20 +128,21 @@ class Teacher:
         prediction type is no obstacle: predictions are converted.
         """
         unet, num_classes, class_dropout = model.unet, model.num_classes, model.class_dropout
-        mine, theirs = self.config, unet.config
+        theirs = input_shape(unet)
+        unsized = getattr(self.config, 'sample_size', None) is None  # it takes any
+        mine = (self.config.in_channels, *theirs[1:]) if unsized else input_shape(self.unet)
 
         def refuse(what: str, teacher: Any, student: Any, advice: str) -> None:
             raise ValueError(f'The teacher ({self.source}) and the student differ in {what}: teacher {teacher}, '
                              f'student {student}. {advice}')
 
-        for key, what in (('in_channels', 'input'), ('out_channels', 'output')):
-            if mine[key] != theirs[key]:
-                refuse(f'channels of the {what}', mine[key], theirs[key],
+        outputs = [getattr(network.config, 'out_channels', None) for network in (self.unet, unet)]
+        for what, teacher, student in (('input', mine[0], theirs[0]), ('output', *outputs)):
+            if teacher != student and None not in (teacher, student):
+                refuse(f'channels of the {what}', teacher, student,
                        'They must share the autoencoder, or both work on pixels, and predict no variance.')
-        size, wanted = (pair if isinstance(pair, (tuple, list)) or pair is None else (pair, pair)
-                        for pair in (mine.sample_size, theirs.sample_size))
-        if size is not None and tuple(size) != tuple(wanted):
-            refuse('image size', mine.sample_size, theirs.sample_size,
+        if mine[1:] != theirs[1:]:
+            refuse('image size', *(' x '.join(map(str, dict.fromkeys(shape[1:]))) for shape in (mine, theirs)),
                    "Train the student at the teacher's size (model.unet.sample_size and the dataset's image_size), or "
                    'fine-tune the teacher at the new size first.')
         if self.alphas_cumprod is None:
@@ -192,7 +194,7 @@ class Teacher:
         paths = {tap: find_tap(self.unet, tap, 'teacher') for tap in taps if tap != OUTPUT}
         if self.recorder is not None:
             self.recorder.remove()
-        self.recorder = TapRecorder(self.unet, paths.values())
+        self.recorder = TapRecorder(bare(self.unet), paths.values())
         self.paths = paths
         if self.compile:  # after the hooks are on: the compiler reads them
             self.unet.compile()
@@ -247,16 +249,16 @@ class Teacher:
         return torch.cat(outputs).float(), {tap: merged[path] for tap, path in self.paths.items()}
 
     def _run(self, x: Tensor, t: Tensor, labels: Tensor | None, context: Tensor | None) -> Tensor:
-        kwargs = {} if self.num_classes is None else {'class_labels': labels}
-        if self.context_channels is not None:
-            kwargs['encoder_hidden_states'] = context if not self.bf16 else context.bfloat16()
-        # Our preconditioning wants x_t itself in float32; every other network wants it in its own precision.
-        if self.bf16 and getattr(self.unet, 'precondition', None) is None:
-            x = x.bfloat16()
+        labels = None if self.num_classes is None else labels
+        if self.context_channels is None:
+            context = None
+        if self.bf16:
+            x = x.to(input_dtype(self.unet))
+            context = None if context is None else context.bfloat16()
         # bfloat16 weights need no autocast, whose casts would only cost time.
         precision = torch.autocast(x.device.type, enabled=False) if self.bf16 else contextlib.nullcontext()
         with precision, self.recorder or contextlib.nullcontext():
-            return as_tensor(self.unet(x, t, **kwargs), OUTPUT)
+            return predict(self.unet, x, t, labels, context)
 
     def convert(self, prediction: Tensor, x_t: Tensor, a: Tensor, b: Tensor, target: str) -> Tensor:
         """The prediction in the student's prediction type; ``a``, ``b`` as in ``convert_prediction``."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from slimdiff.evaluation.common import evaluating
-from slimdiff.models.unets.steps import State
+from slimdiff.models.backbones.steps import State
 from slimdiff.progress import Progress
 from slimdiff.sampling import Action, Reuse, Run, StepAllocation
 from slimdiff.search.evaluators.base import Evaluator

@@ -280,7 +280,7 @@ def test_a_teacher_that_predicts_nan(teacher, tmp_path):
     with torch.no_grad():
         model.unet.conv_out.bias[0] = float('nan')
     folder = tiny.save_pipeline(model, tmp_path)
-    with pytest.raises(ValueError, match=r'holds NaN or infinity in 1 \(conv_out\.bias\) of its') as caught:
+    with pytest.raises(ValueError, match=r'holds NaN or infinity in 1 \(network\.conv_out\.bias\) of its') as caught:
         tiny.distiller(folder)
     assert folder in str(caught.value)
     # And one that begins to do so in the middle of a training.

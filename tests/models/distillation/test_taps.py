@@ -4,8 +4,9 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from slimdiff.models import UNet
+from slimdiff.models.backbones.adapt import as_tensor
 from slimdiff.models.distillation import OUTPUT, TapRecorder, find_tap
-from slimdiff.models.distillation.taps import as_tensor, tap_names
+from slimdiff.models.distillation.taps import tap_names
 
 STAGES = [dict(channels=8, blocks=1), dict(channels=8, blocks=1), dict(channels=8, blocks=1, downsample=False)]
 
@@ -83,5 +84,5 @@ def test_outputs_that_hold_a_tensor():
     from diffusers.models.unets.unet_2d import UNet2DOutput
     x = torch.ones(1)
     assert as_tensor(x, 'a') is as_tensor((x, 2), 'a') is as_tensor(UNet2DOutput(sample=x), 'a') is x
-    with pytest.raises(ValueError, match="Tap 'a' gives dict, not a tensor"):
-        as_tensor({}, 'a')
+    with pytest.raises(ValueError, match="'tap a' gives dict, not a tensor"):
+        as_tensor({}, 'tap a')

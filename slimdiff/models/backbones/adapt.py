@@ -1,0 +1,212 @@
+"""Any network behind one call: its outputs, the names of its arguments, and a config where it has none."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor, nn
+
+from slimdiff.models.backbones.protocol import at_width
+from slimdiff.registry import declared_arguments, plain
+
+#: what a condition may be called in the signature of a network's ``forward``
+NAMES = {'class_labels': ('class_labels', 'labels', 'class_label', 'y'),
+         'encoder_hidden_states': ('encoder_hidden_states', 'context')}
+#: fields of a config that a network without one may have as attributes
+FIELDS = ('sample_size', 'in_channels', 'out_channels', 'num_classes', 'num_class_embeds', 'context_channels')
+
+
+@dataclasses.dataclass
+class Prediction(BaseOutput):
+    """What diffusers' ``UNet2DOutput`` is; to import that one takes seconds where transformers is installed.
+
+    Args:
+        sample: (N, out_channels, H, W).
+    """
+    sample: Tensor
+
+
+@functools.cache
+def condition_names(forward: Any) -> dict[str, str | None]:
+    """Our name of a condition -> that of an argument of ``forward``, a function; None if it takes no such."""
+    parameters = inspect.signature(forward).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {ours: next((name for name in theirs if name in parameters), ours if anything else None)
+            for ours, theirs in NAMES.items()}
+
+
+def takes(network: nn.Module, condition: str) -> bool:
+    """Whether ``network``'s forward has an argument for this condition, whatever its name."""
+    return condition_names(type(network).forward)[condition] is not None
+
+
+def has_our_names(network: nn.Module) -> bool:
+    """Whether what conditions ``network`` takes have diffusers' names."""
+    return all(theirs in (None, ours) for ours, theirs in condition_names(type(network).forward).items())
+
+
+def given(class_labels: Tensor | None, encoder_hidden_states: Tensor | None) -> dict[str, Tensor]:
+    """Those conditions that there are, as arguments: some networks take only what they were made for."""
+    conditions = {'class_labels': class_labels, 'encoder_hidden_states': encoder_hidden_states}
+    return {name: value for name, value in conditions.items() if value is not None}
+
+
+def named(network: nn.Module, conditions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Conditions under the names that ``network`` has for them.
+
+    Raises:
+        ValueError: a condition that it has no argument for.
+    """
+    names = condition_names(type(network).forward)
+    for name in conditions:
+        if names[name] is None:
+            raise ValueError(f'{type(network).__name__}.forward takes no {name}: give it an argument of one of the '
+                             f'names {", ".join(NAMES[name])}.')
+    return {names[name]: value for name, value in conditions.items()}
+
+
+def predict(network: nn.Module, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None = None,
+            encoder_hidden_states: Tensor | None = None) -> Tensor:
+    """Call a backbone, whatever its output is: its prediction (N, C, H, W).
+
+    Args:
+        sample: (N, C, H, W).
+        timestep: a scalar or (N,).
+        class_labels, encoder_hidden_states: those that there are.
+    """
+    return as_tensor(network(sample, timestep, **given(class_labels, encoder_hidden_states)), type(network).__name__)
+
+
+def as_tensor(output: Any, name: str) -> Tensor:
+    """The tensor in the output of a module: itself, the first of a tuple, or diffusers' ``.sample``."""
+    value = output[0] if isinstance(output, tuple) else output
+    value = getattr(value, 'sample', value)
+    if not isinstance(value, Tensor):
+        raise ValueError(f"'{name}' gives {type(output).__name__}, not a tensor: return a tensor, a tuple that begins "
+                         'with one, or an output with .sample.')
+    return value
+
+
+class AdaptedBackbone(ModelMixin, ConfigMixin):
+    """A network of any kind as a diffusers model: with a ``config``, saved and opened as a folder, returns ``.sample``.
+
+    Its ``config`` is that of the network (its arguments, and its attributes ``sample_size``, ``in_channels``, ... if
+    it has no config of its own), and ``network_class``, the name of its class. Whatever else it is asked for is the
+    network's: stages, widths, ``at``.
+
+    Args:
+        network: any ``nn.Module`` that takes (x_t, t, conditions).
+        arguments: those that it was made with; its config's by default.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    def __init__(self, network: nn.Module, arguments: Mapping[str, Any] | None = None, **own: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.register_to_config(**described(network, arguments), **own, network_class=type(network).__name__)
+
+    @property
+    def bare(self) -> nn.Module:
+        """The network inside."""
+        return getattr(self.network, 'bare', self.network)
+
+    def forward(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None = None,
+                encoder_hidden_states: Tensor | None = None, return_dict: bool = True,
+                width: float | None = None) -> Prediction | tuple[Tensor]:
+        """Predict, whatever the network's own arguments and outputs are; at ``width``, if it has several."""
+        if width is not None:
+            with at_width(self.network, width):
+                return self(sample, timestep, class_labels, encoder_hidden_states, return_dict)
+        timestep = each(timestep, sample)
+        conditions = named(self.network, given(class_labels, encoder_hidden_states))
+        output = self.around(lambda x: as_tensor(self.network(x, timestep, **conditions), self.config.network_class),
+                             sample, timestep)
+        return Prediction(sample=output) if return_dict else (output, )
+
+    def around(self, network: Callable[[Tensor], Tensor], sample: Tensor, timestep: Tensor) -> Tensor:
+        """``network(sample)``; a subclass does more around it."""
+        return network(sample)
+
+    def rewrapped(self, network: nn.Module) -> AdaptedBackbone:
+        """The same wrapper around another network of this kind: one of another width."""
+        return type(self)(network)
+
+    # ---- what the network offers, the wrapper offers: see __getattr__ -------------------------------------------
+
+    def _extract(self, width: float) -> AdaptedBackbone:
+        return self.rewrapped(self.network.extract(width)).train(self.training)
+
+    def _with_features(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None = None,
+                       encoder_hidden_states: Tensor | None = None) -> tuple[Prediction, Tensor]:
+        timestep, features = each(timestep, sample), []
+
+        def run(x: Tensor) -> Tensor:
+            output, deep = self.network.with_features(x, timestep, class_labels, encoder_hidden_states)
+            features.append(deep)
+            return as_tensor(output, 'with_features')
+
+        return Prediction(sample=self.around(run, sample, timestep)), features[0]
+
+    def _shallow(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None,
+                 encoder_hidden_states: Tensor | None, features: Tensor) -> Prediction:
+        timestep = each(timestep, sample)
+        return Prediction(sample=self.around(lambda x: as_tensor(self.network.shallow(
+            x, timestep, class_labels, encoder_hidden_states, features), 'shallow'), sample, timestep))
+
+    def __getattr__(self, name: str) -> Any:
+        modules = self.__dict__.get('_modules') or {}
+        if name in modules:
+            return modules[name]
+        if name.startswith('_') or 'network' not in modules:
+            raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
+        found = getattr(modules['network'], name)
+        return getattr(self, f'_{name}') if name in ('extract', 'with_features', 'shallow') else found
+
+    # ---- files ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], **kwargs: Any) -> AdaptedBackbone:
+        """The wrapper around a network of the saved config, with random weights."""
+        from slimdiff.models.backbones.load import find_class, make
+        arguments = {key: value for key, value in config.items() if not key.startswith('_') and key != 'network_class'}
+        own = {key: arguments.pop(key) for key in cls.own_keys}
+        network = find_class(config['network_class'])
+        names, takes_others = declared_arguments(network)
+        arguments = {key: value for key, value in arguments.items() if takes_others or key in names}
+        model = cls(make(network, arguments), arguments, **own)
+        # What others have left in the config, such as the record of what the network computes, stays there.
+        model.register_to_config(**{key: value for key, value in config.items() if key.startswith('_')})
+        return model
+
+    #: arguments of the wrapper that are keys of its config
+    own_keys: tuple[str, ...] = ()
+
+
+def each(timestep: Tensor | float | int, sample: Tensor) -> Tensor:
+    """The timestep (N,) of each sample."""
+    return torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
+
+
+def described(network: nn.Module, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The config of ``network``, or in place of one its arguments and attributes."""
+    own = getattr(network, 'config', None)
+    if isinstance(own, Mapping):
+        return {key: value for key, value in own.items() if not key.startswith('_')}
+    parameters = list(inspect.signature(type(network).__init__).parameters.values())[1:]
+    defaults = {p.name: plain(p.default) for p in parameters
+                if isinstance(p.default, (bool, int, float, str, list, tuple, dict, type(None)))}
+    fields = {key: value for key in FIELDS
+              if isinstance(value := getattr(network, key, getattr(own, key, None)), (int, tuple, list))}
+    return defaults | plain(dict(arguments or {})) | fields
+
+
+# The path that exported folders name; it will not move.
+AdaptedBackbone.__module__ = 'slimdiff'

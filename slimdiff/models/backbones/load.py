@@ -1,0 +1,180 @@
+"""One loader of networks, by the name of their class: from our registry, slimdiff or diffusers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimdiff.checkpoint import read_json
+from slimdiff.checkpoint.folders import variant_of
+from slimdiff.models.backbones.adapt import AdaptedBackbone, has_our_names, takes
+from slimdiff.models.backbones.preconditioned import PreconditionedBackbone
+from slimdiff.models.backbones.protocol import class_rows, input_shape
+from slimdiff.registry import (
+    MODELS,
+    RegistryError,
+    accepted_arguments,
+    building,
+    check_arguments,
+    did_you_mean,
+    plain,
+)
+
+
+def find_class(name: str) -> type[nn.Module]:
+    """The network class of this name, of the registry, slimdiff or diffusers. Nothing is imported for a name of a file.
+
+    Raises:
+        RegistryError: there is none.
+    """
+    import diffusers
+
+    import slimdiff
+    MODELS.import_from_location()
+    found = MODELS.get(name) if isinstance(name, str) else None  # which imports nothing that a file names
+    for library in (slimdiff, diffusers):
+        if found is None and isinstance(name, str) and name.isidentifier():
+            found = getattr(library, name, None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise RegistryError(f"There is no network class '{name}' in slimdiff's registry or in diffusers."
+                            f'{did_you_mean(str(name), MODELS.module_dict)} One of your own: register it '
+                            '(@MODELS.register_module()) and import its module first (custom_imports of the config).')
+    check_forward(found)
+    if found.__name__ not in MODELS.module_dict:  # configs, and folders of this network, may name it from now on
+        MODELS.register_module(name=found.__name__, module=found)
+    return found
+
+
+def check_forward(network: type[nn.Module]) -> None:
+    """Raise RegistryError for a class whose ``forward`` has no (x_t, t): what is required cannot have a default."""
+    parameters = [p for p in inspect.signature(network.forward).parameters.values() if p.name != 'self']
+    if len(parameters) < 2 or parameters[1].default is not inspect.Parameter.empty:
+        raise RegistryError(f'{network.__name__} is not a network that denoises: the second argument of its forward is '
+                            'no timestep. A backbone has forward(sample, timestep, ...).')
+
+
+def make(network: type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
+    """A network of a class with these arguments."""
+    return network.from_config(dict(arguments)) if hasattr(network, 'from_config') else network(**plain(arguments))
+
+
+def build_backbone(config: Mapping[str, Any] | nn.Module, num_classes: int | None = None, class_dropout: float = 0.0,
+                   preconditioning: Mapping[str, Any] | None = None) -> nn.Module:
+    """Build the network of a model.
+
+    Classes are filled in where its constructor has an argument for them: ``num_classes``, or diffusers'
+    ``num_class_embeds`` (the null class included). A network without a ``config`` gets one from its arguments, and
+    the preconditioning is a wrapper.
+
+    Args:
+        config: ``dict(type=..., ...)``.
+        num_classes, class_dropout: of the model.
+        preconditioning: see :class:`~slimdiff.models.backbones.preconditioned.PreconditionedBackbone`; None for none.
+
+    Raises:
+        ValueError: no such class; a network that does not say its input, or has no place for the classes.
+        RegistryError: an argument that the class does not take.
+    """
+    network, arguments = config, None
+    if not isinstance(config, nn.Module):
+        arguments = plain(dict(config))
+        arguments.pop('_scope_', None)
+        cls = arguments.pop('type', None)
+        cls = cls if isinstance(cls, type) else find_class(cls)
+        accepted = accepted_arguments(cls)
+        for key, rows in (('num_classes', num_classes), ('num_class_embeds', num_classes and num_classes + 1)):
+            if rows is not None and accepted is not None and key in accepted:
+                arguments.setdefault(key, rows)
+        check_arguments(cls, arguments)
+        with building(cls.__name__):
+            network = cls(**arguments)
+    check_classes(network, num_classes, class_dropout)
+    if preconditioning is not None:
+        network = PreconditionedBackbone(network, arguments, preconditioning=preconditioning)
+    else:
+        network = adapted(network, arguments)
+    input_shape(network)  # says what is missing
+    return network
+
+
+def adapted(network: nn.Module, arguments: Mapping[str, Any] | None = None) -> nn.Module:
+    """``network``, in a wrapper unless it has what a diffusers model has, and the same names for its conditions."""
+    whole = isinstance(getattr(network, 'config', None), Mapping) and hasattr(network, 'save_pretrained')
+    return network if whole and has_our_names(network) else AdaptedBackbone(network, arguments)
+
+
+def check_classes(network: nn.Module, num_classes: int | None, class_dropout: float) -> None:
+    """Raise ValueError unless the classes of a model are those of its network."""
+    name = type(network).__name__
+    own = getattr(getattr(network, 'config', network), 'num_classes', None)
+    if own not in (None, num_classes):
+        raise ValueError(f'unet.num_classes={own}, but model.num_classes={num_classes}: its classes would not be '
+                         'learned. Set model.num_classes and leave that of the UNet out.')
+    if num_classes is None:
+        return
+    if not takes(network, 'class_labels'):
+        raise ValueError(f'model.num_classes={num_classes}, but {name}.forward takes no class: give it an argument '
+                         f'class_labels (or labels, y), (N,) integers of which {num_classes} is the null class.')
+    says = any(hasattr(getattr(network, 'config', None), key) for key in ('num_classes', 'num_class_embeds'))
+    rows = class_rows(network) if says else num_classes + 1
+    if rows < num_classes + (class_dropout > 0):
+        raise ValueError(f'model.num_classes={num_classes}{" and the null class" if class_dropout else ""}, but {name} '
+                         f'has rows for {rows} labels. Set num_class_embeds={num_classes + 1} in unet=dict(...).')
+
+
+# ---- folders ------------------------------------------------------------------------------------------------------
+
+
+def network_folder(folder: Path, whose: str = 'network') -> Path:
+    """The folder that holds a network's config.json: that of a pipeline's ``unet/``, or ``folder`` itself.
+
+    Raises:
+        ValueError: neither does.
+    """
+    source = folder / 'unet' if (folder / 'unet').is_dir() else folder
+    if not (source / 'config.json').is_file():
+        raise ValueError(f"The {whose}'s folder {folder} holds neither unet/config.json (a pipeline) nor config.json "
+                         '(a UNet): it was not written by save_pretrained.')
+    return source
+
+
+def load_folder(folder: Path, whose: str = 'network') -> nn.Module:
+    """The network of a folder of ``save_pretrained``, strictly.
+
+    Args:
+        folder: holds config.json, or a pipeline's ``unet/`` that does.
+        whose: for messages.
+
+    Raises:
+        ValueError: no config.json, a class that is not there, a file that can't be read, or weights that are missing,
+            left over or of another shape.
+    """
+    folder = network_folder(folder, whose)
+    cls = find_class(read_json(folder / 'config.json', f'Save the {whose} again.').get('_class_name'))
+    if not hasattr(cls, 'from_pretrained'):
+        raise ValueError(f'The {whose} in {folder} is a {cls.__name__}, which has no from_pretrained.')
+    try:
+        # Weights of another shape are not ignored: they are reported below, with those that are missing.
+        # low_cpu_mem_usage is diffusers' default, and without `accelerate` a warning that means nothing here.
+        network, info = cls.from_pretrained(folder, variant=variant_of(folder), output_loading_info=True,
+                                            low_cpu_mem_usage=False, ignore_mismatched_sizes=True,
+                                            torch_dtype=torch.float32)
+    except Exception as error:  # missing file, damaged file: diffusers and safetensors have many classes of them
+        raise ValueError(f'The {whose} in {folder} cannot be loaded: {error}') from error
+    problems = [f'{label} {", ".join(map(_describe, sorted(info[key])[:4]))}' + (', ...' if len(info[key]) > 4 else '')
+                for key, label in (('missing_keys', 'it lacks'), ('unexpected_keys', 'it has besides'),
+                                   ('mismatched_keys', 'of another shape are')) if info.get(key)]
+    if problems:
+        raise ValueError(f'The weights of the {whose} in {folder} do not fit its config: {"; ".join(problems)}. A '
+                         f'{whose} with random layers would give noise; save it again.')
+    return adapted(network)
+
+
+def _describe(key: str | tuple[str, Any, Any]) -> str:
+    """A weight's name, or (name, shape in the file, shape by the config)."""
+    return key if isinstance(key, str) else f'{key[0]} {tuple(key[1])} instead of {tuple(key[2])}'

@@ -1,0 +1,79 @@
+"""Networks of several widths that do the same: what they must share, their names in a config, their memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from slimdiff.sampling.allocation import StepAllocation
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes of parameters and buffers.
+
+    Args:
+        networks: of each width that is kept.
+        full: of the widest network, kept or not.
+    """
+    networks: Mapping[float, int]
+    full: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.networks.values())
+
+    def __str__(self) -> str:
+        parts = ', '.join(f'width {width:g}: {size / 1e6:.4g} MB' for width, size in self.networks.items())
+        return (f'{self.total / 1e6:.4g} MB in {len(self.networks)} network(s) ({parts}), '
+                f'{self.total / self.full:.2f} times the full one')
+
+
+def key_of(width: float) -> str:
+    """A name for a submodule; it must not contain a dot."""
+    return f'width_{width}'.replace('.', '_')
+
+
+def size_of(module: nn.Module) -> int:
+    """Bytes of its parameters and buffers."""
+    tensors: Iterable[Tensor] = [*module.parameters(), *module.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def arguments_of(network: nn.Module) -> dict[str, Any]:
+    """What a network was made with."""
+    return {key: value for key, value in network.config.items() if not key.startswith('_')}
+
+
+def description_of(network: nn.Module) -> dict[str, Any]:
+    """What makes a network again: the name of its class, and its arguments."""
+    return {'class': type(network).__name__, 'config': arguments_of(network)}
+
+
+def check_alike(networks: Mapping[float, nn.Module]) -> None:
+    """Raise ValueError unless all networks take and give the same."""
+    for key in ('in_channels', 'out_channels', 'sample_size', 'num_classes', 'num_class_embeds', 'class_token',
+                'context_channels', 'cross_attention_dim', 'preconditioning'):
+        values = {width: network.config.get(key) for width, network in networks.items()}
+        first, *others = values.values()
+        if any(other != first for other in others):
+            listed = ', '.join(f'{value} at width {width:g}' for width, value in values.items())
+            raise ValueError('StepAwareUNet: the networks must take the same input and give the same output, but '
+                             f'{key} is {listed}.')
+
+
+def check_timesteps(allocation: StepAllocation, network: nn.Module) -> None:
+    """Raise ValueError for another number of training timesteps than a preconditioned network knows."""
+    schedule = (network.config.get('preconditioning') or {}).get('schedule')
+    if schedule is not None:
+        check_same_timesteps(allocation, schedule.get('num_train_timesteps', 1000))
+
+
+def check_same_timesteps(allocation: StepAllocation, timesteps: int) -> None:
+    """Raise ValueError unless the allocation is for that many training timesteps."""
+    if allocation.num_train_timesteps != timesteps:
+        raise ValueError(f'The allocation is for {allocation.num_train_timesteps} training timesteps '
+                         f'(num_train_timesteps), the model has {timesteps}. Search an allocation with this model.')

@@ -1,0 +1,134 @@
+"""What is compared: a model under a step allocation, or another model as it is; and the plain allocations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers import SchedulerMixin
+from torch import nn
+
+from slimdiff.evaluation.unet_cost import context_length_of, unet_cost
+from slimdiff.models.backbones import StepAwareUNet
+from slimdiff.models.backbones.protocol import network_of, widths_of
+from slimdiff.sampling import StepAllocation
+from slimdiff.sampling.denoise import prepared
+from slimdiff.search.costs import NetworkCosts, calls_per_step
+from slimdiff.search.widths import in_place
+
+#: equal segments of a random allocation
+SEGMENTS = 8
+#: draws of which a random allocation is the dearest within the budget
+DRAWS = 200
+
+
+@dataclass
+class Rival:
+    """One row of a comparison.
+
+    Args:
+        model: that samples.
+        costs: of its network's widths; {1.0: ...} for a network of one width.
+        allocation: of its steps; uniform at 1 for a network of one width.
+        network: in place of the model's own while it samples; None leaves that.
+    """
+
+    model: Any
+    costs: NetworkCosts
+    allocation: StepAllocation
+    network: nn.Module | None = None
+
+    @classmethod
+    def under(cls, model: Any, costs: NetworkCosts, allocations: Mapping[str, StepAllocation]) -> dict[str, Rival]:
+        """A slimmable model under each of some allocations: every width is cut out once, for all that use it.
+
+        Raises:
+            ValueError: widths that the network has not, or another number of training timesteps.
+        """
+        widths = {width for allocation in allocations.values() for width in allocation.widths}
+        for allocation in allocations.values():
+            allocation.check_widths(widths_of(model.unet))
+        networks = {width: network_of(model.unet, width) for width in sorted(widths)}
+        return {name: cls(model, costs, allocation, StepAwareUNet(networks, allocation).eval())
+                for name, allocation in allocations.items()}
+
+    @classmethod
+    def dense(cls, model: Any) -> Rival:
+        """A model whose network has one width, as it is."""
+        costs = NetworkCosts({1.0: float(unet_cost(model, context_length_of(model)).published)},
+                             calls_per_step=calls_per_step(model))
+        return cls(model, costs, StepAllocation.uniform(1.0, model.num_train_timesteps))
+
+    def macs(self, scheduler: SchedulerMixin, num_steps: int) -> float:
+        """MACs of one image: published convention (convolutions and linear layers), guidance included."""
+        return self.costs.macs(self.allocation, timesteps_of(scheduler, num_steps))
+
+    def sampling(self) -> AbstractContextManager:
+        """Within this context the model runs this rival's network."""
+        return nullcontext() if self.network is None else in_place(self.model, self.network)
+
+
+def timesteps_of(scheduler: SchedulerMixin, num_steps: int) -> list[float]:
+    """The training timesteps of a sampling, the noisiest first."""
+    return [float(t) for t in prepared(scheduler, num_steps).timesteps]
+
+
+def baselines(costs: NetworkCosts, timesteps: Sequence[float], total: int, budget: float,
+              seed: int = 0) -> dict[str, StepAllocation]:
+    """The plain allocations: uniform ones, T-Stitch's prefix and a random one that use the budget.
+
+    Args:
+        costs: of the widths.
+        timesteps: of the sampler that the budget is meant for.
+        total: training timesteps.
+        budget: MACs as a fraction of the full network's, for the prefix and the random one.
+        seed: of the random one.
+
+    Raises:
+        ValueError: a budget below the narrowest width's MACs, or not below 1.
+    """
+    widths = sorted(costs.macs_of)
+    share = {width: costs.macs_of[width] / costs.macs_of[widths[-1]] for width in widths}
+    if not share[widths[0]] < budget < 1:
+        raise ValueError(f'The budget must lie between {share[widths[0]]:.3f}, what the narrowest width takes, and 1; '
+                         f'got {budget}.')
+    found = {f'uniform {width:g}': StepAllocation.uniform(width, total) for width in reversed(widths[1:-1])}
+    # The widest of the narrow networks that leaves the wide one some steps: T-Stitch joins two networks.
+    narrow = max(width for width in widths if share[width] < budget)
+    fraction = (1 - budget) / (1 - share[narrow])
+    found['prefix'] = StepAllocation.prefix(narrow, widths[-1], fraction, total)
+    found['random'] = random_within(costs, timesteps, total, budget, seed)
+    return found
+
+
+def random_within(costs: NetworkCosts, timesteps: Sequence[float], total: int, budget: float,
+                  seed: int) -> StepAllocation:
+    """Of some random allocations of equal segments the dearest within the budget, so that it nearly uses it up.
+
+    Raises:
+        ValueError: none is within it.
+    """
+    limit = budget * costs.macs(StepAllocation.uniform(max(costs.macs_of), total), timesteps)
+    drawn = [StepAllocation.random(sorted(costs.macs_of), SEGMENTS, seed * DRAWS + i, total) for i in range(DRAWS)]
+    within = [allocation for allocation in drawn if costs.macs(allocation, timesteps) <= limit]
+    if not within:
+        raise ValueError(f'None of {DRAWS} random allocations of {SEGMENTS} segments is within {budget:.3g} of the '
+                         'full network: choose a larger budget.')
+    return max(within, key=lambda allocation: costs.macs(allocation, timesteps))
+
+
+def merged(first: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:
+    """Rivals by name.
+
+    Raises:
+        ValueError: two of one name.
+    """
+    found = dict(first)
+    for other in others:
+        for name, value in other.items():
+            if name in found:
+                raise ValueError(f"Two rivals are called '{name}'; give one of them another name.")
+            found[name] = value
+    return found

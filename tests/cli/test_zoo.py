@@ -1,0 +1,28 @@
+"""Models that came with their weights: found by name, and their samples show what was asked for."""
+
+import numpy as np
+import pytest
+import torch
+
+from slimdiff.cli import sample
+from slimdiff.evaluation.classifier import load_classifier
+from slimdiff.installation import zoo
+
+
+def test_names():
+    assert {'ldm/fashion_mnist', 'lite_ldm/fashion_mnist', 'sd/fashion_mnist', 'ddsm/fashion_mnist'} <= set(zoo())
+
+
+@pytest.mark.parametrize('name, least', [('sd/fashion_mnist', 0.7), ('lite_ldm/fashion_mnist', 0.7)])
+def test_samples_are_recognised(name, least, tmp_path):
+    assert sample.main([name, '--out', str(tmp_path / 'x.npz'), '-n', '50', '--steps', '10']) == 0
+    images = torch.from_numpy(np.load(tmp_path / 'x.npz')['images']).permute(0, 3, 1, 2) / 127.5 - 1
+    network, _ = load_classifier('configs/classifiers/fashion_mnist.safetensors')
+    right = network(images).argmax(1) == torch.arange(50) % 10
+    assert right.float().mean() >= least
+
+
+def test_a_config_without_weights_names_those_with_some(capsys):
+    assert sample.main(['sd/ffhq', '--out', 'x.png']) == 2
+    error = capsys.readouterr().err
+    assert 'sd/ffhq came without weights' in error and 'sd/fashion_mnist' in error
