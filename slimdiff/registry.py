@@ -263,14 +263,14 @@ def building(what: str, *more: type[Exception]) -> Iterator[None]:
     Args:
         what: is built, for the message.
         more: errors besides ValueError, RuntimeError and AssertionError that mean that. For values of a file TypeError
-            does; in a user's own class it is a mistake.
+            does; in a user's own class it is a mistake. Errors of slimdiff itself then get the message, too.
     """
     try:
         yield
     except (ValueError, RuntimeError, AssertionError, *more) as error:
-        if raised_here(error):
+        if raised_here(error) and not more:
             raise
-        raise RegistryError(f'{what} cannot be built with these values: {error}') from error
+        raise RegistryError(f'{what} cannot be built: {error}') from error
 
 
 def check_kind(cls: Any, kind: type, what: str) -> None:

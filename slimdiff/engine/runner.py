@@ -311,7 +311,7 @@ class SlimRunner(Runner):
         self.unwrapped_model.load_state_dict(state, strict=True)
 
     def _check_computation(self, checkpoint: Mapping[str, Any], filename: str) -> None:
-        computation.check_same(computation.of_checkpoint(checkpoint), self.unwrapped_model, filename,
+        computation.check_same(computation.of_checkpoint(checkpoint, filename), self.unwrapped_model, filename,
                                bool(self.cfg.get('trust_config')))
 
     def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,

@@ -52,7 +52,9 @@ class EvaluationLoop(BaseLoop):
         self.settings = dict(num_images=num_images, batch_size=batch_size, seed=seed, sampling=asked,
                              num_real=num_real, amp=amp, progress=progress)
         if any(isinstance(metric, SetMetric) for metric in self.metrics):  # now, not after the training before
-            check_counts(num_images, batch_size)
+            check_counts(num_images, batch_size, num_real)
+            if floor_splits and floor_splits < 2:
+                raise ValueError(f'floor_splits={floor_splits}: two or more are needed for a spread, or 0 for none.')
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             if hasattr(model, 'sampler_of'):
                 model.sampler_of(asked.get('scheduler'), asked.get('num_steps'))

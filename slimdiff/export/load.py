@@ -32,7 +32,7 @@ def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema',
     if Path(checkpoint).is_dir():
         return load_network(model, checkpoint, trust_config)
     meta = load_checked_weights(model, checkpoint, weights, trust_config)
-    return meta.get('config', {}).get('model', {}).get('unet', {})
+    return ((meta.get('config') or {}).get('model') or {}).get('unet') or {}
 
 
 def load_checked_weights(model: Any, checkpoint: str | Path, weights: str = 'ema',
@@ -44,7 +44,7 @@ def load_checked_weights(model: Any, checkpoint: str | Path, weights: str = 'ema
         ComputationError: the model computes something else.
     """
     meta = load_weights(model, checkpoint, weights)
-    computation.check_same(computation.of_checkpoint({'meta': meta}), model, checkpoint, trust_config)
+    computation.check_same(computation.of_checkpoint({'meta': meta}, checkpoint), model, checkpoint, trust_config)
     return meta
 
 
@@ -61,8 +61,8 @@ def load_network(model: Any, folder: str | Path, trust_config: bool = False) -> 
         ComputationError: a network that was trained for another computation than the model's.
     """
     folder = Path(folder)
-    source = network_folder(folder)
-    computes, network = computation.of_folder(folder, source), load_folder(folder)
+    source, network = network_folder(folder), load_folder(folder)
+    computes = computation.of_folder(folder, source)
     step_aware, config = offers(network, StepAllocated), dict(network.config)
     if step_aware and 1.0 not in network.allocation.widths:  # they are not the config's network, but stand for it
         check_finite(network.state_dict(), source)

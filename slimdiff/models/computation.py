@@ -59,13 +59,14 @@ def of_model(model: Any) -> dict[str, Any]:
         'num_classes': model.num_classes, 'first_stage': _of_first_stage(model.autoencoder)}
 
 
-def of_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def of_checkpoint(checkpoint: Mapping[str, Any], source: Any) -> dict[str, Any]:
     """The record of a ``.pth``: its own, or for an older one what the config in it says."""
     meta = checkpoint.get('meta') or {}
     config = (meta.get('config') or {}).get('model')
     if 'computes' in meta:
-        return _as_record(meta['computes'], 'meta.computes')
-    return _of_config(config) if config else {}
+        return _as_record(meta['computes'], source)
+    with building(f'The config in {source}', TypeError, AttributeError):
+        return _of_config(config) if config else {}
 
 
 def of_folder(folder: Path, network: Path, scheduler: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def of_folder(folder: Path, network: Path, scheduler: Mapping[str, Any] | None =
     """
     config = read_json(network / 'config.json', 'Export or save the network again.')
     known = _as_record(config.get(RECORD) or {}, network / 'config.json')
-    kind = MODELS.module_dict.get(config.get('network_class', config.get('_class_name')))
+    kind = MODELS.get(config.get('network_class', config.get('_class_name')))
     if not known:
         known = _of_network(config, kind) if kind else {}
         given = config.get('preconditioning') or {}
@@ -110,7 +111,7 @@ def _of_network(config: Mapping[str, Any], kind: Any) -> dict[str, Any]:
         network['stages'] = [dataclasses.asdict(Stage.parse(f'down{i}', stage))
                              for i, stage in enumerate(network['stages'], 1)]
     for key in ('downsampler', 'upsampler'):
-        resampler = isinstance(network.get(key), dict) and RESAMPLERS.module_dict.get(network[key].get('type'))
+        resampler = isinstance(network.get(key), dict) and RESAMPLERS.get(network[key].get('type'))
         if resampler:
             network[key] = json_data(defaults_of(resampler)) | network[key]
     sigma = (whole.get('preconditioning') or {}).get('sigma_data')
@@ -124,18 +125,18 @@ def defaults_of(function: Any) -> dict[str, Any]:
 
 def _of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a model's config says, with the defaults of its class. Nothing is built but the noise scheduler."""
-    kind = MODELS.module_dict.get(config.get('type'))
+    kind = MODELS.get(config.get('type'))
     if kind is None:
         return {}
     config = serving_config(config)
-    whole = {**defaults_of(MODELS.module_dict[config['type']]), **config}
+    whole = {**defaults_of(kind), **config}
     unet, noise, known = dict(whole.get('unet') or {}), plain(whole.get('noise_scheduler') or {}), {}
-    network = MODELS.module_dict.get(unet.get('type'))
+    network = MODELS.get(unet.get('type'))
     if network is not None:
         known |= _of_network(unet, network)
         if 'preconditioning' not in unet:
             known['sigma_data'] = whole.get('sigma_data')
-    if noise.get('type') in SCHEDULERS.module_dict:
+    if SCHEDULERS.get(noise.get('type')) is not None:
         known |= process_of(build_scheduler(noise))
     return known | {'num_classes': whole.get('num_classes')}
 
@@ -148,8 +149,8 @@ def _of_scheduler(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """
     name = config.get('_class_name', 'DDPMScheduler')
     scheduler = None
-    if isinstance(name, str) and name in SCHEDULERS.module_dict:
-        kind = SCHEDULERS.module_dict[name]
+    kind = SCHEDULERS.get(name)
+    if kind is not None:
         needed = [p.name for p in inspect.signature(kind.__init__).parameters.values()
                   if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in ('self', *config)]
         with building(f'The scheduler of {folder}', TypeError):
@@ -188,9 +189,13 @@ def json_data(value: Any) -> Any:
 
 def _as_record(found: Any, where: Any) -> dict[str, Any]:
     kinds = {'schedule': dict, 'network': dict, 'prediction_type': str, 'first_stage': (dict, type(None))}
-    if not isinstance(found, Mapping) or any(not isinstance(found[key], kinds[key]) for key in kinds if key in found):
-        raise ValueError(f'{where}: the record of what the network computes is damaged.')
-    return dict(found)
+    try:
+        if not all(isinstance(found[key], kinds[key]) for key in kinds if key in found):
+            raise TypeError('a value of another type')
+        alphas_of(found.get('schedule', {}))
+        return dict(found)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f'{where}: the record of what the network computes is damaged: {error}.') from None
 
 
 # ---- the comparison -----------------------------------------------------------------------------------------------

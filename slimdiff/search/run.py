@@ -87,6 +87,8 @@ class Search:
         if hasattr(model, 'check_guidance'):
             model.check_guidance()
         self.chunk, self.compare = config.get('chunk', 8), config.get('compare', 24)
+        if self.chunk < 1:
+            raise ValueError(f'search: chunk={self.chunk} must be at least 1.')
         space = {'widths': widths_of(model), **config.get('space', {})}
         check_arguments(SearchSpace, space)
         check_widths(model, space['widths'])
@@ -94,7 +96,7 @@ class Search:
             raise ValueError(f'{name_of(model.unet)} has one width, and search.space.reuse names nothing to reuse: '
                              "there is nothing to search. Set search.space.reuse=['prediction'], or train a network "
                              'of several widths (SlimmableUNet, or one with widths, at, extract).')
-        num_steps = config.get('num_steps') or model.num_steps
+        num_steps = model.num_steps if config.get('num_steps') is None else config['num_steps']
         scheduler = model.sampler_of(config.get('sampler'), num_steps)
         features = 'features' in space.get('reuse', ())
         if features:

@@ -21,15 +21,17 @@ default_scope = 'slimdiff'
 
 
 @pytest.mark.parametrize('option, message', [
-    ('optim_wrapper.optimizer.lr=-1', 'optim_wrapper cannot be built with these values: Invalid learning rate: -1'),
-    ('train_dataloader.num_workers=-1', 'dataloader cannot be built with these values: num_workers'),
-    ('model.unet.dropout=2', 'UNet cannot be built with these values: dropout probability'),
-    ('model.num_classes=-3', 'UNet cannot be built with these values: Trying to create tensor with negative dimension'),
+    ('optim_wrapper.optimizer.lr=-1', 'optim_wrapper cannot be built: Invalid learning rate: -1'),
+    ('train_dataloader.num_workers=-1', 'dataloader cannot be built: num_workers'),
+    ('model.unet.dropout=2', 'UNet cannot be built: dropout probability'),
+    ('model.num_classes=-3', 'UNet cannot be built: Trying to create tensor with negative dimension'),
     ("model.data_preprocessor={'type': 'ImgDataPreprocessor', 'mean': [0]}", 'ImgDataPreprocessor cannot be built'),
     ('randomness.seed=-1', 'Seed must be between 0'),
     ('val_cfg=None', 'should be either all None or not None'),
     ('log_level=LOUD', "log_level: must be an integer or 'DEBUG' or 'INFO'"),
-    ('val_cfg.num_images=0', 'num_images=0 and batch_size=2 must be at least 1'),
+    ('val_cfg.num_images=0', 'num_images=0, batch_size=2 and num_real=None must be at least 1'),
+    ('val_cfg.num_real=0', 'num_real=0 must be at least 1'),
+    ('val_cfg.floor_splits=1', 'floor_splits=1: two or more'),
     ('auto_scale_lr.enable=True', 'set auto_scale_lr=dict(base_batch_size=...)'),
     ("param_scheduler=[{'type': 'LinearLR', 'by_epoch': False, 'start_factor': -1}]", 'param_scheduler cannot be'),
 ])

@@ -209,7 +209,7 @@ def test_shipped_teachers_fit_their_configs(name):
     from slimdiff.checkpoint import find_path
     from slimdiff.configuration import load_config
     config = load_config(f'configs/ldm/{name}.py').model
-    folder = find_path(f'configs/ldm/{name}_teacher')
+    folder = find_path(f'configs/ldm/{name}_weights')
     load_trained(MODELS.build(config), folder)
     known = of_folder(folder, folder / 'unet')
     assert {'schedule', 'prediction_type', 'sigma_data', 'num_classes', 'network'} <= known.keys()

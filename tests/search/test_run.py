@@ -288,6 +288,7 @@ def test_failed_candidates_are_named_and_the_search_goes_on(tmp_path):
     (dict(space=dict(widths=(.25, .75, 1.))), r'asks for width 0\.75, but the network was trained at 0\.25, 0\.5, 1'),
     (dict(space=dict(num_segment=3)), "no argument 'num_segment'. Did you mean 'num_segments'"),
     (dict(sercher=1), "no key 'sercher'. Did you mean 'searcher'"),
+    (dict(num_steps=0), 'num_steps must lie in 1..'), (dict(chunk=0), 'chunk=0 must be at least 1'),
     (dict(evaluators=[]), "needs 'evaluators'"),
     (dict(searcher=dict(type='NSGA3Search')), "Did you mean 'NSGA2Search'"),
     (dict(evaluators=[dict(type='DivergenceEvaluator', num_image=3)]), "Did you mean 'num_images'"),
