@@ -35,8 +35,9 @@ def setting_text(settings: dict[str, Any]) -> str:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The files of ``slimdiff benchmark`` in a folder, in order of name."""
-    return [json.loads(file.read_text(encoding='utf-8')) for file in sorted(folder.glob(PATTERN))]
+    """What ``slimdiff benchmark`` wrote in a folder, in order of name: one entry for each batch size."""
+    files = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(folder.glob(PATTERN))]
+    return [{**file, **batch} for file in files for batch in file.get('batches', [{}])]
 
 
 def by_setting(results: Iterable[dict[str, Any]]) -> list[Setting]:

@@ -37,9 +37,8 @@ The large networks that students learn from. Those of 256x256 images are the UNe
 CVPR 2022) in the layout of its code, so that its checkpoints load key by key: `slimdiff convert` brings them in
 (`docs/en/user_guides/bring_your_checkpoint.md`). slimdiff ships none of these weights.
 
-`photo_patches.py` and `photo_patches_16px.py` are small teachers of 32x32 and 16x16 crops of photographs, and the only
-networks whose weights are in this repository (`configs/ldm/photo_patches_weights`,
-`configs/ldm/photo_patches_16px_weights`).'''),
+`photo_patches.py`, `photo_patches_16px.py` and `fashion_mnist.py` are small teachers of 32x32 and 16x16 crops of
+photographs and of clothes, whose weights are in this repository (`configs/ldm/*_weights`).'''),
     Family('lite_ldm', 'Lite LDM', 'Lite LDM: plain small UNets', SD_PAPER,
            ('UNet', 'Residual blocks', 'Self-attention', 'Cross-attention'), '''\
 The baseline of the Spectral Diffusion paper: a UNet in the layout of its teacher with about a third of the channels,
@@ -110,6 +109,7 @@ TRAINING_DATA = {
     'cifar10': 'CIFAR-10',
     'afhq': 'AFHQ',
     'photo_patches': 'PhotoPatches',
+    'fashion_mnist': 'Fashion-MNIST',
 }
 
 
