@@ -54,7 +54,7 @@ class BuildWithConfigs(build_py):
             shutil.copytree(ROOT / folder, bundle / folder,
                             ignore=shutil.ignore_patterns('__pycache__', '*.pyc', '.*', 'work_dirs'))
         for tool in (bundle / 'tools').rglob('*.py'):
-            if re.search(r'^\s*from studies\b', tool.read_text(), re.MULTILINE):
+            if re.search(r'^\s*from studies\b', tool.read_text(encoding='utf-8'), re.MULTILINE):
                 tool.unlink()
         shutil.copy(ROOT / 'model-index.yml', bundle)
 

@@ -63,7 +63,7 @@ def test_sigkill_at_any_moment(tmp_path, reference, tiny_process):
     for attempt in range(5):
         before = set(tmp_path.glob('iter_*.pth'))
         process = tiny_process(tmp_path, '--changes', '{"max_iters": 40, "resume": true}', '--iter-seconds', 0.04,
-                               '--fsync-seconds', 0.3)
+                               '--fsync-seconds', 0.15)
         deadline, wait, started = time.monotonic() + 300, pick.uniform(0, 0.4), None
         while attempt < 4 and process.poll() is None and time.monotonic() < deadline:
             if started is None and set(tmp_path.glob('iter_*.pth')) - before:
