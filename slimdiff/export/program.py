@@ -38,7 +38,7 @@ ONNX_LIBRARIES = ('onnx', 'onnxscript', 'onnxruntime')
 
 
 class ProgramError(ValueError):
-    """A program whose output is not PyTorch's."""
+    """A program that does not run, or whose output is not PyTorch's."""
 
 
 class UNetProgram(nn.Module):
@@ -146,12 +146,20 @@ def write_onnx(converted: Any, path: Path) -> int:
 
 
 def open_onnx(path: Path) -> Run:
-    """An ``.onnx`` in ONNX Runtime, on the CPU with as many threads as PyTorch has, as a function of the inputs."""
+    """An ``.onnx`` in ONNX Runtime, on the CPU with as many threads as PyTorch has, as a function of the inputs.
+
+    Raises:
+        ProgramError: it opens none of this opset.
+    """
     require_onnx()
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    except Exception as error:  # each of its error codes has a class of its own
+        raise ProgramError(f'ONNX Runtime {onnxruntime.__version__} cannot open the program: {error}. Leave --opset '
+                           'out, or update onnxruntime.') from error
     return lambda inputs: torch.from_numpy(
         session.run([OUTPUT], {name: value.numpy() for name, value in inputs.items()})[0])
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from slimdiff import installation
 from slimdiff.cli import common
 from slimdiff.cli.common import (
     KeyValues,
@@ -60,7 +61,7 @@ def test_every_option_of_keys_and_values_has_the_same_parser():
     words = ['--cfg-options', "a=['x, y']", 'b=my data']
     for parse, needed in ((convert.parse, ['x.ckpt', '--out', 'o']), (benchmark.parse, ['c.py'])):
         assert parse([*needed, *words]).cfg_options == {'a': ['x, y'], 'b': 'my data'}
-    sources = [path.read_text(encoding='utf-8') for path in common.PACKAGE.rglob('*.py')]
+    sources = [path.read_text(encoding='utf-8') for path in installation.PACKAGE.rglob('*.py')]
     assert len(sources) > 100 and not any('DictAction' in text for text in sources)
 
 

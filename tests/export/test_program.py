@@ -118,3 +118,11 @@ def test_missing_libraries_name_the_extra(monkeypatch):
     monkeypatch.setattr('slimdiff.optional.find_spec', lambda name: None if name == 'onnxruntime' else True)
     with pytest.raises(ImportError, match=r"'onnxruntime', which is not installed: pip install .*\[onnx\]'"):
         programs.require_onnx()
+
+
+def test_a_program_that_onnx_runtime_cannot_open(tmp_path):
+    """As those of an opset that is newer than it."""
+    pytest.importorskip('onnxruntime')
+    (tmp_path / 'x.onnx').write_bytes(b'no program')
+    with pytest.raises(programs.ProgramError, match='cannot open the program'):
+        programs.open_onnx(tmp_path / 'x.onnx')
