@@ -24,7 +24,8 @@ def run_script(script, arguments, environment, folder, output):
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
     output.close()
-    sys.stdout.reconfigure(line_buffering=True)
+    # New ones: the fork server's may be of a file, and would try to seek in the pipe.
+    sys.stdout, sys.stderr = (os.fdopen(stream, 'w', 1, closefd=False) for stream in (1, 2))
     multiprocessing.set_start_method(None, force=True)  # of its own children: as in any process
     os.environ.clear()
     os.environ.update(environment)

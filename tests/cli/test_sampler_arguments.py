@@ -64,4 +64,4 @@ def test_eta_of_the_command_is_that_of_the_config(folder):
     assert np.abs(plain - noisy).mean() > 1
     assert np.array_equal(noisy, images('c', '--cfg-options', 'model.sampler.eta=1.0'))
     assert np.array_equal(plain, images('d', '--eta', '0', '--cfg-options', 'model.sampler.eta=1.0'))
-    assert json.loads(str(np.load('b.npz')['settings']))['eta'] == 1
+    assert json.loads(str(np.load('b.npz')['settings']))['identity']['sampler']['_eta'] == 1
