@@ -79,7 +79,7 @@ def test_refusals(tmp_path, monkeypatch, capsys):
         assert message in capsys.readouterr().err
     StepAllocation.uniform(0.5).save('fine.json')
     assert main(['config.py', 'fine.json', '--steps', '0']) == 2
-    assert '--steps must lie in 1..1000' in capsys.readouterr().err
+    assert 'num_steps must lie in 1..1000' in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(['config.py', 'fine.json', '--out', 'a.pdf'])
     assert not (tmp_path / 'allocation.png').exists()
