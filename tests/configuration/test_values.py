@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from slimdiff.configuration import ConfigError, check_config, load_config
+from slimdiff.configuration.known import runner_keys
 from slimdiff.configuration.values import arguments_of, in_words, misfit
 from slimdiff.registry import HOOKS, MODELS, plain
 
@@ -175,7 +176,7 @@ def places(value, path=()):
     """Every (path, value) below a config's value, but for a teacher's checkpoint, which may also be a dict."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
     for key, item in items:
-        if item is not None and path + (key, ) != ('vis_backends', ):  # a variable that is the visualizer's by now
+        if item is not None and (path or key in runner_keys()):  # else a variable: what uses it has its value by now
             yield (*path, key), item
             yield from places(item, (*path, key))
 
@@ -194,7 +195,7 @@ def mutated(config, rng):
         hook = rng.choice([name for name in config.default_hooks if len(name) > 2])
         config.default_hooks[f'{hook}{hook[-1]}'] = None
         return config, f'default_hooks.{hook}{hook[-1]}', None
-    if path[-1] == 'type' and path[0] not in ('optim_wrapper', 'model_wrapper_cfg') and rng.random() < 0.5:
+    if path[-1] == 'type' and path[0] not in ('optim_wrapper', 'model_wrapper_cfg', 'train_cfg') and rng.random() < 0.5:
         del node['type']
         return config, '.'.join(map(str, path[:-1])), 'no type'
     wrong = rng.choice(WRONG_TYPES[kind])
