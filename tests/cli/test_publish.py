@@ -102,7 +102,7 @@ def test_a_file_with_its_hash(run, tmp_path, capsys):
     assert publish(folder, out, '--name', 'slim', '--weights', 'online') == 0
     (second, ) = out.glob('*.pth')
     assert second.name != file.name
-    assert torch.equal(load_checkpoint(second)['state_dict']['unet.stem.weight'], model.unet.stem.weight + 1)
+    assert torch.equal(load_checkpoint(second)['state_dict']['unet.network.stem.weight'], model.unet.stem.weight + 1)
     assert 'is of the averaged weights' in capsys.readouterr().out
     card = re.sub(' +', ' ', (out / 'README.md').read_text())
     assert 'No measurement of these weights' in card and '12.35' not in card and 'license' not in card
