@@ -228,8 +228,8 @@ def test_other_architecture(tmp_path):
     before = model.weight.clone()
     with pytest.raises(CheckpointError, match=r'other architecture.*weight \(64, 64\) instead of \(32, 64\)'):
         load_weights(model, path, 'online')
-    with pytest.raises(CheckpointError, match=r'^Use the config that iter_1.pth was trained with.*\(0 of 2 weights fit; '
-                       r'missing: 2 \(0\.weight, \.\.\.\); unexpected: 2 \(weight, \.\.\.\)'):
+    with pytest.raises(CheckpointError, match=r'^Use the config that iter_1.pth was trained with.*\(0 of 2 weights '
+                       r'fit; missing: 2 \(0\.weight, \.\.\.\); unexpected: 2 \(weight, \.\.\.\)'):
         load_weights(nn.Sequential(nn.Linear(64, 64)), path, 'online')
     assert torch.equal(model.weight, before)
 

@@ -120,7 +120,7 @@ def test_precision_of_a_step(dtype, inputs, weights, outputs):
     step = denoising_step(unet, (torch.zeros(2, 4), torch.zeros(2, dtype=torch.long)),
                           dict(context=torch.zeros(2, 4)), dtype)
     step()
-    assert unet.seen == [(inputs, torch.int64, inputs, weights, outputs, True, False, False)]
+    assert unet.seen == [(inputs, torch.int64, inputs, weights, outputs, True, False, True)]
 
 
 def test_unknown_precision():
