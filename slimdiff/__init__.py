@@ -9,8 +9,11 @@ import importlib
 from slimdiff.export import diffusers_hook
 from slimdiff.version import __version__
 
-#: name -> the module that has it, imported when the name is first used: `import slimdiff` stays free of torch. The paths
-#: of the networks (`slimdiff.UNet`, ...) are what exported folders of diffusers record.
+__all__ = ['AdaptedBackbone', 'PreconditionedBackbone', 'SlimDiffusionPipeline', 'SlimmableUNet', 'StepAllocation',
+           'StepAwareUNet', 'UNet', '__version__', 'count_macs', 'load', 'search', 'train']
+
+#: name -> the module that has it, imported when the name is first used: `import slimdiff` stays free of torch. The
+#: paths of the networks (`slimdiff.UNet`, ...) are what exported folders of diffusers record.
 _HOMES = {
     **dict.fromkeys(('count_macs', 'load', 'train'), 'slimdiff.api'),
     **dict.fromkeys(('AdaptedBackbone', 'PreconditionedBackbone', 'SlimmableUNet', 'StepAwareUNet', 'UNet'),
@@ -20,8 +23,6 @@ _HOMES = {
     # diffusers' pipelines look here for the base class that says how to load `slimdiff.UNet`.
     'ModelMixin': 'diffusers',
 }
-
-__all__ = sorted({*_HOMES, 'search', '__version__'} - {'ModelMixin'})
 
 diffusers_hook.register()
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from mmengine.device import get_device
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from slimdiff.checkpoint.files import list_checkpoints
@@ -28,8 +28,6 @@ from slimdiff.models.backbones.load import adapted, check_forward
 from slimdiff.models.backbones.protocol import StepAllocated, example_inputs, offers
 from slimdiff.registry import DATASETS, did_you_mean
 from slimdiff.sampling import StepAllocation
-from slimdiff.search import Budget, Search
-from slimdiff.search.run import default_config
 
 
 def load(source: str | Path, device: str | torch.device | None = None, weights: str | None = None) -> DiffusionPipeline:
@@ -88,8 +86,8 @@ def count_macs(network: nn.Module, *inputs: Any, context_length: int = 1, **kwar
         network = adapted(network)
         example_inputs(network, 1, context_length)
     except ValueError as error:
-        raise ValueError(f'What a {type(network).__name__} takes is not known: {error} Or give an example of its '
-                         'arguments: slimdiff.count_macs(network, torch.zeros(1, 3, 32, 32), ...).') from None
+        raise ValueError(f'{type(network).__name__}: give an example of its arguments, as slimdiff.count_macs(network, '
+                         f'torch.zeros(1, 3, 32, 32), ...), because they are not known: {error}') from None
     return network_cost(network, context_length)
 
 
@@ -115,6 +113,8 @@ def search(pipe: DiffusionPipeline,
     Raises:
         ValueError: one width and nothing to reuse; an unknown setting; a budget that can't be met.
     """
+    from slimdiff.search import Budget, Search
+    from slimdiff.search.run import default_config
     model, loader = model_of(pipe), _loader(data)
     limit = budget if budget is None or isinstance(budget, (Mapping, Budget)) else {'fraction': budget}
     with contextlib.ExitStack() as stack:

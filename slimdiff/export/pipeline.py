@@ -58,7 +58,7 @@ class SlimDiffusionPipeline(DiffusionPipeline):
                  vqvae: VQModel | None = None, text_encoder: nn.Module | None = None, tokenizer: object = None,
                  latent_scale: float = 1.0, num_inference_steps: int = 50, guidance_scale: float = 1.0,
                  max_length: int = 77, num_classes: int | None = None, null_class: bool = True,
-                 id2label: dict[int, str] | None = None, process: Mapping[str, Any] | None = None) -> None:
+                 id2label: dict | None = None, process: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, vae=vae, vqvae=vqvae, text_encoder=text_encoder,
                               tokenizer=tokenizer)

@@ -42,7 +42,7 @@ __all__ = ['AdditiveEvaluator', 'Budget', 'DivergenceEvaluator', 'DynamicProgram
 
 
 class _Callable(types.ModuleType):
-    """This package is what ``slimdiff.search`` is once it is imported, and that name is a function of the front door."""
+    """``slimdiff.search`` is this package as soon as it is imported, and a function of the front door as well."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from slimdiff import api
