@@ -1,7 +1,6 @@
 """The five jobs of the front door: the page's blocks run, and give what the commands give."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +13,9 @@ from torch import nn
 
 import slimdiff
 from slimdiff.checkpoint import load_checkpoint, save_checkpoint
+from slimdiff.checkpoint.files import FORMAT
 from slimdiff.cli import sample
 from slimdiff.export.folder import export_pipeline, model_of
-from slimdiff.export.load import load_model
 from slimdiff.installation import zoo
 from slimdiff.registry import MODELS
 from slimdiff.sampling import StepAllocation
@@ -84,6 +83,7 @@ def test_search(tmp_path, capsys):
     """Of the page: within the budget, and the images that the command draws with the allocation."""
     namespace = {}
     run(BLOCKS[2], namespace)
+    run(BLOCKS[3], namespace)
     allocation, pipe = namespace['allocation'], namespace['pipe']
     supernet = slimdiff.load('ddsm/fashion_mnist', device='cpu')
     costs = macs_by_width(model_of(supernet), [0.25, 0.5, 0.75, 1.0])
@@ -135,9 +135,9 @@ def test_train(tmp_path, monkeypatch):
     """Of the page: what it returns is the averaged weights of the last checkpoint, opened without a config."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
-    (tmp_path / 'my_student.py').write_text(BLOCKS[3])
+    (tmp_path / 'my_student.py').write_text(BLOCKS[4])
     namespace = {}
-    run(BLOCKS[4], namespace)
+    run(BLOCKS[5], namespace)
     student, path = namespace['student'], Path('work_dirs/my_student/iter_4.pth')
     weights = load_checkpoint(path)['ema']['state_dict']
     found = student.unet.state_dict()
@@ -154,7 +154,7 @@ def test_train(tmp_path, monkeypatch):
 def test_what_can_be_loaded(small, tmp_path, monkeypatch):
     """A checkpoint of an unconditional model, a work dir, unet/ and scheduler/ alone: the same images."""
     expected = small.sample(range(2), seed=3).permute(0, 2, 3, 1).numpy() / 2 + 0.5
-    meta = dict(format='slimdiff', format_version=2, config=dict(model=SMALL))
+    meta = dict(format=FORMAT, format_version=2, config=dict(model=SMALL))
     save_checkpoint(dict(meta=meta, state_dict=small.state_dict()), tmp_path / 'run/iter_7.pth')
     export_pipeline(small, tmp_path / 'bare', unet_only=True)
     for source in ('run/iter_7.pth', 'run', 'bare'):
@@ -166,7 +166,7 @@ def test_what_can_be_loaded(small, tmp_path, monkeypatch):
 def test_what_can_not_be_loaded(small, tmp_path):
     with pytest.raises(FileNotFoundError, match="Did you mean 'sd/fashion_mnist'"):
         slimdiff.load('sd/fashion_minst')
-    meta = dict(format='slimdiff', format_version=2)
+    meta = dict(format=FORMAT, format_version=2)
     config = dict(model={**SMALL, 'type': 'subprocess.Popen'})
     for name, more, message in (('bare', {}, 'does not hold the config'),
                                 ('evil', dict(config=config), "no model of type 'subprocess.Popen'")):
@@ -181,9 +181,9 @@ def test_what_can_not_be_loaded(small, tmp_path):
         slimdiff.load(tmp_path / 'empty')
 
 
-def test_names_of_the_page():
+def test_the_page_names_the_zoo_and_no_job_takes_more_than_five_lines():
     text = (ROOT / 'docs/en/user_guides/python.md').read_text()
     assert all(f'`{name}`' in text for name in zoo())
-    assert shutil.which('python') and all(len(block.strip().splitlines()) <= 7 for block in BLOCKS)
+    assert all(len([line for line in block.splitlines() if line]) <= 5 for block in BLOCKS)
 
 
