@@ -39,7 +39,10 @@ def optional_extras() -> dict[str, list[str]]:
 
 
 class BuildWithConfigs(build_py):
-    """Copy configs/, tools/ and model-index.yml to slimdiff/.mim/ in the wheel, where OpenMMLab's tools look too."""
+    """Copy configs/, tools/ and model-index.yml to slimdiff/.mim/ in the wheel, where OpenMMLab's tools look too.
+
+    Tools that import studies/, which is not in the wheel, stay out.
+    """
 
     def run(self) -> None:
         super().run()
@@ -50,6 +53,9 @@ class BuildWithConfigs(build_py):
         for folder in ('configs', 'tools'):
             shutil.copytree(ROOT / folder, bundle / folder,
                             ignore=shutil.ignore_patterns('__pycache__', '*.pyc', '.*', 'work_dirs'))
+        for tool in (bundle / 'tools').rglob('*.py'):
+            if re.search(r'^\s*from studies\b', tool.read_text(encoding='utf-8'), re.MULTILINE):
+                tool.unlink()
         shutil.copy(ROOT / 'model-index.yml', bundle)
 
 

@@ -26,8 +26,9 @@ from slimdiff.export.load import load_model, load_pipeline
 from slimdiff.installation import find_path, zoo, zoo_weights
 from slimdiff.models.backbones.load import adapted, check_forward
 from slimdiff.models.backbones.protocol import StepAllocated, example_inputs, offers
-from slimdiff.registry import DATASETS, did_you_mean
+from slimdiff.registry import DATASETS
 from slimdiff.sampling import StepAllocation
+from slimdiff.spelling import did_you_mean
 
 
 def load(source: str | Path, device: str | torch.device | None = None, weights: str | None = None) -> DiffusionPipeline:

@@ -5,9 +5,23 @@ Imports nothing heavy: a command looks for its files before it waits for PyTorch
 
 from __future__ import annotations
 
+import dis
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+
+
+def raised_here(error: BaseException) -> bool:
+    """Whether slimdiff itself raised ``error``, with a ``raise`` statement: on purpose."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    code = trace.tb_frame.f_code
+    own = (PACKAGE, PACKAGE.parent / 'studies')  # which a checkout has
+    return (any(folder in Path(code.co_filename).resolve().parents for folder in own)
+            and dis.opname[code.co_code[trace.tb_lasti]] == 'RAISE_VARARGS')
 
 
 def installation_roots() -> list[Path]:

@@ -12,11 +12,11 @@ registered and imports nothing; a dotted path is imported only if the user's own
 from __future__ import annotations
 
 import ast
-import difflib
+import contextlib
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -28,6 +28,9 @@ from mmengine.registry import MODELS as MM_MODELS
 from mmengine.registry import RUNNERS as MM_RUNNERS
 from mmengine.registry import TRANSFORMS as MM_TRANSFORMS
 from mmengine.registry import Registry as ImportingRegistry
+
+from slimdiff.installation import raised_here
+from slimdiff.spelling import did_you_mean, nearest
 
 
 class RegistryError(ValueError):
@@ -69,18 +72,6 @@ class Registry(ImportingRegistry):
                 return registry.module_dict[name]
             registry = registry.parent
         return None
-
-
-def nearest(name: str, options: Iterable[str], n: int = 3) -> list[str]:
-    """Return up to ``n`` of ``options`` spelt most like ``name``, best first (may be empty)."""
-    by_folded = {option.lower(): option for option in options}
-    return [by_folded[m] for m in difflib.get_close_matches(str(name).lower(), by_folded, n=n, cutoff=0.5)]
-
-
-def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` with the nearest option, or an empty string."""
-    found = nearest(name, options, n=1)
-    return f" Did you mean '{found[0]}'?" if found else ''
 
 
 #: kinds of registry with too many names for a message: those that most people want, and where all of them are listed
@@ -261,7 +252,25 @@ def build_checked(cfg, registry: ImportingRegistry, kind: type = object, **defau
                             f'{NOT_IMPORTED if "." in str(name) else ""}')
     check_kind(cls, kind, registry.name)
     check_arguments(cls, args)
-    return cls(**args)
+    with building(getattr(cls, '__name__', str(name))):
+        return cls(**args)
+
+
+@contextlib.contextmanager
+def building(what: str, *more: type[Exception]) -> Iterator[None]:
+    """What a library refuses within this is a value that it was given: its error becomes a :class:`RegistryError`.
+
+    Args:
+        what: is built, for the message.
+        more: errors besides ValueError, RuntimeError and AssertionError that mean that. For values of a file TypeError
+            does; in a user's own class it is a mistake. Errors of slimdiff itself then get the message, too.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError, AssertionError, *more) as error:
+        if raised_here(error) and not more:
+            raise
+        raise RegistryError(f'{what} cannot be built: {error}') from error
 
 
 def check_kind(cls: Any, kind: type, what: str) -> None:

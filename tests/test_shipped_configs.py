@@ -1,5 +1,7 @@
 """Every shipped config: its names resolve, its parts build, it trains a step, and it survives dump and reload."""
 
+import functools
+import json
 import re
 from pathlib import Path
 
@@ -11,11 +13,11 @@ from slimdiff.checkpoint import find_path
 from slimdiff.configuration import check_config, load_config
 from slimdiff.configuration.errors import config_files
 from slimdiff.models.serving import serving_config
-from slimdiff.registry import DATASETS, METRICS, MODELS
+from slimdiff.registry import DATASETS, METRICS, MODELS, plain
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
-FULL_SIZE = [path for path in CONFIGS if 'photo_patches' not in path]
+FULL_SIZE = [path for path in CONFIGS if 'photo_patches' not in path and 'fashion_mnist' not in path]
 
 
 def test_there_are_configs():
@@ -70,26 +72,46 @@ def shrink(model):
         block_out_channels=[8] * levels, layers_per_block=1, norm_num_groups=4))
 
 
-@pytest.fixture(params=CONFIGS)
-def config(request, tmp_path):
-    cfg = load_config(str(ROOT / request.param))
-    if request.param in FULL_SIZE:
+@functools.cache
+def load(path):
+    cfg = load_config(str(ROOT / path))
+    if path in FULL_SIZE:
         shrink(cfg.model)
-    if cfg.model.type in ('Distiller', 'SlimmableDistiller') and find_path(cfg.model.teacher.checkpoint) is None:
-        # A teacher that is not in the repository, but at a user's: one of its settings with random weights.
-        conditioner = {'conditioner': cfg.model.conditioner} if cfg.model.teacher.get('conditioner') else {}
-        cfg.model.teacher = dict(checkpoint=make_teacher(cfg, tmp_path / 'teacher'), **conditioner)
     return cfg
 
 
-def make_teacher(cfg, folder):
-    own = cfg.model.teacher.get('config')
-    if own is None:
-        model = MODELS.build(serving_config(cfg.model))
-    else:
-        theirs = load_config(str(ROOT / own)).model
-        shrink(theirs)
-        model = MODELS.build(theirs)
+@pytest.fixture(params=CONFIGS)
+def config(request):
+    return load(request.param).copy()
+
+
+@functools.cache
+def models_seen(name):
+    """The models that the test of this name has seen."""
+    return set()
+
+
+@pytest.fixture(params=CONFIGS)
+def model_config(request, tmp_path):
+    """The model of a config; None for one that differs from an earlier one only in the files that are not here."""
+    cfg = load(request.param).model.copy()
+    theirs = None
+    if cfg.type in ('Distiller', 'SlimmableDistiller') and find_path(cfg.teacher.checkpoint) is None:
+        # A teacher that is not in the repository, but at a user's: one of its settings with random weights.
+        theirs = load(cfg.teacher.config).model.copy() if cfg.teacher.get('config') else serving_config(cfg)
+        cfg.teacher = {'conditioner': cfg.conditioner} if cfg.teacher.get('conditioner') else {}
+    digest = json.dumps(plain([cfg, theirs]), sort_keys=True, default=str)
+    seen = models_seen(request.function.__name__)
+    if digest in seen:
+        return None
+    seen.add(digest)
+    if theirs is not None:
+        cfg.teacher.checkpoint = make_teacher(theirs, tmp_path / 'teacher')
+    return cfg
+
+
+def make_teacher(config, folder):
+    model = MODELS.build(config)
     model.unet.save_pretrained(folder / 'unet')
     model.noise_scheduler.save_pretrained(folder / 'scheduler')
     return str(folder)
@@ -105,9 +127,11 @@ def test_dump_and_reload_gives_the_same(config, tmp_path):
     assert again.to_dict() == config.to_dict()
 
 
-def test_it_trains_a_step_and_samples(config):
+def test_it_trains_a_step_and_samples(model_config):
+    if model_config is None:
+        return
     torch.manual_seed(0)
-    model = MODELS.build(config.model)
+    model = MODELS.build(model_config)
     images = torch.randn(2, *model.image_shape).clamp(-1, 1)
     labels = torch.tensor([0, 1]) if model.num_classes else None
     trained = {f'{name}.{key}': parameter for name, module in model.trained_modules().items()
@@ -121,8 +145,10 @@ def test_it_trains_a_step_and_samples(config):
     assert out.shape == images.shape and torch.isfinite(out).all()
 
 
-def test_state_dict_reloads_strictly(config):
-    first, second = MODELS.build(config.model), MODELS.build(config.model)
+def test_state_dict_reloads_strictly(model_config):
+    if model_config is None:
+        return
+    first, second = MODELS.build(model_config), MODELS.build(model_config)
     second.load_state_dict(first.state_dict(), strict=True)
     for (name, a), b in zip(first.state_dict().items(), second.state_dict().values()):
         assert torch.equal(a, b), name

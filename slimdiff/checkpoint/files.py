@@ -28,6 +28,9 @@ from slimdiff.checkpoint.plain_data import encode
 
 FORMAT = 'slimdiff-checkpoint'
 FORMAT_VERSION = 2
+#: places of a checkpoint that are read -> what must stand there, if anything does
+LAYOUT = {'state_dict': Mapping, 'ema': Mapping, 'ema.state_dict': Mapping, 'meta.config': Mapping,
+          'meta.config.model': Mapping, 'meta.dataset_meta': Mapping, 'meta.dataset_meta.classes': (list, tuple)}
 POINTER = 'last_checkpoint'
 _NAME = re.compile(r'iter_(\d+)\.pth')
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -44,19 +47,14 @@ class ArchitectureError(CheckpointError):
 
     Args:
         path: where they come from.
-        shapes: name -> shape of all of them.
         differences: in a few words.
     """
 
-    def __init__(self, path: str | Path, shapes: Mapping[str, tuple[int, ...]], differences: str) -> None:
-        self.path, self.shapes, self.differences = Path(path), dict(shapes), differences
-        super().__init__(self.explained('Use the config that it was trained with (a copy lies beside a training\'s '
-                                        'checkpoints)'))
-
-    def explained(self, advice: str) -> str:
-        """The message, with what to do at its beginning."""
-        return (f'{advice}: {self.path} is of another architecture than the model of this config '
-                f'({self.differences}). Nothing was loaded.')
+    def __init__(self, path: str | Path, differences: str) -> None:
+        where = (f'slimdiff print_config {path} --out its_config.py writes it' if Path(path).suffix == '.pth' else
+                 "a copy lies beside a training's checkpoints")
+        super().__init__(f'Use the config that {Path(path).name} was trained with ({where}): {path} is of another '
+                         f'architecture than the model of this config ({differences}). Nothing was loaded.')
 
 
 class CheckpointWriteError(CheckpointError):
@@ -229,6 +227,8 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
         keys = f' Its keys: {", ".join(map(str, list(data)[:6]))}.' if isinstance(data, dict) else ''
         raise CheckpointError(f'{path} was not written by slimdiff (its meta.format is not {FORMAT!r}), so what its '
                               f'weights belong to is unknown.{keys}{hint}')
+    if not isinstance(meta.get('format_version'), int):
+        raise CheckpointError(f'{path} is damaged: it lacks the version of its format.')
     if meta['format_version'] < FORMAT_VERSION:
         raise CheckpointError(f'{path} was written by slimdiff 0.1 (checkpoint format {meta["format_version"]}), which '
                               f'named the weights otherwise; this slimdiff reads format {FORMAT_VERSION}. Use it with '
@@ -236,7 +236,18 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     if meta['format_version'] > FORMAT_VERSION:
         raise CheckpointError(f'{path} has checkpoint format {meta["format_version"]}; this slimdiff reads up to '
                               f'{FORMAT_VERSION}. It was written by slimdiff {meta.get("slimdiff_version")}: upgrade.')
+    _check_layout(data, path)
     return data
+
+
+def _check_layout(data: Mapping[str, Any], path: Path) -> None:
+    needed = {'state_dict', 'ema.state_dict'} if 'ema' in data else {'state_dict'}
+    for place, kinds in LAYOUT.items():
+        node: Any = data
+        for key in place.split('.'):
+            node = node.get(key) if isinstance(node, Mapping) else None
+        if not isinstance(node, kinds) and (node is not None or place in needed):
+            raise CheckpointError(f'{path} is damaged: its {place} is {type(node).__name__}.')
 
 
 def list_checkpoints(directory: str | Path) -> list[Path]:
@@ -306,8 +317,7 @@ def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor],
         same = len(expected) - len(missing) - len(shapes)
         parts = [f'{what}: {count_some(names)}' for what, names in (
             ('missing', missing), ('unexpected', unexpected), ('of another shape', shapes)) if names]
-        raise ArchitectureError(filename, {name: tuple(value.shape) for name, value in weights.items()},
-                                f'{same} of {len(expected)} weights fit; {"; ".join(parts)}')
+        raise ArchitectureError(filename, f'{same} of {len(expected)} weights fit; {"; ".join(parts)}')
     check_finite(weights, filename)
 
 

@@ -13,6 +13,8 @@ from slimdiff.checkpoint.files import temporary_beside
 
 #: what diffusers calls the weights of a network
 WEIGHTS = 'diffusion_pytorch_model'
+#: endings that nobody means a folder by
+FILES = ('.pth', '.pt', '.ckpt', '.safetensors', '.bin', '.zip', '.tar')
 
 
 def variant_of(folder: str | Path) -> str | None:
@@ -37,6 +39,8 @@ def check_folder(folder: str | Path, own: Collection[str], what: str) -> Path:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'{what}: {folder} is a file; give a folder.')
+    if folder.suffix.lower() in FILES and not folder.exists():
+        raise ValueError(f'{what}: {folder} would be a folder of several files; give a name without {folder.suffix}.')
     others = sorted(p.name for p in folder.iterdir() if p.name not in own) if folder.is_dir() else []
     if others:
         raise ValueError(f'{what}: {folder} holds {", ".join(others[:3])}{", ..." if len(others) > 3 else ""}, which '

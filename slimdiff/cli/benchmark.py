@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slimdiff.cli.common import KeyValues, check_files, load_checked_config, runs_cleanly
+from slimdiff.cli.common import KeyValues, add_trust_argument, check_files, load_checked_config, runs_cleanly
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE',
                         help='override all of the configs')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    add_trust_argument(parser)
     args = parser.parse_args(argv)
     for name in ('batch_size', 'rounds', 'steps', 'warmup', 'threads'):
         given = getattr(args, name)
@@ -83,15 +84,16 @@ class Entry:
 
         from slimdiff.evaluation import throughput
         from slimdiff.evaluation.unet_cost import unet_inputs
+        from slimdiff.models.backbones.network_set import size_of
         inputs, kwargs = unet_inputs(self.unet, self.context_length, size)
         generator = torch.Generator().manual_seed(SEED)
         inputs = [torch.randn(x.shape, generator=generator) if x.is_floating_point() else x for x in inputs]
         self.step = throughput.denoising_step(self.unet, inputs, kwargs, dtype, device)
-        self.timing, self.weight_bytes, self.rise_bytes = throughput.Timing(), throughput.weight_bytes(self.unet), 0
+        self.timing, self.weight_bytes, self.rise_bytes = throughput.Timing(), size_of(self.unet), 0
 
     def to_dict(self, batch_size: int) -> dict[str, Any]:
         """Plain data for JSON."""
-        from slimdiff.analysis.record import rounded
+        from slimdiff.evaluation.record import rounded
         cost, latency = self.cost, self.timing.latency()
         return dict(
             digest=self.digest, checkpoint=self.checkpoint, params=cost.params, class_params=self.class_params,
@@ -136,7 +138,7 @@ def prepare(config: str, checkpoint: str | None, args: argparse.Namespace) -> En
         model = MODELS.build(serving_config(cfg.model))
     else:
         from slimdiff.cli.sample import build_model
-        model = build_model(cfg, checkpoint, 'ema').to('cpu')
+        model = build_model(cfg, checkpoint, 'ema', trust_config=args.trust_config).to('cpu')
     unet, length = model.unet, context_length_of(model)
     cost, tokens = unet_cost(model, length), class_parameters(unet)
     if args.compile:
@@ -168,6 +170,7 @@ def comparison(first: Entry, other: Entry) -> dict[str, Any]:
 def report(entries: Sequence[Entry], batch_size: int, setting: str) -> str:
     """The tables that are printed."""
     from slimdiff.evaluation.cost import human
+    from slimdiff.tables import text_table
     rows = [('config', 'params', 'MACs published', 'with attention', 'activations', 'peak memory', 'steps/s', 'p50 ms',
              'p90 ms', 'p99 ms')]
     for e in entries:
@@ -176,7 +179,7 @@ def report(entries: Sequence[Entry], batch_size: int, setting: str) -> str:
                      human(cost.activations), f'{(e.weight_bytes + e.rise_bytes) / 2**20:.4g} MiB',
                      f'{e.timing.throughput(batch_size):.4g}',
                      *(milliseconds(s) for s in e.timing.latency().values())))
-    lines = [setting, '', table(rows), '',
+    lines = [setting, '', text_table(rows[0], rows[1:], rule=True), '',
              'steps/s: denoising time steps (of one image) per second, batch / p50; latencies are of a batch. Peak '
              'memory: weights,', 'and what one step adds to them in PyTorch\'s allocator.']
     if len(entries) > 1:
@@ -188,7 +191,7 @@ def report(entries: Sequence[Entry], batch_size: int, setting: str) -> str:
             rows.append((other.name, f'{gain["median"]:.2f} x', f'{gain["q25"]:.2f} .. {gain["q75"]:.2f}',
                          f'{ratio["published"]:.2f}', f'{ratio["with_attention"]:.2f}',
                          f'{efficiency["published"]:.2f}', f'{efficiency["with_attention"]:.2f}'))
-        lines += ['', table(rows), '', 'efficiency: speed-up / MACs ratio.']
+        lines += ['', text_table(rows[0], rows[1:], rule=True), '', 'efficiency: speed-up / MACs ratio.']
     return '\n'.join(lines)
 
 
@@ -197,18 +200,10 @@ def milliseconds(seconds: float) -> str:
     return f'{1000 * seconds:.4g}' if seconds < 1 else f'{1000 * seconds:,.0f}'
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns: the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ['  '.join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths)))
-             for row in rows]
-    return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
-
-
 def settings_of(args: argparse.Namespace, batch_size: int, device: torch.device) -> dict[str, Any]:
     import torch
 
-    from slimdiff.analysis.record import cpu_name
+    from slimdiff.evaluation.record import cpu_name
     from slimdiff.evaluation.throughput import DTYPES as MEANINGS
     hardware = torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name()
     return dict(device=device.type, hardware=hardware, threads=torch.get_num_threads(), batch_size=batch_size,
@@ -256,9 +251,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_files(argparse.Namespace(config=config, checkpoint=checkpoint))
     import torch
 
-    from slimdiff.analysis.record import provenance
     from slimdiff.checkpoint import write_json
     from slimdiff.evaluation.cost import human
+    from slimdiff.evaluation.record import provenance
     if args.threads:
         torch.set_num_threads(args.threads)
     device = pick_device(args.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import dis
 import errno
 import functools
 import os
@@ -15,10 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimdiff.installation import raised_here
+
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-PACKAGE = Path(__file__).resolve().parents[1]
 DEBUG_HINT = 'SLIMDIFF_DEBUG=1 or --debug shows the traceback.'
 # What the package raises on purpose; a TypeError or KeyError, say, is a bug wherever it comes from.
 EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, ImportError)
@@ -136,7 +136,7 @@ def check_files(args: argparse.Namespace) -> None:
 
 def nearest_files(path: Path) -> str:
     """What lies where ``path`` should, as the end of an error message."""
-    from slimdiff.registry import nearest
+    from slimdiff.spelling import nearest
     folder = path.parent.expanduser()
     if not folder.is_dir():
         return f' Nor is there a folder {path.parent}.'
@@ -247,7 +247,8 @@ def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
         except Exception as error:
             if debug or not is_expected(error):
                 raise
-            report(error, main.__module__.rpartition('.')[2])
+            package, _, name = main.__module__.rpartition('.')
+            report(error, f'slimdiff {name}' if package == 'slimdiff.cli' else Path(sys.argv[0]).name)
             return 2
 
     return wrapped
@@ -261,14 +262,7 @@ def is_expected(error: Exception) -> bool:
         return False
     if worker_message(error) is not None:
         return isinstance(error, (ValueError, OSError))
-    trace = error.__traceback__
-    if trace is None:
-        return False
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    code = trace.tb_frame.f_code
-    return (PACKAGE in Path(code.co_filename).resolve().parents
-            and dis.opname[code.co_code[trace.tb_lasti]] == 'RAISE_VARARGS')
+    return raised_here(error)
 
 
 def is_full_disk(error: Exception) -> bool:
@@ -290,20 +284,15 @@ def worker_message(error: Exception) -> str | None:
 def report(error: Exception, command: str) -> None:
     """Print the message of an expected error; in full on the first rank only."""
     rank = os.environ.get('RANK', '0')
-    text = worker_message(error) or advised(error, rank) or traceback.format_exception_only(error)[0].strip()
+    text = worker_message(error) or advised(error) or traceback.format_exception_only(error)[0].strip()
     if rank == '0':
-        print(f'slimdiff {command}: error: {text}\n{DEBUG_HINT}', file=sys.stderr)
+        print(f'{command}: error: {text}\n{DEBUG_HINT}', file=sys.stderr)
     else:
-        print(f'slimdiff {command} [rank {rank}]: error: {text.splitlines()[0]}', file=sys.stderr)
+        print(f'{command} [rank {rank}]: error: {text.splitlines()[0]}', file=sys.stderr)
 
 
-def advised(error: Exception, rank: str) -> str:
-    """The message; for weights of another model, on the first rank, with the config that they are of."""
-    if rank == '0' and 'slimdiff.checkpoint.files' in sys.modules:  # else PyTorch need not be imported
-        from slimdiff.checkpoint.files import ArchitectureError
-        if isinstance(error, ArchitectureError):
-            from slimdiff.cli.which_config import explain
-            return explain(error)
+def advised(error: Exception) -> str:
+    """The message; for a full disk, with what to do."""
     if is_full_disk(error) and not isinstance(error, ValueError):  # a ValueError is ours, and says so itself
         return (f'{getattr(error, "filename", None) or "A file"} could not be written: the disk is full. Free some '
                 'space and run the same command again; finished files were kept.')

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from slimdiff.cli.common import (
     add_checkpoint_argument,
     add_config_arguments,
+    add_trust_argument,
     check_files,
     default_work_dir,
     load_checked_config,
@@ -79,6 +80,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='of the noise, and of the random allocation')
     parser.add_argument('--weights', choices=('ema', 'online'), default='ema')
     parser.add_argument('--work-dir', help='searches and results (default: work_dirs/<...>/allocations)')
+    add_trust_argument(parser)
     args = parser.parse_args(argv)
     for name in ('num_images', 'batch_size'):
         if getattr(args, name) < 1:
@@ -108,18 +110,18 @@ def set_metrics(cfg: Any) -> list[Any]:
     return found
 
 
+def other_config(file: str, *needs: str) -> Any:
+    """A further config that the command line names, checked."""
+    return load_checked_config(argparse.Namespace(config=file, cfg_options=None), needs)
+
+
 def run_search(args: argparse.Namespace, model: Any, loader: Any, name: str, file: str,
                work_dir: Path) -> tuple[Search, Outcome]:
     """Run (or finish, or read) one search, and write its report."""
-    from slimdiff.analysis.search_report import plot_search, write_report
-    from slimdiff.configuration import check_config, load_config
     from slimdiff.registry import plain
     from slimdiff.search import Search
-    found = load_config(file)
-    check_config(found)
-    config = plain(found.get('search'))
-    if not config:
-        raise ValueError(f"--searches {name}={file}: that config has no 'search'.")
+    from slimdiff.search.report import plot_search, write_report
+    config = plain(other_config(file, 'search').search)
     print(f'search {name}:', flush=True)
     search = Search(model, config, work_dir / 'searches' / name, loader, {'fraction': args.budget})
     finished, chosen = search.searcher.done, search.work_dir / 'allocation.json'
@@ -195,33 +197,32 @@ def main(argv: list[str] | None = None) -> int:
         check_files(argparse.Namespace(config=config, checkpoint=checkpoint))
     cfg = load_checked_config(args)
 
-    from slimdiff.analysis.record import provenance, rounded
-    from slimdiff.analysis.step_aware import Rival, baselines, compare, judge_fronts
-    from slimdiff.analysis.step_aware.comparison import FULL
-    from slimdiff.analysis.step_aware.rivals import merged, timesteps_of
-    from slimdiff.analysis.step_aware.tables import comparison_table
     from slimdiff.checkpoint.tensor_store import content_key
     from slimdiff.cli.sample import build_model
-    from slimdiff.configuration import load_config
     from slimdiff.datasets import build_dataloader
     from slimdiff.datasets.fingerprint import dataset_fingerprint
     from slimdiff.evaluation.common import check_classes, locked
+    from slimdiff.evaluation.record import provenance, rounded
     from slimdiff.models.backbones.protocol import Slimmable, require
     from slimdiff.models.serving import sampling_identity
     from slimdiff.registry import plain
     from slimdiff.sampling import StepAllocation
     from slimdiff.search import count_macs
+    from slimdiff.search.comparison import Rival, baselines, compare, judge_fronts
+    from slimdiff.search.comparison.compare import FULL
+    from slimdiff.search.comparison.rivals import merged, timesteps_of
+    from slimdiff.search.comparison.tables import comparison_table
     from slimdiff.search.widths import widths_of
 
     metrics = set_metrics(cfg)
-    model = build_model(cfg, args.checkpoint, args.weights)
+    model = build_model(cfg, args.checkpoint, args.weights, trust_config=args.trust_config)
     require(model.unet, Slimmable, 'A comparison of widths', 'give a model of several widths')
     widths = widths_of(model)
     loader = build_dataloader(cfg.val_dataloader)
     check_classes(model, loader.dataset)
     samplers = args.samplers or [(type(model.sampler).__name__, model.num_steps)]
     given = {name: StepAllocation.load(file) for name, file in args.allocations}
-    others = {name: build_model(load_config(config), checkpoint, args.weights)
+    others = {name: build_model(other_config(config, 'model'), checkpoint, args.weights, trust_config=args.trust_config)
               for name, config, checkpoint in args.against}
     for one in (model, *others.values()):
         for name, steps in samplers:
@@ -268,6 +269,6 @@ def main(argv: list[str] | None = None) -> int:
                                 args.batch_size, args.seed, name=key)
                 rows = {rival: {'of': what[rival], **rounded(row)} for rival, row in found.items()} | kept
                 results.add(samplers={key: {rival: rows[rival] for rival in rivals}})
-            print(f'\n{key}, {args.num_images} images\n\n{comparison_table([results.content], key)}', flush=True)
+            print(f'\n{key}, {args.num_images} images\n\n{comparison_table(results.content, key)}', flush=True)
         print(f'wrote {results.path}')
     return 0

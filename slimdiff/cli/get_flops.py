@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f'\ninput          {"x".join(map(str, shape))}, one sample')
     print(cost)
     if tokens := class_parameters(model.unet):
-        print(f'               {human(tokens)} of the parameters are those of class embeddings (LDM counts these apart)')
+        print(f'               {human(tokens)} of them are those of class embeddings (LDM counts these apart)')
     if args.json:
         path = Path(args.json)
         write_json(path, dict(config=str(args.config), input=list(shape), class_params=tokens, **cost.to_dict()))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slimdiff.cli.common import runs_cleanly
+from slimdiff.spelling import did_you_mean
 from slimdiff.version import __version__
 
 
@@ -48,10 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = argv[0].replace('-', '_')
     known = commands()
     if name not in known:
-        import difflib
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f" Did you mean '{close[0]}'?" if close else ''
-        print(f"slimdiff: there is no command '{argv[0]}'.{hint} Commands: {', '.join(known)}.", file=sys.stderr)
+        print(f"slimdiff: there is no command '{argv[0]}'.{did_you_mean(name, known)} Commands: {', '.join(known)}.",
+              file=sys.stderr)
         return 2
     return runs_cleanly(importlib.import_module(f'slimdiff.cli.{name}').main)(argv[1:])
 

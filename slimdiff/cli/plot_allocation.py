@@ -29,12 +29,12 @@ def main(argv: list[str] | None = None) -> int:
     """Plot; prints the allocations and what they save, and returns the exit status."""
     args = parse(argv)
     check_files(args)
-    from slimdiff.analysis.allocation_plot import allocation_table, plot_allocations
     from slimdiff.models.backbones.network_set import check_same_timesteps
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
     from slimdiff.sampling.allocation import Reuse, StepAllocation
     from slimdiff.sampling.denoise import prepared
+    from slimdiff.search.allocation_plot import allocation_table, plot_allocations
     from slimdiff.search.costs import count_macs
     from slimdiff.search.widths import widths_of
 

@@ -84,7 +84,7 @@ def check_trained(checkpoint: str | Path, unet: Mapping[str, Any], wanted: Itera
 
 def live_plot(path: Path) -> Callable[[Any], None]:
     """A callback of :meth:`Search.run` that draws the front now and then."""
-    from slimdiff.analysis.search_report import plot_search
+    from slimdiff.search.report import plot_search
     last = 0.0
 
     def draw(search: Any) -> None:
@@ -100,7 +100,7 @@ def run_and_report(search: Any, title: str, samples: int = 16) -> Any:
     """Run ``search`` with a live picture of its front, and write ``report.html``; returns the outcome."""
     from mmengine.dist import is_main_process
 
-    from slimdiff.analysis.search_report import plot_search, write_report
+    from slimdiff.search.report import plot_search, write_report
     outcome = search.run(live_plot(search.work_dir / 'front.png'))
     if is_main_process():
         plot_search(search, search.work_dir / 'front.png')

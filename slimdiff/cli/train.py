@@ -52,10 +52,7 @@ def training_config(args: argparse.Namespace) -> Config:
             if cfg.get(loop):
                 cfg[loop].amp = True
     if args.auto_scale_lr:
-        if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
-            raise ValueError('--auto-scale-lr: the config does not say for which batch size its learning rate is: set '
-                             'auto_scale_lr=dict(base_batch_size=...).')
-        cfg.auto_scale_lr.enable = True
+        cfg.auto_scale_lr = {**(cfg.get('auto_scale_lr') or {}), 'enable': True}
     if args.keep_batch:
         import os
 

@@ -12,9 +12,9 @@ from mmengine.registry import Registry
 
 from slimdiff.configuration import known
 from slimdiff.configuration.errors import ConfigError, assigns, locate, shown
-from slimdiff.configuration.spelling import looks_like
 from slimdiff.configuration.values import Argument, advice, arguments_of, misfit
-from slimdiff.registry import declared_parameters, did_you_mean, flatten, is_trusted, plain, suggest
+from slimdiff.registry import declared_parameters, flatten, is_trusted, plain, suggest
+from slimdiff.spelling import did_you_mean, looks_like
 
 Path = tuple[str, ...]
 # Keys of a dict with a `type` that are for the registry or for merging, not for the class.

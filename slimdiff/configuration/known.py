@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -27,7 +28,8 @@ EXTRA_TOP_KEYS = {
 TOP_KEYS = {
     'auto_scale_lr': Dict | None, 'custom_hooks': Sequence[Dict] | None,
     'default_hooks': Mapping[str, Dict | None] | None,
-    'log_level': int | str, 'param_scheduler': Dict | Sequence[Dict] | None,
+    'log_level': int | Literal['DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'],
+    'param_scheduler': Dict | Sequence[Dict] | None,
     'val_evaluator': Dict | Sequence[Dict] | None, 'test_evaluator': Dict | Sequence[Dict] | None,
     'work_dir': str | None, 'model': Dict | None,
 }
@@ -147,20 +149,20 @@ def registries() -> dict[str, list[Registry]]:
     return found
 
 
-def kind_names(kinds: tuple[str, ...], scope: str | None = None, only: str | None = None) -> dict[str, Callable]:
+def kind_names(kinds: tuple[str, ...], scope: str | None = None, only: str | None = None) -> Mapping[str, Callable]:
     """Every name that the registries of these kinds resolve (those of another default scope too); ours first.
 
     Args:
         scope: the config's default scope.
         only: look in the registries of this scope alone, as ``mmengine.CheckpointHook`` does.
     """
-    names: dict[str, Callable] = {}
+    sources = []
     for kind in kinds:
         for registry in registries().get(kind, []):
             for source in (registry, registry.children.get(scope)):
                 if source is not None and only in (None, source.scope):
-                    names = {**source.module_dict, **names}
-    return names
+                    sources.append(source.module_dict)
+    return ChainMap(*sources)  # no copy: a class may be imported when it is asked for
 
 
 @functools.cache

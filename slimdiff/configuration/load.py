@@ -13,7 +13,8 @@ from slimdiff.configuration.check import imports_of
 from slimdiff.configuration.errors import ConfigError, shown
 from slimdiff.configuration.overrides import apply_overrides, merge_problem
 from slimdiff.installation import installation_roots
-from slimdiff.registry import nearest, trust_types
+from slimdiff.registry import trust_types
+from slimdiff.spelling import nearest
 
 
 def find_config(path: str | Path) -> Path:

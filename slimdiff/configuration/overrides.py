@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from slimdiff.configuration.errors import ConfigError, shown
-from slimdiff.registry import did_you_mean
+from slimdiff.spelling import did_you_mean
 
 
 def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
@@ -19,8 +20,11 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
         ConfigError: a key that is neither in the config nor taken by the class that stands there (in a dict that is
             no class's: a key that looks like a misspelt one); a list index out of range. ``cfg`` is then as it was.
     """
-    for key in overrides:
-        _check_key(cfg, key)
+    view = copy.deepcopy(cfg)
+    for key, value in sorted(overrides.items(), key=lambda item: not item[0].endswith('.type')):
+        _check_key(view, key)
+        if key.endswith('.type') and isinstance(value, str):  # its arguments may come with it
+            view.merge_from_dict({key: value}, allow_list_keys=True)
     for key, value in overrides.items():
         parts = key.split('.')
         _open_none(cfg, parts if isinstance(value, dict) else parts[:-1])
@@ -91,7 +95,7 @@ def _class_of(node: Mapping[str, Any], path: tuple[str, ...], owner: Callable | 
 def _check_new(cfg: Config, node: Any, part: str, path: tuple[str, ...], owner: Callable | None, key: str) -> None:
     """Raise unless ``part``, which ``node`` does not have, is something that may stand there."""
     from slimdiff.configuration.check import place_kinds, signature_at
-    from slimdiff.configuration.spelling import looks_like
+    from slimdiff.spelling import looks_like
     signature, _ = signature_at(node, path, owner, cfg.get('default_scope'))
     allowed = set(node) | (signature.names if signature else set()) | ({'type'} if place_kinds(path, owner) else set())
     # A dict that no class declares, such as paramwise_cfg, may take any name; a near miss of what it has is an error.

@@ -10,7 +10,8 @@ from mmengine.registry import DATA_SAMPLERS, FUNCTIONS
 from torch.utils.data import DataLoader
 
 from slimdiff.datasets.samplers import ResumableSampler
-from slimdiff.registry import DATASETS, RegistryError, build_checked, check_arguments, did_you_mean, known_names
+from slimdiff.registry import DATASETS, RegistryError, build_checked, building, check_arguments, known_names
+from slimdiff.spelling import did_you_mean
 
 
 def _function(cfg):
@@ -88,4 +89,5 @@ def build_dataloader(dataloader: DataLoader | dict, seed: int | None = None,
     elif seed is not None:  # our datasets need no seeded workers; a user's may
         cfg['worker_init_fn'] = partial(seed_worker, num_workers=workers, rank=get_rank(), seed=seed)
     cfg['collate_fn'] = _function(cfg.get('collate_fn') or dict(type='default_collate'))
-    return DataLoader(dataset, **cfg)
+    with building('dataloader'):
+        return DataLoader(dataset, **cfg)

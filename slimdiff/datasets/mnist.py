@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from slimdiff.datasets.idx import read_idx
 from slimdiff.datasets.missing import DOCS_PAGE, MissingDataError
-from slimdiff.registry import DATASETS, did_you_mean
+from slimdiff.registry import DATASETS
+from slimdiff.spelling import did_you_mean
 
 FILES = {
     'train': ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte'),

@@ -14,7 +14,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from slimdiff.datasets.seeding import hash64
-from slimdiff.registry import DATASETS, did_you_mean
+from slimdiff.registry import DATASETS
+from slimdiff.spelling import did_you_mean
 
 # Only files that the wheel itself holds: skimage.data.* would download others (and some of these) with pooch.
 PHOTOS = {

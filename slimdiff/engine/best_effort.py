@@ -9,8 +9,8 @@ from typing import Any
 
 @contextmanager
 def best_effort(runner: Any, what: object) -> Iterator[None]:
-    """Turn an OSError inside (a full disk, no permission) into a warning: a picture is not worth the training."""
+    """Turn an error inside (a full disk, NaN among images) into a warning: a picture is not worth the training."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:
         runner.logger.warning(f'{what} could not be written: {error}. Training goes on.')

@@ -31,7 +31,7 @@ from slimdiff.engine import work_dir as rules
 from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, wrapper_config
 from slimdiff.evaluation.common import check_classes, locked, on_main
 from slimdiff.models import computation
-from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, plain
+from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, building, plain
 
 #: hooks of every run; a config's ``default_hooks`` changes or removes (``name=None``) them by name
 DEFAULT_HOOKS = dict(
@@ -80,7 +80,7 @@ class SlimRunner(Runner):
 
     def __init__(self, model: nn.Module | dict[str, Any], work_dir: str, *args: Any, **kwargs: Any) -> None:
         self._new_folders = rules.missing_folders(work_dir)
-        with self.starting():
+        with self.starting(), building('The run'):
             super().__init__(model, work_dir, *args, **kwargs)
 
     @contextlib.contextmanager
@@ -124,6 +124,14 @@ class SlimRunner(Runner):
     def build_model(self, model: nn.Module | Mapping[str, Any]) -> nn.Module:
         return MODELS.build(model)
 
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        with building('optim_wrapper'):
+            return super().build_optim_wrapper(optim_wrapper)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        with building('param_scheduler'):
+            return super().build_param_scheduler(scheduler)
+
     def wrap_model(self, model_wrapper_cfg: Mapping[str, Any] | None, model: nn.Module) -> nn.Module:
         if self.distributed:
             window = (self.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
@@ -138,6 +146,9 @@ class SlimRunner(Runner):
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
         """As in mmengine, with accumulated gradients as part of the batch (LDM's rule)."""
         if auto_scale_lr and auto_scale_lr.get('enable'):
+            if not auto_scale_lr.get('base_batch_size'):
+                raise ValueError('auto_scale_lr: the config does not say for which batch size its learning rate is: '
+                                 'set auto_scale_lr=dict(base_batch_size=...).')
             window = getattr(optim_wrapper, '_accumulative_counts', 1)
             auto_scale_lr = {**auto_scale_lr, 'base_batch_size': auto_scale_lr['base_batch_size'] / window}
         super().scale_lr(optim_wrapper, auto_scale_lr)
@@ -300,7 +311,7 @@ class SlimRunner(Runner):
         self.unwrapped_model.load_state_dict(state, strict=True)
 
     def _check_computation(self, checkpoint: Mapping[str, Any], filename: str) -> None:
-        computation.check_same(computation.of_checkpoint(checkpoint), self.unwrapped_model, filename,
+        computation.check_same(computation.of_checkpoint(checkpoint, filename), self.unwrapped_model, filename,
                                bool(self.cfg.get('trust_config')))
 
     def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from slimdiff.evaluation.common import eval_mode
 from slimdiff.models.layers import CrossAttentionBlock
+from slimdiff.tables import text_table
 
 #: operator names in fvcore's counts that are layers with weights; ``addmm`` is a linear layer on a 2-D input.
 LAYER_OPERATORS = ('conv', 'linear', 'addmm')
@@ -106,14 +107,10 @@ class Cost:
 
     def table(self, depth: int = 1) -> str:
         """Text table of the modules down to ``depth`` (0: the totals alone)."""
-        rows = [('module', 'type', 'params', 'MACs published', 'MACs with attention', 'activations')]
-        rows += [(m.name or '(total)', m.type, human(m.params), human(m.published), human(m.with_attention),
-                  human(m.activations))
-                 for m in self.modules if m.depth <= depth]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ['  '.join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
-                 for row in rows]
-        return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
+        header = ('module', 'type', 'params', 'MACs published', 'MACs with attention', 'activations')
+        rows = [(m.name or '(total)', m.type, human(m.params), human(m.published), human(m.with_attention),
+                 human(m.activations)) for m in self.modules if m.depth <= depth]
+        return text_table(header, rows, left=2, rule=True)
 
 
 def human(number: float) -> str:

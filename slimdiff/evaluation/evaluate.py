@@ -42,6 +42,12 @@ def quantise(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
 
 
+def check_counts(num_images: int, batch_size: int, num_real: int | None) -> None:
+    if num_images < 1 or batch_size < 1 or (num_real is not None and num_real < 1):
+        raise ValueError(f'evaluate: num_images={num_images}, batch_size={batch_size} and num_real={num_real} must be '
+                         'at least 1.')
+
+
 def evaluate(model: Any,
              dataloader: DataLoader,
              metrics: Sequence[Mapping[str, Any] | Metric],
@@ -80,8 +86,7 @@ def evaluate(model: Any,
     if set_metrics:
         if hasattr(model, 'check_guidance'):  # before the real images are read
             model.check_guidance((sampling or {}).get('guidance_scale'))
-        if num_images < 1 or batch_size < 1:
-            raise ValueError(f'evaluate: num_images={num_images} and batch_size={batch_size} must be at least 1.')
+        check_counts(num_images, batch_size, num_real)
         collect_real(dataloader, set_metrics, num_real, progress)
         _collect_generated(model, set_metrics, num_images, batch_size, seed, dict(sampling or {}), amp, progress)
     for metric in metrics:

@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
-from slimdiff.evaluation.evaluate import build_metrics, evaluate, noise_floor
+from slimdiff.evaluation.evaluate import build_metrics, check_counts, evaluate, noise_floor
 from slimdiff.evaluation.metrics.base import SetMetric
 from slimdiff.registry import LOOPS, plain
 
@@ -48,16 +48,17 @@ class EvaluationLoop(BaseLoop):
                  progress: bool = True) -> None:
         super().__init__(runner, dataloader)
         self.metrics = build_metrics(evaluator)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if any(isinstance(metric, SetMetric) for metric in self.metrics) and hasattr(model, 'sampler_of'):
-            asked = plain(sampling or {})
-            model.sampler_of(asked.get('scheduler'), asked.get('num_steps'))  # its errors come before anything runs
-        self.settings = dict(num_images=num_images, batch_size=batch_size, seed=seed, sampling=plain(sampling or {}),
+        asked = plain(sampling or {})
+        self.settings = dict(num_images=num_images, batch_size=batch_size, seed=seed, sampling=asked,
                              num_real=num_real, amp=amp, progress=progress)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        sets = any(isinstance(metric, SetMetric) for metric in self.metrics)
-        if sets and hasattr(model, 'check_guidance'):  # now, not after the training that comes before
-            model.check_guidance(self.settings['sampling'].get('guidance_scale'))
+        if any(isinstance(metric, SetMetric) for metric in self.metrics):  # now, not after the training before
+            check_counts(num_images, batch_size, num_real)
+            if floor_splits and floor_splits < 2:
+                raise ValueError(f'floor_splits={floor_splits}: two or more are needed for a spread, or 0 for none.')
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            if hasattr(model, 'sampler_of'):
+                model.sampler_of(asked.get('scheduler'), asked.get('num_steps'))
+                model.check_guidance(asked.get('guidance_scale'))
         self.floor_splits = floor_splits
         self._floor: dict[str, float] | None = None
 

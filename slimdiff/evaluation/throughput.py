@@ -129,11 +129,6 @@ def memory_rise(step: Step, device: torch.device) -> int:
     return int(max(np.cumsum(sizes), default=0))
 
 
-def weight_bytes(module: nn.Module) -> int:
-    """Of parameters and buffers."""
-    return sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
-
-
 def denoising_step(unet: nn.Module, inputs: Sequence[Tensor], kwargs: Mapping[str, Tensor], dtype: str = 'fp32',
                    device: torch.device | str = 'cpu') -> Step:
     """``step()`` runs the network once, as a sampler does; network and inputs are moved and cast here.

@@ -110,13 +110,14 @@ def model_of(pipeline: DiffusionPipeline) -> DiffusionModel:
     if not isinstance(pipeline, SlimDiffusionPipeline):
         stage = parts['vae'] or parts['vqvae']
         pipeline = SlimDiffusionPipeline(**parts, latent_scale=stage.config.scaling_factor if stage else 1.0)
-    config, model = pipeline.config, {}
+    config, process, model = pipeline.config, pipeline.config.process, {}
     for name, kind in (('vae', KLAutoencoder), ('vqvae', VQAutoencoder)):
         if parts[name] is not None:
             model['autoencoder'] = kind.around(parts[name], config.latent_scale)
     if parts['text_encoder'] is not None and parts['tokenizer'] is not None:
         model['conditioner'] = PipelineText(pipeline)
-    model = DiffusionModel(unet=parts['unet'], noise_scheduler=dict(type='DDPMScheduler', **config.process),
+    noise = dict(type='DDPMScheduler', **process['schedule'], prediction_type=process['prediction_type'])
+    model = DiffusionModel(unet=parts['unet'], noise_scheduler=noise,
                            sampler=parts['scheduler'], num_steps=config.num_inference_steps,
                            guidance_scale=config.guidance_scale, sigma_data=None, num_classes=pipeline.num_classes,
                            class_dropout=CLASS_DROPOUT if config.null_class else 0.0, **model)

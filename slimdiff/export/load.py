@@ -27,7 +27,7 @@ from slimdiff.models.backbones.load import load_folder, network_folder
 from slimdiff.models.backbones.network_set import check_alike, check_same_timesteps
 from slimdiff.models.backbones.protocol import StepAllocated, bare, name_of, offers
 from slimdiff.models.serving import serving_config
-from slimdiff.registry import MODELS, SCHEDULERS
+from slimdiff.registry import MODELS, SCHEDULERS, building
 
 
 def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema',
@@ -48,7 +48,7 @@ def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema',
     if Path(checkpoint).is_dir():
         return load_network(model, checkpoint, trust_config)
     meta = load_checked_weights(model, checkpoint, weights, trust_config)
-    return meta.get('config', {}).get('model', {}).get('unet', {})
+    return ((meta.get('config') or {}).get('model') or {}).get('unet') or {}
 
 
 def load_checked_weights(model: Any, checkpoint: str | Path, weights: str = 'ema',
@@ -60,7 +60,7 @@ def load_checked_weights(model: Any, checkpoint: str | Path, weights: str = 'ema
         ComputationError: the model computes something else.
     """
     meta = load_weights(model, checkpoint, weights)
-    computation.check_same(computation.of_checkpoint({'meta': meta}), model, checkpoint, trust_config)
+    computation.check_same(computation.of_checkpoint({'meta': meta}, checkpoint), model, checkpoint, trust_config)
     return meta
 
 
@@ -79,9 +79,10 @@ def load_model(path: str | Path, weights: str | None = None) -> Any:
     if not config:
         raise CheckpointError(f'{path} does not hold the config of its model. Export it with the config that it was '
                               'trained with (slimdiff export CONFIG CHECKPOINT FOLDER), and load the folder.')
-    model = MODELS.build(serving_config(config), kind=BaseModel)
+    with building(f'The model in {path}', Exception):
+        model = MODELS.build(serving_config(config), kind=BaseModel)
     put_weights(model, data, path, weights or ('ema' if 'ema' in data or 'published' in data['meta'] else 'online'))
-    computation.check_same(computation.of_checkpoint(data), model, path)
+    computation.check_same(computation.of_checkpoint(data, path), model, path)
     return model.eval()
 
 
@@ -102,18 +103,20 @@ def load_pipeline(folder: str | Path) -> DiffusionPipeline:
             return DiffusionPipeline.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False, **parts)
         except Exception as error:  # missing file, damaged file: diffusers and transformers have many classes of them
             raise ValueError(f'The pipeline in {folder} cannot be loaded: {error}') from error
-    network, place = network_folder(folder), folder / 'scheduler'
+    source, place = network_folder(folder), folder / 'scheduler'
     if not (place / 'scheduler_config.json').is_file():
         raise ValueError(f'{folder} holds a network alone, without the scheduler that it is sampled with '
                          '(scheduler/scheduler_config.json). Give the folder of a pipeline.')
-    if computation.of_folder(folder, network).get('first_stage'):
+    network = load_folder(folder)
+    if computation.of_folder(folder, source).get('first_stage'):
         raise ValueError(f'The network in {folder} works on latents, and their first stage is not there. Export it '
                          'without --unet-only.')
     name = read_json(place / 'scheduler_config.json', 'Save the scheduler again.').get('_class_name')
     scheduler = SCHEDULERS.get(name)
     if scheduler is None:
         raise ValueError(f"{place} holds a scheduler '{name}', which diffusers does not have.")
-    return SlimDiffusionPipeline(load_folder(folder), scheduler.from_pretrained(place))
+    with building(f'The scheduler in {place}', TypeError):
+        return SlimDiffusionPipeline(network, scheduler.from_pretrained(place))
 
 
 def load_network(model: Any, folder: str | Path, trust_config: bool = False) -> dict[str, Any]:
@@ -129,8 +132,8 @@ def load_network(model: Any, folder: str | Path, trust_config: bool = False) -> 
         ComputationError: a network that was trained for another computation than the model's.
     """
     folder = Path(folder)
-    source = network_folder(folder)
-    computes, network = computation.of_folder(folder, source), load_folder(folder)
+    source, network = network_folder(folder), load_folder(folder)
+    computes = computation.of_folder(folder, source)
     step_aware, config = offers(network, StepAllocated), dict(network.config)
     if step_aware and 1.0 not in network.allocation.widths:  # they are not the config's network, but stand for it
         check_finite(network.state_dict(), source)

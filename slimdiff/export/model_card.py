@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from slimdiff.configuration import config_source
 from slimdiff.evaluation.cost import human
 from slimdiff.evaluation.unet_cost import network_cost
 from slimdiff.models.backbones.protocol import expected_context, input_shape
+from slimdiff.tables import markdown_table
 from slimdiff.version import __version__
 
 
@@ -151,7 +152,7 @@ def _network(facts: Facts) -> str:
     versions = f'slimdiff {__version__} (PyTorch {torch.__version__}, diffusers {diffusers.__version__})'
     note = (f'MACs are multiply-accumulates of one forward pass on one sample, counted by {versions}; a FLOP count is '
             'twice as large.')
-    return f'{_table(("", ""), rows)}\n\n{note}'
+    return f'{markdown_table(("", ""), rows)}\n{note}'
 
 
 def _measured(facts: Facts) -> str:
@@ -166,20 +167,16 @@ def _measured(facts: Facts) -> str:
     version = facts.meta.get('slimdiff_version')
     made = f'slimdiff train {facts.metrics.get("config") or facts.config_name}'
     seed = facts.metrics.get('seed')
-    return (f'{_table(("metric", "these weights", "untrained", "real against real"), rows)}\n\n'
+    return (f'{markdown_table(("metric", "these weights", "untrained", "real against real"), rows)}\n'
             f'By the validation at the end of the run, `{made}`'
             f'{"" if seed is None else f" (seed {seed})"}{f", slimdiff {version}" if version else ""}.')
 
 
 def _files(facts: Facts) -> str:
-    return _table(('file', 'SHA-256'), [(f'`{name}`', f'`{value}`') for name, value in facts.files.items()])
+    rows = [(f'`{name}`', f'`{value}`') for name, value in facts.files.items()]
+    return markdown_table(('file', 'SHA-256'), rows).rstrip()
 
 
 def _config(facts: Facts) -> str:
     text = config_source(dict(model=facts.config)).strip()
     return f'`model` of `{facts.config_name}`:\n\n```python\n{text}\n```'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ['---'] * len(head), *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)

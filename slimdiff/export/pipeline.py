@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from slimdiff.models.autoencoders.loading import normalisation
 from slimdiff.models.backbones.adapt import predict
 from slimdiff.models.backbones.protocol import expected_context, input_dtype, input_shape, num_classes
-from slimdiff.registry import did_you_mean
 from slimdiff.sampling import check_sampler, denoise, guided, image_generators, process_of
 from slimdiff.sampling.images import to_uint8
+from slimdiff.spelling import did_you_mean
 
 OUTPUT_TYPES = ('pil', 'np', 'pt', 'latent')
 #: latents decoded at once: it bounds the memory of a batch
@@ -245,7 +245,7 @@ class SlimDiffusionPipeline(DiffusionPipeline):
 
 def _process_of(unet: nn.Module, scheduler: SchedulerMixin) -> dict[str, Any]:
     known = getattr(unet.config, 'preconditioning', None)
-    return {**known['schedule'], 'prediction_type': known['prediction_type']} if known else process_of(scheduler)
+    return {key: known[key] for key in ('schedule', 'prediction_type')} if known else process_of(scheduler)
 
 
 # The path that users and folders name; it will not move.

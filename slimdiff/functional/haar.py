@@ -56,7 +56,7 @@ def chunks(x: Tensor) -> Iterator[slice]:
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether a 4-D ``x`` lies in memory as NHWC (and is not, ambiguously, contiguous as NCHW too)."""
+    """Whether ``x`` is 4-D and lies in memory as NHWC (and is not, ambiguously, contiguous as NCHW too)."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from slimdiff.functional.haar import bands_are_channels_last, haar_dwt2, haar_idwt2, is_channels_last, traced
-from slimdiff.registry import did_you_mean
+from slimdiff.spelling import did_you_mean
 
 
 def check_wavelet(wavelet: str) -> str:

@@ -17,24 +17,19 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers import DDPMScheduler, SchedulerMixin
 from torch import Tensor, nn
 
 from slimdiff.checkpoint import read_json
-from slimdiff.functional.prediction import check_prediction_type
 from slimdiff.models.autoencoders import loading
 from slimdiff.models.backbones.protocol import bare
 from slimdiff.models.backbones.unet.stages import Stage
 from slimdiff.models.serving import serving_config
-from slimdiff.registry import MODELS, RESAMPLERS, SCHEDULERS, plain
-from slimdiff.sampling.process import SCHEDULE_KEYS
+from slimdiff.registry import MODELS, RESAMPLERS, SCHEDULERS, building, plain
+from slimdiff.sampling.process import SCHEDULE_KEYS, alphas_of, process_of, same_alphas
 from slimdiff.sampling.schedulers import build_scheduler
 
 #: the key of the record in a network's config
 RECORD = '_computes'
-#: alphas_cumprod of two schedules may differ by rounding (float32 files), not by more
-SCHEDULE_TOLERANCE = 1e-4
 #: relative difference up to which two numbers are the same (scales are copied with few digits)
 TOLERANCE = 1e-3
 #: of the norms of a first stage's weights, which half precision rounds
@@ -60,18 +55,18 @@ def of_model(model: Any) -> dict[str, Any]:
     if not all(hasattr(model, name) for name in needed) or not isinstance(getattr(model.unet, 'config', None), Mapping):
         return {}
     return {
-        'schedule': schedule_of(model.noise_scheduler), 'prediction_type': model.prediction_type,
-        **_of_network(model.unet.config, type(bare(model.unet))), 'num_classes': model.num_classes,
-        'first_stage': _of_first_stage(model.autoencoder)}
+        **process_of(model.noise_scheduler), **_of_network(model.unet.config, type(bare(model.unet))),
+        'num_classes': model.num_classes, 'first_stage': _of_first_stage(model.autoencoder)}
 
 
-def of_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def of_checkpoint(checkpoint: Mapping[str, Any], source: Any) -> dict[str, Any]:
     """The record of a ``.pth``: its own, or for an older one what the config in it says."""
     meta = checkpoint.get('meta') or {}
     config = (meta.get('config') or {}).get('model')
     if 'computes' in meta:
-        return _as_record(meta['computes'], 'meta.computes')
-    return _of_config(config) if config else {}
+        return _as_record(meta['computes'], source)
+    with building(f'The config in {source}', TypeError, AttributeError):
+        return _of_config(config) if config else {}
 
 
 def of_folder(folder: Path, network: Path, scheduler: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -87,7 +82,7 @@ def of_folder(folder: Path, network: Path, scheduler: Mapping[str, Any] | None =
     """
     config = read_json(network / 'config.json', 'Export or save the network again.')
     known = _as_record(config.get(RECORD) or {}, network / 'config.json')
-    kind = MODELS.module_dict.get(config.get('network_class', config.get('_class_name')))
+    kind = MODELS.get(config.get('network_class', config.get('_class_name')))
     if not known:
         known = _of_network(config, kind) if kind else {}
         given = config.get('preconditioning') or {}
@@ -108,33 +103,6 @@ def of_folder(folder: Path, network: Path, scheduler: Mapping[str, Any] | None =
     return known
 
 
-def schedule_of(scheduler: SchedulerMixin) -> dict[str, Any]:
-    """The noise process in the words of ``DDPMScheduler``; as ``trained_betas`` where those don't give it."""
-    alphas = scheduler.alphas_cumprod
-    words = {key: scheduler.config[key] for key in SCHEDULE_KEYS if scheduler.config.get(key) is not None}
-    try:
-        same = torch.allclose(alphas_of(words).float(), alphas.float(), rtol=0, atol=SCHEDULE_TOLERANCE)
-    except ValueError:  # betas that DDPMScheduler has no word for
-        same = False
-    if not same:
-        alphas = alphas.double()
-        betas = 1 - alphas / torch.cat([alphas.new_ones(1), alphas[:-1]])
-        words = {'num_train_timesteps': len(alphas), 'trained_betas': betas.tolist()}
-    return json_data(words)
-
-
-def alphas_of(schedule: Mapping[str, Any]) -> Tensor:
-    """alphas_cumprod (T,), float64, of a recorded noise process.
-
-    Raises:
-        ValueError: what diffusers cannot make a schedule of.
-    """
-    try:
-        return DDPMScheduler(**schedule).alphas_cumprod.double()
-    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f'{dict(schedule)} is not a noise schedule: {error}') from error
-
-
 def _of_network(config: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     """Arguments of a network with the defaults of its class, and its preconditioning."""
     whole = {**defaults_of(kind.__init__), **{key: value for key, value in config.items() if not key.startswith('_')}}
@@ -143,7 +111,7 @@ def _of_network(config: Mapping[str, Any], kind: Any) -> dict[str, Any]:
         network['stages'] = [dataclasses.asdict(Stage.parse(f'down{i}', stage))
                              for i, stage in enumerate(network['stages'], 1)]
     for key in ('downsampler', 'upsampler'):
-        resampler = isinstance(network.get(key), dict) and RESAMPLERS.module_dict.get(network[key].get('type'))
+        resampler = isinstance(network.get(key), dict) and RESAMPLERS.get(network[key].get('type'))
         if resampler:
             network[key] = json_data(defaults_of(resampler)) | network[key]
     sigma = (whole.get('preconditioning') or {}).get('sigma_data')
@@ -157,20 +125,19 @@ def defaults_of(function: Any) -> dict[str, Any]:
 
 def _of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a model's config says, with the defaults of its class. Nothing is built but the noise scheduler."""
-    kind = MODELS.module_dict.get(config.get('type'))
+    kind = MODELS.get(config.get('type'))
     if kind is None:
         return {}
     config = serving_config(config)
-    whole = {**defaults_of(MODELS.module_dict[config['type']]), **config}
+    whole = {**defaults_of(kind), **config}
     unet, noise, known = dict(whole.get('unet') or {}), plain(whole.get('noise_scheduler') or {}), {}
-    network = MODELS.module_dict.get(unet.get('type'))
+    network = MODELS.get(unet.get('type'))
     if network is not None:
         known |= _of_network(unet, network)
         if 'preconditioning' not in unet:
             known['sigma_data'] = whole.get('sigma_data')
-    if noise.get('type') in SCHEDULERS.module_dict:
-        scheduler = build_scheduler(noise)
-        known |= {'schedule': schedule_of(scheduler), 'prediction_type': scheduler.config.prediction_type}
+    if SCHEDULERS.get(noise.get('type')) is not None:
+        known |= process_of(build_scheduler(noise))
     return known | {'num_classes': whole.get('num_classes')}
 
 
@@ -182,11 +149,12 @@ def _of_scheduler(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """
     name = config.get('_class_name', 'DDPMScheduler')
     scheduler = None
-    if isinstance(name, str) and name in SCHEDULERS.module_dict:
-        kind = SCHEDULERS.module_dict[name]
+    kind = SCHEDULERS.get(name)
+    if kind is not None:
         needed = [p.name for p in inspect.signature(kind.__init__).parameters.values()
                   if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in ('self', *config)]
-        scheduler = None if needed else kind.from_config(dict(config))
+        with building(f'The scheduler of {folder}', TypeError):
+            scheduler = None if needed else kind.from_config(dict(config))
     if not isinstance(getattr(scheduler, 'alphas_cumprod', None), Tensor):
         raise ValueError(f"The network in {folder} was trained for another process than denoising diffusion with "
                          f"discrete timesteps: its scheduler is a '{name}', which has no alphas_cumprod. slimdiff "
@@ -194,8 +162,7 @@ def _of_scheduler(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if scheduler.config.get('timestep_type', 'discrete') != 'discrete':
         raise ValueError(f"The network in {folder} takes logarithms of noise levels for timesteps ({name} with "
                          f"timestep_type='{scheduler.config.timestep_type}'); slimdiff's networks take 0..T-1.")
-    prediction = check_prediction_type(scheduler.config.get('prediction_type') or 'epsilon')
-    return {'schedule': schedule_of(scheduler), 'prediction_type': prediction}
+    return process_of(scheduler)
 
 
 def _of_first_stage(autoencoder: nn.Module) -> dict[str, Any] | None:
@@ -222,9 +189,13 @@ def json_data(value: Any) -> Any:
 
 def _as_record(found: Any, where: Any) -> dict[str, Any]:
     kinds = {'schedule': dict, 'network': dict, 'prediction_type': str, 'first_stage': (dict, type(None))}
-    if not isinstance(found, Mapping) or any(not isinstance(found[key], kinds[key]) for key in kinds if key in found):
-        raise ValueError(f'{where}: the record of what the network computes is damaged.')
-    return dict(found)
+    try:
+        if not all(isinstance(found[key], kinds[key]) for key in kinds if key in found):
+            raise TypeError('a value of another type')
+        alphas_of(found.get('schedule', {}))
+        return dict(found)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f'{where}: the record of what the network computes is damaged: {error}.') from None
 
 
 # ---- the comparison -----------------------------------------------------------------------------------------------
@@ -246,8 +217,8 @@ def check_same(theirs: Mapping[str, Any], model: Any, source: Any, trust_config:
         listed = '; '.join(f'{name}: {given} (checkpoint), {wanted} (config)' for name, given, wanted in found)
         raise ComputationError(
             f'{source} was trained for another computation than that of this config: {listed}. Give the config the '
-            "checkpoint's values, or take the config that it was trained with. --trust-config (of train, test, sample, "
-            "search, export and publish) uses the config's values in spite of that.")
+            "checkpoint's values, or take the config that it was trained with. --trust-config uses the config's values "
+            'in spite of that.')
 
 
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any],
@@ -293,12 +264,11 @@ def _schedule_differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) ->
     given, wanted = alphas_of(theirs), alphas_of(mine)
     if len(given) != len(wanted):
         return [('num_train_timesteps', len(given), len(wanted))]
-    gap = (given - wanted).abs()
-    if gap.max() <= SCHEDULE_TOLERANCE:
+    if same_alphas(given, wanted):
         return []
     if 'trained_betas' not in theirs and 'trained_betas' not in mine:
         words = [(key, theirs.get(key), mine.get(key)) for key in SCHEDULE_KEYS if theirs.get(key) != mine.get(key)]
         if words:
             return words
-    t = int(gap.argmax())
+    t = int((given - wanted).abs().argmax())
     return [(f'alphas_cumprod[{t}]', f'{given[t]:.4f}', f'{wanted[t]:.4f}')]

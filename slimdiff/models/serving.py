@@ -15,7 +15,7 @@ from slimdiff.checkpoint.tensor_store import network_fingerprint
 from slimdiff.registry import MODELS, plain
 
 #: attributes of a model's parts that change no image: where they are loaded from, and how much at a time
-_HARMLESS = ('training', 'checkpoint', 'folder', 'cache', 'decode_batch', 'tiling')
+_HARMLESS = ('training', 'checkpoint', 'folder', 'cache', 'decode_batch')
 
 
 def serving_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from slimdiff.checkpoint import atomic_write, read_json
-from slimdiff.registry import did_you_mean
+from slimdiff.spelling import did_you_mean
+from slimdiff.tables import text_table
 
 VERSION = 1
 REUSABLE = ('prediction', 'features')
@@ -282,16 +283,13 @@ class StepAllocation:
 
     def describe(self, timesteps: Sequence[float] | None = None) -> str:
         """Text table, the noisiest segment first: timesteps, action and, of ``timesteps``, how many steps take it."""
-        rows = [('timesteps', 'action', *(() if timesteps is None else ('steps', )))]
+        rows = []
         for segment in reversed(self.segments):
             row = (f'{segment.stop - 1}..{segment.start}', str(segment.action))
             if timesteps is not None:
                 row += (str(sum(segment.start <= math.floor(t) < segment.stop for t in timesteps)), )
             rows.append(row)
-        columns = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ['  '.join(cell.rjust(w) if i == 2 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, columns)))
-                 for row in rows]
-        return '\n'.join(line.rstrip() for line in lines)
+        return text_table(['timesteps', 'action', *(['steps'] if timesteps is not None else [])], rows, left=2)
 
     # ---- files ------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,14 @@ from slimdiff.checkpoint.files import atomic_write
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """(N, C, H, W) in [-1, 1] to uint8, rounded to nearest."""
+    """(N, C, H, W) in [-1, 1] to uint8, rounded to nearest.
+
+    Raises:
+        ValueError: NaN among them, which has no colour.
+    """
+    if torch.isnan(images).any():
+        raise ValueError('The images hold NaN: the network diverges with these settings (precision, guidance, steps), '
+                         'or its weights are damaged.')
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 

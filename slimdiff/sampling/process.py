@@ -1,8 +1,8 @@
 """The noise process that a network was trained with, as plain data: x_t = sqrt(a_t) x0 + sqrt(1 - a_t) eps.
 
-A scheduler of diffusers says it only in part, and each class has its own defaults for the rest. Here it is a dict that
-says all of it: keys of :data:`SCHEDULE_KEYS` with which diffusers' ``DDPMScheduler`` has the very ``alphas_cumprod``,
-and ``prediction_type``.
+A scheduler of diffusers says it only in part, and each class has its own defaults for the rest. Here it is a dict of
+``schedule``, keys of :data:`SCHEDULE_KEYS` with which diffusers' ``DDPMScheduler`` has the very ``alphas_cumprod``, and
+``prediction_type``.
 """
 
 from __future__ import annotations
@@ -28,24 +28,33 @@ def process_of(scheduler: SchedulerMixin) -> dict[str, Any]:
         ValueError: a scheduler without them.
     """
     alphas = getattr(scheduler, 'alphas_cumprod', None)
-    if alphas is None:
+    if not isinstance(alphas, Tensor):
         raise ValueError(f'{type(scheduler).__name__} has no discrete noise schedule (alphas_cumprod); train with one '
                          'that has, such as DDPMScheduler.')
     config = scheduler.config
-    kind = check_prediction_type(config.get('prediction_type'))
-    named = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
+    schedule = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
+    if 'trained_betas' in schedule:
+        schedule['trained_betas'] = [float(beta) for beta in schedule['trained_betas']]
     try:
-        same = same_alphas(alphas_of(named), alphas)
-    except NotImplementedError:  # a beta_schedule that DDPMScheduler lacks
+        same = same_alphas(alphas_of(schedule), alphas)
+    except ValueError:  # a beta_schedule that DDPMScheduler lacks
         same = False
     if not same:
-        named = {'num_train_timesteps': len(alphas), 'trained_betas': betas_of(alphas)}
-    return {**named, 'prediction_type': kind}
+        schedule = {'num_train_timesteps': len(alphas), 'trained_betas': betas_of(alphas)}
+    # Classes without the setting know eps alone.
+    return {'schedule': schedule, 'prediction_type': check_prediction_type(config.get('prediction_type') or 'epsilon')}
 
 
-def alphas_of(process: Mapping[str, Any]) -> Tensor:
-    """``alphas_cumprod`` (T,), float64."""
-    return DDPMScheduler(**{key: process[key] for key in SCHEDULE_KEYS if key in process}).alphas_cumprod.double()
+def alphas_of(schedule: Mapping[str, Any]) -> Tensor:
+    """``alphas_cumprod`` (T,), float64, of a process's ``schedule``.
+
+    Raises:
+        ValueError: what diffusers cannot make a schedule of.
+    """
+    try:
+        return DDPMScheduler(**schedule).alphas_cumprod.double()
+    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f'{dict(schedule)} is not a noise schedule: {error}') from error
 
 
 def betas_of(alphas: Tensor) -> list[float]:

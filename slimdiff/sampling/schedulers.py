@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import UserDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,18 +47,35 @@ USUAL = ('DDIMScheduler', 'DPMSolverMultistepScheduler')
 TRIAL = 4
 
 
-def register_diffusers_schedulers() -> None:
-    """Register each scheduler class that this diffusers can import (some need extra packages)."""
-    for name in dir(diffusers.schedulers):
-        if not name.endswith('Scheduler') or name in SCHEDULERS.module_dict:
-            continue
-        # diffusers replaces a class whose dependency is missing by a placeholder, and lists some that are gone.
-        cls = getattr(diffusers.schedulers, name, None)
-        if inspect.isclass(cls) and issubclass(cls, SchedulerMixin):
-            SCHEDULERS.register_module(name=name, module=cls)
+class SchedulerClasses(UserDict):
+    """Name -> class, imported when it is asked for: most of diffusers' schedulers import ``scipy.stats``, a second."""
+
+    def __init__(self) -> None:
+        module = vars(diffusers.schedulers)
+        # In place of a class whose dependency is missing, diffusers has a placeholder, there from the beginning.
+        super().__init__({name: None for name in dir(diffusers.schedulers)
+                          if name.endswith('Scheduler') and (name not in module or is_scheduler(module[name]))})
+
+    def __getitem__(self, name: str) -> type[SchedulerMixin]:
+        if self.data[name] is None:
+            self.data[name] = getattr(diffusers.schedulers, name, None)
+        if not is_scheduler(self.data[name]):  # diffusers lists some that are gone
+            raise KeyError(name)
+        return self.data[name]
+
+    def __contains__(self, name: object) -> bool:
+        try:
+            return self[name] is not None
+        except KeyError:
+            return False
 
 
-register_diffusers_schedulers()
+def is_scheduler(cls: Any) -> bool:
+    """Whether this is a class of diffusers' schedulers."""
+    return inspect.isclass(cls) and issubclass(cls, SchedulerMixin)
+
+
+SCHEDULERS._module_dict = SchedulerClasses()
 
 
 def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixin | None = None,
@@ -92,12 +110,13 @@ def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixi
     check_arguments(cls, args)
     process = process_of(base)
     _check_class(cls, process['prediction_type'])
+    trained = {**process['schedule'], 'prediction_type': process['prediction_type']}
     for key in (*SCHEDULE_KEYS, 'prediction_type'):
-        if args.get(key) and args[key] != process.get(key):
-            raise ValueError(f'The sampler has {key}={args[key]}, but the network is trained with {process.get(key)}: '
+        if args.get(key) and args[key] != trained.get(key):
+            raise ValueError(f'The sampler has {key}={args[key]}, but the network is trained with {trained.get(key)}: '
                              'leave it out of the sampler.')
     kept = _settings_of(base, None if type(base) is cls else SHARED)
-    given = ({} if clip else {'clip_sample': False}) | kept | UNBENT | process | args
+    given = ({} if clip else {'clip_sample': False}) | kept | UNBENT | trained | args
     takes = accepted_arguments(cls)
     scheduler = _on_schedule(cls, {k: v for k, v in given.items() if takes is None or k in takes}, base.alphas_cumprod)
     # As diffusers does: what this class doesn't take, one that is built from it may.
@@ -120,7 +139,7 @@ def check_sampler(scheduler: SchedulerMixin, process: Mapping[str, Any]) -> Sche
     if scheduler.config.prediction_type != kind:
         raise ValueError(f'{name} has prediction_type={scheduler.config.prediction_type}, but the network is trained '
                          f'with {kind}. {advice}')
-    if not same_alphas(scheduler.alphas_cumprod, alphas_of(process)):
+    if not same_alphas(scheduler.alphas_cumprod, alphas_of(process['schedule'])):
         raise ValueError(f'{name} has another noise schedule (alphas_cumprod) than the network is trained with. '
                          f'{advice}')
     if scheduler.config.get('use_flow_sigmas'):
@@ -143,11 +162,11 @@ def misfit(cls: type[SchedulerMixin], prediction_type: str = 'epsilon') -> str |
     if extra:
         return f'its step needs {", ".join(extra)}'
     # A short schedule: some classes set all its steps when they are made, one by one.
-    process = {'num_train_timesteps': 100, 'beta_schedule': 'linear', 'beta_start': 1e-3, 'beta_end': 0.2,
-               'prediction_type': prediction_type}
-    given = {k: v for k, v in (UNBENT | process).items() if takes is None or k in takes}
+    schedule = {'num_train_timesteps': 100, 'beta_schedule': 'linear', 'beta_start': 1e-3, 'beta_end': 0.2}
+    given = UNBENT | schedule | {'prediction_type': prediction_type}
+    given = {k: v for k, v in given.items() if takes is None or k in takes}
     try:
-        prepared(_on_schedule(cls, given, alphas_of(process)), TRIAL)
+        prepared(_on_schedule(cls, given, alphas_of(schedule)), TRIAL)
     except ValueError as error:
         return str(error).removeprefix(f'{cls.__name__}: ').rstrip('.')
     return None

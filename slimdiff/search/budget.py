@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slimdiff.evaluation.cost import human
-from slimdiff.registry import did_you_mean
 from slimdiff.sampling import Reuse, StepAllocation
 from slimdiff.search.costs import NetworkCosts
 from slimdiff.search.evaluation import Evaluation
 from slimdiff.search.space import Genome, SearchSpace
+from slimdiff.spelling import did_you_mean
 
 KINDS = ('fraction', 'macs', 'latency')
 

@@ -19,7 +19,7 @@ from slimdiff.evaluation.cost import human
 from slimdiff.interrupts import Interrupts
 from slimdiff.models.backbones.protocol import ReusableFeatures, name_of, require
 from slimdiff.progress import Progress
-from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, did_you_mean, plain
+from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, plain
 from slimdiff.sampling import StepAllocation
 from slimdiff.search.budget import Budget
 from slimdiff.search.costs import NetworkCosts, count_macs
@@ -33,6 +33,7 @@ from slimdiff.search.searchers.dynamic_programming import evenly
 from slimdiff.search.space import Genome, SearchSpace
 from slimdiff.search.state import SearchDirError, load_state, save_state
 from slimdiff.search.widths import check_widths, widths_of
+from slimdiff.spelling import did_you_mean
 
 #: keys of the config's ``search``
 KEYS = ('space', 'evaluators', 'searcher', 'sampler', 'num_steps', 'latency', 'budget', 'compare', 'chunk', 'cache')
@@ -93,6 +94,8 @@ class Search:
         if hasattr(model, 'check_guidance'):
             model.check_guidance()
         self.chunk, self.compare = config.get('chunk', 8), config.get('compare', 24)
+        if self.chunk < 1:
+            raise ValueError(f'search: chunk={self.chunk} must be at least 1.')
         space = {'widths': widths_of(model), **config.get('space', {})}
         check_arguments(SearchSpace, space)
         check_widths(model, space['widths'])
@@ -100,7 +103,7 @@ class Search:
             raise ValueError(f'{name_of(model.unet)} has one width, and search.space.reuse names nothing to reuse: '
                              "there is nothing to search. Set search.space.reuse=['prediction'], or train a network "
                              'of several widths (SlimmableUNet, or one with widths, at, extract).')
-        num_steps = config.get('num_steps') or model.num_steps
+        num_steps = model.num_steps if config.get('num_steps') is None else config['num_steps']
         scheduler = model.sampler_of(config.get('sampler'), num_steps)
         features = 'features' in space.get('reuse', ())
         if features:

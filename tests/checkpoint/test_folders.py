@@ -49,6 +49,14 @@ def test_a_failing_rename_brings_the_old_one_back(tmp_path, monkeypatch):
     assert content(out) == {'a': '1'} and [p.name for p in tmp_path.iterdir()] == ['out']
 
 
+@pytest.mark.parametrize('name', ['model.pth', 'model.safetensors', 'model.CKPT'])
+def test_a_name_that_means_a_file(tmp_path, name):
+    with pytest.raises(ValueError, match=f'OUT: .*{name} would be a folder'):
+        check_folder(tmp_path / name, {'unet'}, 'OUT')
+    (tmp_path / name).mkdir()
+    assert check_folder(tmp_path / name, {'unet'}, 'OUT') == tmp_path / name
+
+
 def test_check_folder(tmp_path):
     assert check_folder(tmp_path / 'new', {'unet'}, 'OUT') == tmp_path / 'new'
     (tmp_path / 'unet').mkdir()

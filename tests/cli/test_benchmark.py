@@ -103,7 +103,7 @@ def test_what_cannot_be_compiled_says_what_it_takes():
     def step():
         raise RuntimeError('InvalidCxxCompiler: No working C++ compiler found\nlong story')
 
-    entry = benchmark.Entry('x.py', '', None, None, 0, 0, step, None)
+    entry = benchmark.Entry('x.py', '', None, None, 0, unet=None, context_length=1, step=step)
     with pytest.raises(ValueError, match=r'x.py could not be compiled \(RuntimeError: .* found\).* without --compile'):
         benchmark.warm_up(entry, benchmark.parse(['x.py', '--compile']), torch.device('cpu'))
     with pytest.raises(RuntimeError, match='long story'):

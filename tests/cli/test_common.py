@@ -16,7 +16,8 @@ from slimdiff.cli.common import (
     value_of,
 )
 from slimdiff.configuration import ConfigError
-from slimdiff.registry import SCHEDULERS, nearest
+from slimdiff.registry import SCHEDULERS
+from slimdiff.spelling import nearest
 
 
 def parser():
@@ -115,11 +116,15 @@ def test_files_that_are_not_there_are_named_before_torch_is_imported(words, mess
     assert re.search(message, done.stderr) and 'loading' not in done.stderr
 
 
-def test_what_is_loaded_is_said_early_and_not_on_stdout(run_tool):
-    done = run_tool('misc/print_config.py', 'sd/photo_patches')
+def test_what_is_loaded_is_said_early_and_not_on_stdout(run_tool, monkeypatch, capsys):
+    done = run_tool('misc/print_config.py', 'sd/photo_patches', process=True)
     assert done.stderr == 'loading sd/photo_patches ...\n'
     assert 'loading' not in done.stdout and 'model = dict(' in done.stdout
-    assert run_tool('misc/print_config.py', 'sd/photo_patches', RANK='1').stderr == ''
+    monkeypatch.delitem(sys.modules, 'torch')  # it is said where PyTorch is yet to be imported, and by the first rank
+    for rank, said in ('0', 'loading sd/photo_patches ...\n'), ('1', ''):
+        monkeypatch.setenv('RANK', rank)
+        common.check_files(parser().parse_args(['sd/photo_patches']))
+        assert capsys.readouterr() == ('', said)
 
 
 def raises(error):
@@ -231,8 +236,8 @@ def test_an_error_in_a_loader_worker_is_its_message_without_the_traceback(capsys
     assert 'photo.png cannot be read.\nUse on_error="skip".' in printed and 'Traceback' not in printed
 
 
-def test_weights_of_another_model_name_their_config(tmp_path, capsys):
-    """A checkpoint with its config, changed in what is no part of the network; and a folder of the network alone."""
+def test_weights_of_another_model_say_how_to_get_their_config(tmp_path, capsys):
+    """A checkpoint with its config, and a folder of the network alone."""
     from slimdiff.checkpoint import save_checkpoint
     from slimdiff.cli.sample import main
     from slimdiff.configuration import load_config
@@ -248,12 +253,10 @@ def test_weights_of_another_model_name_their_config(tmp_path, capsys):
         for source, options in ((path, ['--weights', 'online']), (folder, [])):
             assert main(['configs/lite_ldm/photo_patches.py', str(source), '--out', str(tmp_path / 'x.png'),
                          *options]) == 2
-            said = capsys.readouterr().err.splitlines()
-            said = next(line for line in said if 'error' in line)
-            first = said.partition(': error: ')[2].partition(':')[0]
-            assert first.startswith('Use configs/') and name in first and len(said) < 700, said
-            if source == path:  # the config in it tells those of the same network apart
-                assert first == f'Use {name}, as shipped, which {path.name} fits'
+            said = next(line for line in capsys.readouterr().err.splitlines() if 'error' in line)
+            assert ': error: Use the config that ' in said and len(said) < 700, said
+            if source == path:
+                assert f'{number}.pth was trained with (slimdiff print_config {path} --out its_config.py' in said
             assert 'of another shape: ' in said and 'Nothing was loaded.' in said
 
 

@@ -46,6 +46,17 @@ def test_help_does_not_import_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_models_and_a_misspelt_key_import_no_library_that_they_do_not_use(tmp_path):
+    """``scipy.stats``, torchmetrics and the like cost as much as PyTorch."""
+    (tmp_path / 'mine.py').write_text(f"_base_ = '{TOOLS.parent}/configs/sd/photo_patches.py'\n"
+                                      'model = dict(unet=dict(norm_grups=4))\n')
+    code = ("import sys, slimdiff.models; heavy = {'torchmetrics', 'scipy.stats', 'skimage', 'matplotlib', 'pymoo'}; "
+            "first = ({'fvcore.nn', 'cv2', 'mmcv'} | heavy) & set(sys.modules); from slimdiff.cli.train import main; "
+            "status = main(['mine.py']); print(status, first | heavy & set(sys.modules))")
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == '2 set()\n' and "no argument 'norm_grups'" in done.stderr, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize('name', sorted(console.commands()))
 def test_every_command_has_a_main_that_explains_itself(name, capsys):
     module = importlib.import_module(f'slimdiff.cli.{name}')

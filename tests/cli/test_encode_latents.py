@@ -244,11 +244,12 @@ def test_a_killed_run_goes_on(setting, tmp_path, monkeypatch):
 def test_two_processes_make_the_files_of_one(setting, tmp_path, tiny_process):
     config, _, _ = setting
     more = ['--shard-size', '2', '--batch-size', '2', '--flip']
-    process = tiny_process(config, '--launcher', 'pytorch', '--out', tmp_path / 'two', *more, command=[
-        sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', TOOL])
+    ranks = tiny_process(config, '--launcher', 'pytorch', '--out', tmp_path / 'two', *more, ranks=2,
+                         command=[sys.executable, TOOL])
     encode(config, tmp_path / 'one', *more)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0 and output.count('standard deviation') == 1, output
+    output = ''.join(process.communicate(timeout=120)[0] for process in ranks)
+    assert [process.returncode for process in ranks] == [0, 0], output
+    assert output.count('standard deviation') == 1, output
     assert len(content(tmp_path / 'one')) == 13 and content(tmp_path / 'two') == content(tmp_path / 'one')
 
 

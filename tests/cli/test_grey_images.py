@@ -9,7 +9,6 @@ from idx_files import write_idx
 from PIL import Image
 
 import slimdiff.evaluation.metrics.fid as fid_module
-from slimdiff.analysis.side_by_side import image_rows
 from slimdiff.cli.browse_dataset import main as browse
 from slimdiff.cli.sample import main as sample
 from slimdiff.configuration import load_config
@@ -20,6 +19,7 @@ from slimdiff.export.folder import export_pipeline
 from slimdiff.export.pipeline import SlimDiffusionPipeline
 from slimdiff.registry import MODELS
 from slimdiff.sampling.images import to_uint8
+from studies.side_by_side import image_rows
 
 CONFIG = '''
 model = dict(type='DiffusionModel', num_classes=10, num_steps=2, sigma_data=.5,

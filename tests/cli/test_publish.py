@@ -80,12 +80,12 @@ def test_a_file_with_its_hash(run, tmp_path, capsys):
     with pytest.raises(WorkDirError, match='was published: it has no optimizer'):
         check_resume(file, data['meta'], {}, 1)
 
-    card = (out / 'README.md').read_text()
+    card = re.sub(' +', ' ', (out / 'README.md').read_text())
     assert front_matter(card) == dict(library_name='slimdiff', license='mit', tags=['slimdiff', 'diffusion'],
                                       pipeline_tag='unconditional-image-generation')
     count = sum(p.numel() for p in model.unet.parameters())
     assert f'({count:,})' in card and digest in card and 'somewhere/teacher' in card
-    assert '| swd/mean | 12.35 | 99 | 5 |' in card and '| new | 1 |  |  |' in card
+    assert '| swd/mean | 12.35 | 99 | 5 |' in card and '| new | 1 | | |' in card
     assert '`slimdiff train configs/mine.py` (seed 3), slimdiff 0.0.1' in card
     assert 'for 70 iterations' in card and 'moving average' in card
     cost = count_cost(model.unet, torch.zeros(1, 3, 16, 16), torch.tensor([0]))
@@ -102,9 +102,9 @@ def test_a_file_with_its_hash(run, tmp_path, capsys):
     assert publish(folder, out, '--name', 'slim', '--weights', 'online') == 0
     (second, ) = out.glob('*.pth')
     assert second.name != file.name
-    assert torch.equal(load_checkpoint(second)['state_dict']['unet.stem.weight'], model.unet.stem.weight + 1)
+    assert torch.equal(load_checkpoint(second)['state_dict']['unet.network.stem.weight'], model.unet.stem.weight + 1)
     assert 'is of the averaged weights' in capsys.readouterr().out
-    card = (out / 'README.md').read_text()
+    card = re.sub(' +', ' ', (out / 'README.md').read_text())
     assert 'No measurement of these weights' in card and '12.35' not in card and 'license' not in card
 
 
@@ -117,7 +117,7 @@ def test_a_folder_of_diffusers(run, tmp_path):
     pipeline = DiffusionPipeline.from_pretrained(out)
     assert type(pipeline) is DDIMPipeline
     assert torch.equal(pipeline.unet.stem.weight, model.unet.stem.weight)
-    card = (out / 'README.md').read_text()
+    card = re.sub(' +', ' ', (out / 'README.md').read_text())
     weights = out / 'unet/diffusion_pytorch_model.safetensors'
     assert hashlib.sha256(weights.read_bytes()).hexdigest() in card
     assert front_matter(card)['library_name'] == 'diffusers' and '# tiny' in card
@@ -134,8 +134,8 @@ def test_refusals(run, tmp_path, capsys):
     assert main([str(ROOT / 'configs/sd/photo_patches_16px.py'), str(folder / 'iter_70.pth'), str(tmp_path / 'o')]) == 2
     said = capsys.readouterr().err
     assert 'is of another architecture' in said and not (tmp_path / 'o').exists()
-    assert ('slimdiff publish: error: Use the config that iter_70.pth was trained with, none of the shipped ones: '
-            f'slimdiff print_config {folder}/iter_70.pth --out its_config.py writes it: ') in said
+    assert ('slimdiff publish: error: Use the config that iter_70.pth was trained with '
+            f'(slimdiff print_config {folder}/iter_70.pth --out its_config.py writes it): ') in said
     from slimdiff.cli.print_config import main as print_config
     assert print_config([str(folder / 'iter_70.pth'), '--out', str(tmp_path / 'its_config.py')]) == 0
     assert main([str(tmp_path / 'its_config.py'), str(folder / 'iter_70.pth'), str(tmp_path / 'o')]) == 0

@@ -46,6 +46,13 @@ def test_new_keys_that_their_place_takes(cfg, key, value):
     assert node == value
 
 
+def test_a_type_with_its_arguments(cfg):
+    apply_overrides(cfg, {'optim_wrapper.optimizer.momentum': 0.9, 'optim_wrapper.optimizer.type': 'SGD'})
+    assert cfg.optim_wrapper.optimizer == dict(type='SGD', lr=1e-3, momentum=0.9)
+    with pytest.raises(ConfigError, match="no 'betas' in optim_wrapper.optimizer"):
+        apply_overrides(cfg, {'optim_wrapper.optimizer.type': 'SGD', 'optim_wrapper.optimizer.betas': [0.9, 0.99]})
+
+
 @pytest.mark.parametrize('key, message', [
     ('optim_wrapper.optimizer.lrr', r"no 'lrr' in optim_wrapper\.optimizer\. Did you mean 'lr'\?"),
     ('optim_wraper.optimizer.lr', r"no 'optim_wraper' in the top level of the config\. Did you mean 'optim_wrapper'\?"),

@@ -1,4 +1,4 @@
-"""Two processes (torchrun, gloo, CPU) against one with the doubled batch."""
+"""Two processes (gloo, CPU) against one with the doubled batch."""
 
 import json
 import os
@@ -18,9 +18,12 @@ TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--np
             str(Path(__file__).with_name('tiny_run.py'))]
 
 
-def torchrun(tiny_process, folder, *arguments, **changes):
-    return tiny_process(folder, '--launcher', 'pytorch', '--changes', json.dumps(changes), *arguments,
-                        command=TORCHRUN)
+def two_ranks(tiny_process, folder, *arguments, command=None, **changes):
+    """The exit statuses, and what the ranks print."""
+    words = [] if command else [folder, '--launcher', 'pytorch', '--changes', json.dumps(changes), *arguments]
+    ranks = tiny_process(*words, command=command, ranks=2)
+    printed = [process.communicate(timeout=60)[0] for process in ranks]
+    return [process.returncode for process in ranks], '\n'.join(printed)
 
 
 STATIC = {'model_wrapper_cfg': dict(type='MMDistributedDataParallel', static_graph=True)}
@@ -31,9 +34,8 @@ STATIC = {'model_wrapper_cfg': dict(type='MMDistributedDataParallel', static_gra
 def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, tiny_process, wrapper):
     # 3 + 3 of 24 samples: the global batches run over the ends of epochs.
     half = {'train_dataloader.batch_size': 3, 'default_hooks.log.interval': 1, 'max_iters': 10, **wrapper}
-    process = torchrun(tiny_process, tmp_path / 'two', **half)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    statuses, output = two_ranks(tiny_process, tmp_path / 'two', **half)
+    assert statuses == [0, 0], output
     runner = tiny_run.build(tmp_path / 'one', max_iters=10, train_dataloader__batch_size=6,
                             default_hooks__log__interval=1, **wrapper)
     runner.train()
@@ -64,11 +66,10 @@ SLIMMABLE = dict(_delete_=True, type='SlimmableDiffusion', num_random=1, unet=di
 def test_a_static_graph_holds_where_an_iteration_draws_its_widths(tmp_path, tiny_process):
     """The middle width differs from iteration to iteration: the gradients are still those of one process."""
     changes = {'model': SLIMMABLE, 'train_dataloader.dataset.images': True, 'max_iters': 6, **STATIC}
-    process = torchrun(tiny_process, tmp_path / 'two', **changes, **{'train_dataloader.batch_size': 3})
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    statuses, output = two_ranks(tiny_process, tmp_path / 'two', **changes, **{'train_dataloader.batch_size': 3})
+    assert statuses == [0, 0], output
     tiny_run.build(tmp_path / 'one', **changes, **{'train_dataloader.batch_size': 6}).train()
-    one, two = (load_checkpoint(tmp_path / name / 'iter_4.pth')['state_dict'] for name in ('one', 'two'))
+    one, two = (load_checkpoint(tmp_path / name / 'iter_6.pth')['state_dict'] for name in ('one', 'two'))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)
 
@@ -95,13 +96,13 @@ distributed.destroy_process_group()
 def test_gradients_lie_in_memory_as_ddp_wants_them(tmp_path, tiny_process):
     # A 1x1 weight is channels_last and contiguous at once: only its strides tell, and DDP warns of the wrong ones.
     (tmp_path / 'strides.py').write_text(STRIDES)
-    process = tiny_process(command=[*TORCHRUN[:-1], tmp_path / 'strides.py'])
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0 and 'bucket view strides' not in output, output
+    statuses, output = two_ranks(tiny_process, tmp_path, command=[sys.executable, tmp_path / 'strides.py'])
+    assert statuses == [0, 0] and 'bucket view strides' not in output, output
 
 
 def test_sigterm_stops_all_ranks_at_the_same_iteration(tmp_path, tiny_process):
-    process = torchrun(tiny_process, tmp_path, '--iter-seconds', 0.02, max_iters=10_000)
+    process = tiny_process(tmp_path, '--launcher', 'pytorch', '--changes', '{"max_iters": 10000}', '--iter-seconds',
+                           0.02, command=TORCHRUN)  # which repeats the signal
     deadline = time.monotonic() + 60
     while not (tmp_path / 'iter_8.pth').exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -116,9 +117,8 @@ def test_sigterm_stops_all_ranks_at_the_same_iteration(tmp_path, tiny_process):
 def test_an_error_on_all_ranks_ends_the_run(tmp_path, tiny_process):
     """A refusal is found on the main process alone; no rank may wait for the others."""
     tiny_run.build(tmp_path, max_iters=1).train()
-    process = torchrun(tiny_process, tmp_path)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1 and output.count('WorkDirError: The work dir') == 2, output
+    statuses, output = two_ranks(tiny_process, tmp_path)
+    assert statuses == [1, 1] and output.count('WorkDirError: The work dir') == 2, output
 
 
 def test_wrapper_config(monkeypatch):

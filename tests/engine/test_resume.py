@@ -59,15 +59,14 @@ def test_a_network_with_dropout_resumes_bit_for_bit(tmp_path):
 def test_sigkill_at_any_moment(tmp_path, reference, tiny_process):
     """Killed four times, at random and while a checkpoint is being written, then left to finish."""
     pick = random.Random(0)
-    file = tmp_path / 'trace0.txt'
     kills_in_write = resumed = 0
     for attempt in range(5):
-        before = file.read_text().count('\n') if file.exists() else 0
+        before = set(tmp_path.glob('iter_*.pth'))
         process = tiny_process(tmp_path, '--changes', '{"max_iters": 40, "resume": true}', '--iter-seconds', 0.04,
-                               '--fsync-seconds', 0.3)
-        deadline, wait, started = time.monotonic() + 60, pick.uniform(0.6, 1.0), None
+                               '--fsync-seconds', 0.15)
+        deadline, wait, started = time.monotonic() + 300, pick.uniform(0, 0.4), None
         while attempt < 4 and process.poll() is None and time.monotonic() < deadline:
-            if started is None and file.exists() and file.read_text().count('\n') > before:
+            if started is None and set(tmp_path.glob('iter_*.pth')) - before:
                 started = time.monotonic()
             if started and time.monotonic() - started > wait and (attempt % 2 or any(tmp_path.glob('.iter*.tmp'))):
                 process.kill()
@@ -75,7 +74,7 @@ def test_sigkill_at_any_moment(tmp_path, reference, tiny_process):
                 kills_in_write += any(tmp_path.glob('.iter*.tmp'))
                 break
             time.sleep(0.001)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         resumed += 'Resumed from' in output
         assert process.returncode == (0 if attempt == 4 else -signal.SIGKILL), output
     assert kills_in_write >= 2 and resumed >= 3

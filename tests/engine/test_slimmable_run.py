@@ -1,7 +1,6 @@
 """Several widths through the runner: resume bit for bit, an EMA for every width, metrics of each, two processes."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -58,11 +57,10 @@ def test_resume_bit_for_bit(tmp_path, teacher, whole):  # noqa: F811
         tiny_run.same(a[key], b[key], key)
 
 
-def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, teacher):  # noqa: F811
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', __file__,
-               str(tmp_path / 'two'), teacher]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_two_ranks_are_one_with_the_doubled_batch(tmp_path, teacher, tiny_process):  # noqa: F811
+    ranks = tiny_process(tmp_path / 'two', teacher, command=[sys.executable, __file__], ranks=2)
+    printed = [process.communicate(timeout=120)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], printed
     run(tmp_path / 'one', teacher, **{'train_dataloader.batch_size': 6})
     a, b = (load_checkpoint(tmp_path / name / 'iter_3.pth')['state_dict'] for name in ('one', 'two'))
     assert a.keys() == b.keys()

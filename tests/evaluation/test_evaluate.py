@@ -1,7 +1,5 @@
 import json
 import math
-import os
-import subprocess
 import sys
 import textwrap
 
@@ -170,7 +168,7 @@ def test_errors_name_what_is_wrong():
         evaluate(Model(std=float('nan')), loader(), METRICS, num_images=4, progress=False)
 
 
-def test_two_processes_give_the_figures_of_one(tmp_path):
+def test_two_processes_give_the_figures_of_one(tmp_path, tiny_process):
     script = tmp_path / 'run.py'
     script.write_text(textwrap.dedent('''
         import importlib.util, json, sys
@@ -193,13 +191,11 @@ def test_two_processes_give_the_figures_of_one(tmp_path):
         with open(f'{sys.argv[4]}.{rank}', 'w') as file:
             json.dump([found, few, {k: v['mean'] for k, v in floor.items()}], file)
     '''))
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': os.pathsep.join(sys.path)}
-
     def launch(world):
         out = str(tmp_path / f'world{world}')
-        running = [subprocess.Popen([sys.executable, str(script), __file__, str(rank), str(world), out],
-                                    env=environment) for rank in range(world)]
-        assert [process.wait(timeout=240) for process in running] == [0] * world
+        running = [tiny_process(__file__, rank, world, out, command=[sys.executable, script]) for rank in range(world)]
+        printed = [process.communicate(timeout=120)[0] for process in running]
+        assert [process.returncode for process in running] == [0] * world, printed
         return [json.load(open(f'{out}.{rank}')) for rank in range(world)]
 
     one, (first, second) = launch(1)[0], launch(2)

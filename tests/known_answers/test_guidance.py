@@ -1,5 +1,7 @@
 """Guidance away from a null class that was never trained is refused before anything is sampled, in every command."""
 
+import math
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -99,6 +101,10 @@ def test_python(made):
     loader = DataLoader(RandomSamples((3, 8, 8), num_classes=3, length=4))
     with pytest.raises(ValueError, match='never trained'):
         evaluate(model, loader, [dict(type='FrechetDistance')], sampling=dict(guidance_scale=3.))
+    model.class_dropout = 0.1
+    for scale in (math.nan, math.inf):
+        with pytest.raises(ValueError, match='guidance_scale must be a number'):
+            model.sample([0], guidance_scale=scale)
     assert model.sample([0], guidance_scale=1).shape == (1, 3, 8, 8)
     plain_model = MODELS.build(dict(type='DiffusionModel', unet=UNET, class_dropout=0.0, num_steps=2))
     assert torch.isfinite(plain_model.sample([0], guidance_scale=3)).all()  # nothing to guide by
@@ -106,8 +112,7 @@ def test_python(made):
 
 def test_a_teacher_without_a_null_class_does_not_teach_it(made):
     teacher = Teacher(made[1])
-    student = MODELS.build(dict(type='DiffusionModel', unet=UNET, num_classes=3, class_dropout=0.0))
-    teacher.check_fits(student)
-    student.class_dropout = 0.1
+    student = dict(type='DiffusionModel', unet=UNET, num_classes=3)
+    teacher.check_fits(MODELS.build({**student, 'class_dropout': 0.0}))
     with pytest.raises(ValueError, match='differ in classes: teacher 3 .*also class_dropout=0'):
-        teacher.check_fits(student)
+        teacher.check_fits(MODELS.build({**student, 'class_dropout': 0.1}))

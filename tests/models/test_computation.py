@@ -12,8 +12,9 @@ from slimdiff.checkpoint import load_checkpoint, save_checkpoint
 from slimdiff.export.folder import export_pipeline
 from slimdiff.export.load import load_trained
 from slimdiff.models import computation
-from slimdiff.models.computation import ComputationError, differences, of_folder, of_model, schedule_of
+from slimdiff.models.computation import ComputationError, differences, of_folder, of_model
 from slimdiff.registry import MODELS, SCHEDULERS
+from slimdiff.sampling import alphas_of, process_of
 
 # At ends that are not diffusers' defaults; a resampler with an argument; attention, whose heads shapes do not show.
 CONFIG = dict(
@@ -143,7 +144,7 @@ def test_every_scheduler_of_diffusers_is_read_by_its_own_defaults_or_refused(nam
             of_folder(tmp_path, tmp_path / 'unet')
         return
     found = of_folder(tmp_path, tmp_path / 'unet')
-    torch.testing.assert_close(computation.alphas_of(found['schedule']).float(), kind().alphas_cumprod.float(),
+    torch.testing.assert_close(alphas_of(found['schedule']).float(), kind().alphas_cumprod.float(),
                                rtol=0, atol=1e-5)
     assert found['prediction_type'] == 'epsilon'
 
@@ -151,7 +152,7 @@ def test_every_scheduler_of_diffusers_is_read_by_its_own_defaults_or_refused(nam
 def test_ends_of_the_schedules_that_differ_from_ddpm():
     """By hand: the defaults of these classes are Stable Diffusion's ends, and not 0.0001 and 0.02."""
     for name, schedule in (('HeunDiscreteScheduler', 'linear'), ('LCMScheduler', 'scaled_linear')):
-        found = schedule_of(SCHEDULERS.module_dict[name]())
+        found = process_of(SCHEDULERS.module_dict[name]())['schedule']
         assert (found['beta_schedule'], found['beta_start'], found['beta_end']) == (schedule, 0.00085, 0.012)
 
 
@@ -170,9 +171,9 @@ def test_a_schedule_that_has_no_words_is_kept_by_its_betas():
     scheduler = SCHEDULERS.module_dict['CogVideoXDDIMScheduler']()  # shifts the signal-to-noise ratio
     words = DDPMScheduler(beta_schedule='scaled_linear', beta_start=0.00085, beta_end=0.012)
     assert (words.alphas_cumprod - scheduler.alphas_cumprod).abs().max() > 0.01
-    found = schedule_of(scheduler)
+    found = process_of(scheduler)['schedule']
     assert 'trained_betas' in found
-    torch.testing.assert_close(computation.alphas_of(found).float(), scheduler.alphas_cumprod.float(), rtol=0,
+    torch.testing.assert_close(alphas_of(found).float(), scheduler.alphas_cumprod.float(), rtol=0,
                                atol=1e-5)
 
 
@@ -180,8 +181,8 @@ def test_a_schedule_that_has_no_words_is_kept_by_its_betas():
 
 
 def test_every_command_that_takes_weights_has_the_option():
-    from slimdiff.cli import export, publish, sample, search, test, train
-    for module in (export, publish, sample, search, test, train):
+    from slimdiff.cli import benchmark, compare_allocations, export, publish, sample, search, test, train
+    for module in (benchmark, compare_allocations, export, publish, sample, search, test, train):
         assert 'add_trust_argument(parser)' in inspect.getsource(module.parse), module.__name__
 
 
@@ -208,7 +209,7 @@ def test_shipped_teachers_fit_their_configs(name):
     from slimdiff.checkpoint import find_path
     from slimdiff.configuration import load_config
     config = load_config(f'configs/ldm/{name}.py').model
-    folder = find_path(f'configs/ldm/{name}_teacher')
+    folder = find_path(f'configs/ldm/{name}_weights')
     load_trained(MODELS.build(config), folder)
     known = of_folder(folder, folder / 'unet')
     assert {'schedule', 'prediction_type', 'sigma_data', 'num_classes', 'network'} <= known.keys()

@@ -37,12 +37,15 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_package_configs_and_tools(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {p.relative_to(ROOT).as_posix() for p in (ROOT / 'slimdiff').rglob('*.py')}
+    expected.add('slimdiff/search/report.html.j2')
     expected |= {f'slimdiff/.mim/{p.relative_to(ROOT).as_posix()}' for folder in ('configs', 'tools')
-                 for suffix in ('py', 'sh') for p in (ROOT / folder).rglob(f'*.{suffix}')}
+                 for suffix in ('py', 'sh') for p in (ROOT / folder).rglob(f'*.{suffix}')
+                 if 'from studies' not in p.read_text()}
     expected |= {'slimdiff/.mim/model-index.yml', 'slimdiff/.mim/configs/sd/metafile.yml'}
     assert not expected - names
-    unwanted = [n for n in names if n.split('/')[0] in ('tests', 'docs', 'benchmarks') or '__pycache__' in n]
+    unwanted = [n for n in names if n.split('/')[0] in ('tests', 'docs', 'benchmarks', 'studies') or '__pycache__' in n]
     assert not unwanted
+    assert not {n for n in names if n.endswith(('tools/analysis_tools/reproduce.py', 'tools/misc/model_zoo.py'))}
     assert any(n.endswith('dist-info/licenses/LICENSE') or n.endswith('dist-info/LICENSE') for n in names)
 
 

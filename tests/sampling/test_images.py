@@ -13,6 +13,12 @@ def test_to_uint8_rounds_to_nearest_and_clamps():
     assert torch.equal(to_uint8(values / 127.5 - 1), values.to(torch.uint8))
 
 
+def test_nan_has_no_colour():
+    assert to_uint8(torch.tensor([torch.inf, -torch.inf])).tolist() == [255, 0]
+    with pytest.raises(ValueError, match='NaN: the network diverges'):
+        to_uint8(torch.tensor([[[[0, torch.nan]]]]))
+
+
 def test_png_round_trip(tmp_path):
     image = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8)
     save_image(image, tmp_path / 'x.png')

@@ -119,11 +119,11 @@ def test_ctrl_c_saves_and_says_so(whole, tmp_path, capsys):
     assert files(tmp_path) == files(whole[0])
 
 
-def test_two_ranks(whole, tmp_path):
+def test_two_ranks(whole, tmp_path, tiny_process):
     """Candidates are sharded; the outcome is that of one process."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(SCRIPT)]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    ranks = tiny_process(tmp_path, command=[sys.executable, SCRIPT], ranks=2)
+    printed = [process.communicate(timeout=120)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], printed
     assert files(tmp_path) == files(whole[0])
     cost = [json.loads((d / 'search_cost.json').read_text())['by_evaluator'] for d in (tmp_path, whole[0])]
     assert cost[0]['1 LossGapEvaluator']['macs'] == cost[1]['1 LossGapEvaluator']['macs']
@@ -288,6 +288,7 @@ def test_failed_candidates_are_named_and_the_search_goes_on(tmp_path):
     (dict(space=dict(widths=(.25, .75, 1.))), r'asks for width 0\.75, but the network was trained at 0\.25, 0\.5, 1'),
     (dict(space=dict(num_segment=3)), "no argument 'num_segment'. Did you mean 'num_segments'"),
     (dict(sercher=1), "no key 'sercher'. Did you mean 'searcher'"),
+    (dict(num_steps=0), 'num_steps must lie in 1..'), (dict(chunk=0), 'chunk=0 must be at least 1'),
     (dict(evaluators=[]), "needs 'evaluators'"),
     (dict(searcher=dict(type='NSGA3Search')), "Did you mean 'NSGA2Search'"),
     (dict(evaluators=[dict(type='DivergenceEvaluator', num_image=3)]), "Did you mean 'num_images'"),

@@ -10,11 +10,14 @@ import sys
 import time
 from pathlib import Path
 
-from slimdiff.analysis.blur import blur_sensitivity, blur_table, plot_blur_sensitivity
-from slimdiff.analysis.record import provenance
 from slimdiff.checkpoint import write_json
 from slimdiff.datasets.photo_patches import PhotoPatches
 from slimdiff.evaluation import BandwiseDenoisingError
+from slimdiff.evaluation.record import provenance
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # studies/ is not part of the installed package
+
+from studies.blur import blur_sensitivity, blur_table, plot_blur_sensitivity
 
 METRICS = [dict(type='FrechetDistance'), dict(type='LaplacianSWD'), dict(type='RadialSpectrumDistance')]
 

@@ -6,8 +6,11 @@ import json
 import sys
 from pathlib import Path
 
-from slimdiff.analysis.compare_runs import comparison, load_reports, markdown
 from slimdiff.cli.common import runs_cleanly
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # studies/ is not part of the installed package
+
+from studies.compare_runs import comparison, load_reports, markdown
 
 METRICS = ('denoise/total', 'denoise/t0-300/top', 'fd', 'swd/mean', 'spectrum/log/top_signed')
 

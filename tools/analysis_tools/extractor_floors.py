@@ -7,8 +7,11 @@
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from slimdiff.cli.common import add_config_arguments, load_checked_config, runs_cleanly
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # studies/ is not part of the installed package
 
 
 @runs_cleanly
@@ -24,11 +27,11 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from slimdiff.analysis.blur import gaussian_blur
-    from slimdiff.analysis.image_sets import real_halves
     from slimdiff.evaluation.evaluate import quantise, stratified_split
+    from slimdiff.evaluation.image_sets import real_halves
     from slimdiff.evaluation.metrics import FrechetDistance, KernelDistance
     from slimdiff.registry import DATASETS, plain
+    from studies.blur import gaussian_blur
     (ours, labels), (others, other_labels) = real_halves(DATASETS.build(plain(cfg.val_dataloader.dataset)),
                                                          args.num_images)
     changed = {f'σ² = {variance:g}': quantise(gaussian_blur(ours, variance)) for variance in args.sigma2}

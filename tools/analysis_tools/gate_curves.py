@@ -40,11 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     cfg = load_checked_config(args)
     folders = {kind: Path(args.out or folder) for kind, folder in DOCS.items()}
 
-    from slimdiff.analysis.gates import even_timesteps, find_gates, gates_on_noised_images, gates_while_sampling
-    from slimdiff.analysis.gates_report import gates_section, gates_table, plot_gates
-    from slimdiff.analysis.image_sets import content_hash, real_halves
-    from slimdiff.analysis.record import provenance, publish
     from slimdiff.cli.sample import build_model
+    from slimdiff.evaluation.gates import even_timesteps, find_gates, gates_on_noised_images, gates_while_sampling
+    from slimdiff.evaluation.gates_report import gates_section, gates_table, plot_gates
+    from slimdiff.evaluation.image_sets import content_hash, real_halves
+    from slimdiff.evaluation.record import provenance, publish
     from slimdiff.progress import Progress
     from slimdiff.registry import DATASETS, plain
     models = [build_model(cfg, path, args.weights) for path in args.checkpoints]

@@ -50,10 +50,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def load(spec: SimpleNamespace, weights: str) -> tuple[Any, dict[str, Any], functools.partial]:
     """Config of a model, what its images depend on, and a function that builds it."""
-    from slimdiff.analysis.image_sets import content_hash
     from slimdiff.checkpoint import find_path
     from slimdiff.cli.sample import build_model
     from slimdiff.configuration import check_config, load_config
+    from slimdiff.evaluation.image_sets import content_hash
     from slimdiff.models.serving import serving_config
     cfg = load_config(spec.config)
     check_config(cfg)
@@ -73,10 +73,10 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from slimdiff.analysis.image_sets import generated_images, real_halves
-    from slimdiff.analysis.record import provenance, publish
-    from slimdiff.analysis.spectra import compare_spectra, reduced_spectra
-    from slimdiff.analysis.spectra_report import plot_spectra, spectra_section, spectra_table
+    from slimdiff.evaluation.image_sets import generated_images, real_halves
+    from slimdiff.evaluation.record import provenance, publish
+    from slimdiff.evaluation.spectra import compare_spectra, reduced_spectra
+    from slimdiff.evaluation.spectra_report import plot_spectra, spectra_section, spectra_table
     from slimdiff.registry import DATASETS, plain
     loaded = [load(spec, args.weights) for spec in args.model]  # all of them first: an error should come at once
     sets: dict[str, list[Any]] = {}

@@ -9,8 +9,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from slimdiff.analysis.record import provenance
-from slimdiff.analysis.schedules import (
+from slimdiff.checkpoint import write_json
+from slimdiff.cli.common import runs_cleanly
+from slimdiff.datasets.photo_patches import PhotoPatches
+from slimdiff.evaluation.record import provenance
+from slimdiff.progress import Progress
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # studies/ is not part of the installed package
+
+from studies.schedules import (
     BAND_EDGES,
     SCHEDULES,
     WINDOW,
@@ -19,10 +26,6 @@ from slimdiff.analysis.schedules import (
     plot_schedules,
     schedule_table,
 )
-from slimdiff.checkpoint import write_json
-from slimdiff.cli.common import runs_cleanly
-from slimdiff.datasets.photo_patches import PhotoPatches
-from slimdiff.progress import Progress
 
 
 @runs_cleanly

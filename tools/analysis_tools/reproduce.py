@@ -1,9 +1,12 @@
 #!/usr/bin/env python
-"""`python tools/analysis_tools/reproduce.py ...` is `slimdiff reproduce ...`."""
+"""Train what a study lacks, and write its table and figure (a checkout only)."""
 
 import sys
+from pathlib import Path
 
-from slimdiff.cli.reproduce import main
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # studies/ is not part of the installed package
+
+from studies.reproduce.command import main
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from slimdiff.cli.common import runs_cleanly
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # studies/ is not part of the installed package
+
 
 @runs_cleanly
 def main(argv: list[str] | None = None) -> int:
@@ -25,13 +27,13 @@ def main(argv: list[str] | None = None) -> int:
     import numpy as np
     import torch
 
-    from slimdiff.analysis.side_by_side import plot_side_by_side
     from slimdiff.configuration import load_config
     from slimdiff.evaluation.cost import human
     from slimdiff.evaluation.unet_cost import unet_cost
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import DATASETS, MODELS, plain
     from slimdiff.sampling.images import to_uint8
+    from studies.side_by_side import plot_side_by_side
     folder = Path(args.folder)
     spectra = json.loads((folder / 'mean_spectra.json').read_text(encoding='utf-8'))
     sets, titles = {}, []

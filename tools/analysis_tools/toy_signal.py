@@ -11,10 +11,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from slimdiff.analysis.record import provenance
-from slimdiff.analysis.toy import ToyData
-from slimdiff.analysis.toy_runs import plot_toy, run_toy, toy_table
 from slimdiff.cli.common import runs_cleanly
+from slimdiff.evaluation.record import provenance
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # studies/ is not part of the installed package
+
+from studies.toy import ToyData
+from studies.toy_runs import plot_toy, run_toy, toy_table
 
 
 @runs_cleanly

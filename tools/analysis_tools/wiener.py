@@ -11,9 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from slimdiff.analysis.record import provenance
-from slimdiff.analysis.wiener_study import plot_wiener, run_wiener, wiener_table
 from slimdiff.cli.common import runs_cleanly
+from slimdiff.evaluation.record import provenance
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # studies/ is not part of the installed package
+
+from studies.wiener_study import plot_wiener, run_wiener, wiener_table
 
 
 @runs_cleanly

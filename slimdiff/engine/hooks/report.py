@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from slimdiff.checkpoint.files import atomic_write
 from slimdiff.engine.hooks.train_log import iterations_done
 from slimdiff.registry import HOOKS
+from slimdiff.tables import text_table
 
 _FLOOR = 'floor/'
 
@@ -42,13 +43,11 @@ def report_table(final: Mapping[str, float], untrained: Mapping[str, float], flo
         variant, name = (prefix, rest) if rest in final else ('', name)
         variants.setdefault(variant, {})[name] = value
     full = variants.pop('', {})
-    rows = [('metric', 'untrained', f'after {iterations} it', *variants, 'real against real')]
-    rows += [(name, show(untrained, name, '_stderr'), show(full, name, '_stderr'),
-              *(show(figures, name, '_stderr') for figures in variants.values()), show(floor, name, '_std'))
-             for name in full if name.removesuffix('_stderr') not in full.keys() - {name}]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ('  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
-    return '\n'.join(line.rstrip() for line in lines)
+    header = ('metric', 'untrained', f'after {iterations} it', *variants, 'real against real')
+    rows = [(name, show(untrained, name, '_stderr'), show(full, name, '_stderr'),
+             *(show(figures, name, '_stderr') for figures in variants.values()), show(floor, name, '_std'))
+            for name in full if name.removesuffix('_stderr') not in full.keys() - {name}]
+    return text_table(header, rows)
 
 
 @HOOKS.register_module()

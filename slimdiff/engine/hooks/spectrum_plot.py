@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor
@@ -17,6 +15,9 @@ from slimdiff.engine.best_effort import best_effort
 from slimdiff.engine.hooks.sample_grid import generate
 from slimdiff.functional.spectrum import radial_spectrum
 from slimdiff.registry import HOOKS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def mean_spectrum(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,6 +31,7 @@ def mean_spectrum(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def plot_spectra(real: Tensor, generated: Tensor, title: str) -> Figure:
     """Two log-log spectra and, below, their ratio in decibel."""
+    from matplotlib.figure import Figure  # late: it takes half a second to import
     figure = Figure(figsize=(5, 5), layout='constrained')
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     frequencies, real_power = mean_spectrum(real)
@@ -79,6 +81,7 @@ class SpectrumPlotHook(Hook):
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         done = batch_idx + 1
         if (done % self.interval == 0 or done == runner.max_iters) and is_main_process():
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
             generated = generate(runner, self.num_images, self.seed, num_steps=self.num_steps)
             runner.model.train()
             figure = plot_spectra(self.real_images(runner), generated, f'iteration {done}')

@@ -6,19 +6,12 @@ import warnings
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
 from slimdiff.evaluation.inception import build_inception
 from slimdiff.evaluation.metrics.base import Rows
 from slimdiff.evaluation.metrics.frechet import FeatureMetric
 from slimdiff.registry import METRICS
-from slimdiff.sampling.images import as_rgb
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """[-1, 1] float to 0 ... 255, rounded to nearest and clipped: what a saved PNG holds."""
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+from slimdiff.sampling.images import as_rgb, to_uint8
 
 
 class Features(nn.Module):
@@ -64,6 +57,7 @@ class FID(InceptionMetric):
 
     def distance(self, real: Rows, generated: Rows) -> dict[str, float]:
         self.warn_of_few(real, generated)
+        from torchmetrics.image.fid import FrechetInceptionDistance  # late: it takes a second to import
         metric = FrechetInceptionDistance(feature=Features(real['features'].shape[1]))
         # float64 from the first sum on: torchmetrics returns the distance in the type of the last features.
         metric.update(real['features'].double(), real=True)
@@ -95,6 +89,7 @@ class KID(InceptionMetric):
         self.prefix = prefix
 
     def distance(self, real: Rows, generated: Rows) -> dict[str, float]:
+        from torchmetrics.image.kid import KernelInceptionDistance
         size = min(self.subset_size, len(real['features']), len(generated['features']))
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', message='.*will save all extracted features')

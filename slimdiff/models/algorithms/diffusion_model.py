@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,6 @@ from slimdiff.models.algorithms.batches import NoisedBatch
 from slimdiff.models.algorithms.draws import draw_posterior, draw_step
 from slimdiff.models.backbones.adapt import predict
 from slimdiff.models.backbones.load import build_backbone
-from slimdiff.models.backbones.preconditioned import preconditioning_config
 from slimdiff.models.backbones.protocol import input_shape
 from slimdiff.models.conditioners import build_conditioner
 from slimdiff.models.losses import signal_to_noise
@@ -91,8 +91,8 @@ class DiffusionModel(BaseModel):
         self.num_classes = num_classes
         self.class_dropout = class_dropout
         self.loss_weight = LOSSES.build(loss_weight)
-        self.unet = build_backbone(unet, num_classes, class_dropout, None if sigma_data is None else
-                                   preconditioning_config(self.process, sigma_data))
+        self.unet = build_backbone(unet, num_classes, class_dropout,
+                                   None if sigma_data is None else {**self.process, 'sigma_data': sigma_data})
         self.sample_captions = list(sample_captions)
         self.conditioner = build_conditioner(conditioner, self.unet)
         #: names of the classes in the order of their labels and where they are from, once a data set or weights say so
@@ -129,8 +129,11 @@ class DiffusionModel(BaseModel):
         batches.check_classes(names, source, *self.class_names)
 
     def check_guidance(self, guidance_scale: float | None = None) -> None:
-        """Raise ValueError for guidance (the model's own by default) away from a null class that was never trained."""
+        """Raise ValueError for guidance (the model's own by default) away from a null class that was never trained, or
+        by no number."""
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        if not math.isfinite(scale):
+            raise ValueError(f'guidance_scale must be a number, got {scale}; 1 is no guidance.')
         if scale != 1 and not self.class_dropout and (self.num_classes is not None or self.conditioner is not None):
             raise ValueError(f'guidance_scale={scale:g}: guidance leads away from the null class (of a text model, the '
                              'empty caption), which class_dropout=0 never trained. Sample with guidance 1, or train '

@@ -20,8 +20,6 @@ class KLAutoencoder(PretrainedAutoencoder):
     ``latent_scale`` is 0.18215 for LDM's text-to-image model and Stable Diffusion; LSUN-Church divides by the standard
     deviation of its own latents (None takes what the checkpoint's folder says).
 
-    Tiles are diffusers' (``enable_tiling``), for decoding alone: its switch would tile the encoder as well.
-
     Args:
         posterior: 'sample' draws latents from the encoder's normal distribution in training, as LDM does; 'mode' takes
             its mean. In evaluation it is the mean in any case.
@@ -38,10 +36,10 @@ class KLAutoencoder(PretrainedAutoencoder):
 
     def __init__(self, checkpoint: str | None = None, architecture: Mapping[str, Any] | None = None,
                  latent_scale: float | None = 0.18215, bf16: bool = False, decode_batch: int | None = 16,
-                 tiling: int | None = None, posterior: str = 'sample') -> None:
+                 posterior: str = 'sample') -> None:
         if posterior not in POSTERIORS:
             raise ValueError(f"KLAutoencoder: posterior must be 'sample' or 'mode', got {posterior!r}.")
-        super().__init__(checkpoint, architecture, latent_scale, bf16, decode_batch, tiling)
+        super().__init__(checkpoint, architecture, latent_scale, bf16, decode_batch)
         self.posterior = posterior
 
     def _encode(self, network: nn.Module, images: Tensor, noise: Tensor | None) -> Tensor:
@@ -50,12 +48,4 @@ class KLAutoencoder(PretrainedAutoencoder):
         return mean if noise is None else mean + posterior.std.float() * noise.to(mean)
 
     def _decode(self, network: nn.Module, raw: Tensor) -> Tensor:
-        raw = raw.to(self._dtype)
-        if self.tiling is None:
-            return network.decode(raw).sample
-        network.enable_tiling()
-        network.tile_sample_min_size, network.tile_latent_min_size = self.tiling, self.tiling // self.downsampling
-        try:
-            return network.decode(raw).sample
-        finally:
-            network.disable_tiling()
+        return network.decode(raw.to(self._dtype)).sample

@@ -38,7 +38,6 @@ class PretrainedAutoencoder(nn.Module):
         bf16: run in bfloat16 on a device with bfloat16 products
             (:func:`~slimdiff.functional.precision.has_bf16_products`).
         decode_batch: images decoded at once; None is all of a batch.
-        tiling: side, in pixels, of tiles in which larger images are decoded; None decodes whole ones.
 
     Raises:
         ValueError: an argument out of range; a checkpoint of another class. Later, one that isn't there
@@ -54,21 +53,17 @@ class PretrainedAutoencoder(nn.Module):
     bf16_parts: ClassVar[tuple[str, ...]] = ('encoder', 'decoder', 'quant_conv', 'post_quant_conv')
 
     def __init__(self, checkpoint: str | None = None, architecture: Mapping[str, Any] | None = None,
-                 latent_scale: float | None = 1.0, bf16: bool = False, decode_batch: int | None = 16,
-                 tiling: int | None = None) -> None:
+                 latent_scale: float | None = 1.0, bf16: bool = False, decode_batch: int | None = 16) -> None:
         super().__init__()
         if latent_scale is not None and not latent_scale > 0:
             raise ValueError(f'{self.name}: latent_scale must be above 0 (or None), got {latent_scale}.')
         if decode_batch is not None and decode_batch < 1:
             raise ValueError(f'{self.name}: decode_batch must be at least 1 (or None), got {decode_batch}.')
-        self.checkpoint, self.bf16, self.decode_batch, self.tiling = checkpoint, bf16, decode_batch, tiling
+        self.checkpoint, self.bf16, self.decode_batch = checkpoint, bf16, decode_batch
         self._scale = latent_scale
         self.folder: Path | None = None if checkpoint is None else loading.find_folder(checkpoint)
         self.config = self._layout_from(architecture) if self.folder is None \
             else loading.read_layout(self.folder, self.network_class)
-        if tiling is not None and (tiling % self.downsampling or tiling < 4 * self.downsampling):
-            raise ValueError(f'{self.name}: tiling is the side of a tile in pixels, a multiple of {self.downsampling} '
-                             f'and at least {4 * self.downsampling}; got {tiling}.')
         self._network: nn.Module | None = None
         self._dtype = torch.float32
         self._fingerprint: str | None = None

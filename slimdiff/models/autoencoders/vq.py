@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from slimdiff.models.autoencoders.pretrained import PretrainedAutoencoder
-from slimdiff.models.autoencoders.tiling import decode_in_tiles
 from slimdiff.registry import MODELS
 
 
@@ -17,8 +16,7 @@ class VQAutoencoder(PretrainedAutoencoder):
     are not scaled either: diffusers' own default for this class, 0.18215, is wrong for LDM's models.
 
     The nearest code is looked for in float32, also with ``bf16``, where rounding would choose another one. It takes
-    128 MiB for an image of 64x64 latents: that is what ``decode_batch`` bounds. diffusers can't tile a VQModel; with
-    ``tiling`` whole latents are quantised, then decoded in tiles as diffusers decodes those of its AutoencoderKL.
+    128 MiB for an image of 64x64 latents: that is what ``decode_batch`` bounds.
 
     Args: see :class:`~slimdiff.models.autoencoders.pretrained.PretrainedAutoencoder`.
     """
@@ -34,12 +32,5 @@ class VQAutoencoder(PretrainedAutoencoder):
 
     def _decode(self, network: nn.Module, raw: Tensor) -> Tensor:
         codes = network.quantize(raw)[0].to(self._dtype)
-        if self.tiling is None or max(codes.shape[-2:]) * self.downsampling <= self.tiling:
-            return self._decode_codes(network, codes)
-        return decode_in_tiles(lambda part: self._decode_codes(network, part), codes,
-                               self.tiling // self.downsampling, self.downsampling)
-
-    @staticmethod
-    def _decode_codes(network: nn.Module, codes: Tensor) -> Tensor:
         spatial = codes if network.config.norm_type == 'spatial' else None
         return network.decoder(network.post_quant_conv(codes), spatial)

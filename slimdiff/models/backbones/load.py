@@ -15,7 +15,15 @@ from slimdiff.checkpoint.folders import variant_of
 from slimdiff.models.backbones.adapt import AdaptedBackbone, has_our_names, takes
 from slimdiff.models.backbones.preconditioned import PreconditionedBackbone
 from slimdiff.models.backbones.protocol import class_rows, input_shape
-from slimdiff.registry import MODELS, RegistryError, accepted_arguments, check_arguments, did_you_mean, plain
+from slimdiff.registry import (
+    MODELS,
+    RegistryError,
+    accepted_arguments,
+    building,
+    check_arguments,
+    did_you_mean,
+    plain,
+)
 
 
 def find_class(name: str) -> type[nn.Module]:
@@ -83,7 +91,8 @@ def build_backbone(config: Mapping[str, Any] | nn.Module, num_classes: int | Non
             if rows is not None and accepted is not None and key in accepted:
                 arguments.setdefault(key, rows)
         check_arguments(cls, arguments)
-        network = cls(**arguments)
+        with building(cls.__name__):
+            network = cls(**arguments)
     check_classes(network, num_classes, class_dropout)
     if preconditioning is not None:
         network = PreconditionedBackbone(network, arguments, preconditioning=preconditioning)

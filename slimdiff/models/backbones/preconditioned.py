@@ -20,13 +20,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from slimdiff.functional.prediction import PREDICTION_TYPES
 from slimdiff.models.backbones.adapt import AdaptedBackbone
 from slimdiff.registry import plain
-from slimdiff.sampling.process import SCHEDULE_KEYS
+from slimdiff.sampling.process import alphas_of
 
 
 def preconditioning_coefficients(alphas_cumprod: Tensor, prediction_type: str,
@@ -56,12 +55,6 @@ def preconditioning_coefficients(alphas_cumprod: Tensor, prediction_type: str,
         raise ValueError(f"prediction_type '{prediction_type}' is unknown; "
                          f"choose one of {', '.join(PREDICTION_TYPES)}.")
     return d.rsqrt(), c_skip, c_out
-
-
-def preconditioning_config(process: Mapping[str, Any], sigma_data: float) -> dict[str, Any]:
-    """The ``preconditioning`` of a network for training with a process (:mod:`slimdiff.sampling.process`)."""
-    return dict(schedule={key: process[key] for key in SCHEDULE_KEYS if process.get(key) is not None},
-                prediction_type=process['prediction_type'], sigma_data=sigma_data)
 
 
 class Preconditioning(nn.Module):
@@ -107,8 +100,8 @@ class PreconditionedBackbone(AdaptedBackbone):
                  preconditioning: Mapping[str, Any]) -> None:
         preconditioning = plain(dict(preconditioning))
         super().__init__(network, arguments, preconditioning=preconditioning)
-        alphas = DDPMScheduler(**preconditioning['schedule']).alphas_cumprod
-        self.precondition = Preconditioning(alphas, preconditioning['prediction_type'], preconditioning['sigma_data'])
+        self.precondition = Preconditioning(alphas_of(preconditioning['schedule']), preconditioning['prediction_type'],
+                                            preconditioning['sigma_data'])
 
     def around(self, network: Callable[[Tensor], Tensor], sample: Tensor, timestep: Tensor) -> Tensor:
         c_in, c_skip, c_out = self.precondition(timestep)

@@ -16,7 +16,8 @@ from slimdiff.checkpoint.hub import download, is_hub_id
 from slimdiff.models import computation
 from slimdiff.models.backbones.load import find_class, load_folder, network_folder
 from slimdiff.models.serving import serving_config
-from slimdiff.registry import MODELS
+from slimdiff.registry import MODELS, building
+from slimdiff.sampling import alphas_of
 
 #: arguments of diffusers' networks that want an input which no student has, or timesteps of another kind: what each of
 #: them is, and the values that do not
@@ -42,7 +43,7 @@ class LoadedTeacher:
     def alphas_cumprod(self) -> Tensor | None:
         """(T,), None if unknown."""
         schedule = self.computes.get('schedule')
-        return None if schedule is None else computation.alphas_of(schedule)
+        return None if schedule is None else alphas_of(schedule)
 
     @property
     def prediction_type(self) -> str | None:
@@ -94,8 +95,9 @@ def _download(name: str) -> Path:
 
 def _from_checkpoint(path: Path, weights: str) -> LoadedTeacher:
     data = load_checkpoint(path)
-    computes = computation.of_checkpoint(data)
-    model = MODELS.build(serving_config(data['meta']['config']['model']), kind=BaseModel)
+    with building(f'The teacher in {path}', Exception):
+        model = MODELS.build(serving_config(data['meta']['config']['model']), kind=BaseModel)
+    computes = computation.of_checkpoint(data, path)
     state = {name: value for name, value in weights_of(data, weights, path).items() if name.startswith('unet.')}
     own = {name: value for name, value in model.state_dict().items() if name.startswith('unet.')}
     check_weights(state, own, path)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from slimdiff.models.backbones.adapt import as_tensor
 from slimdiff.models.backbones.protocol import bare
-from slimdiff.registry import nearest
+from slimdiff.spelling import nearest
 
 #: the tap that is not a module: the network's prediction, in the student's prediction type.
 OUTPUT = 'output'

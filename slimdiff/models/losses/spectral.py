@@ -10,7 +10,8 @@ from torch import Tensor
 
 from slimdiff.functional.spectral_weight import spectral_weight, weighted_spectral_error
 from slimdiff.models.losses.distillation import DistillationLoss
-from slimdiff.registry import LOSSES, did_you_mean
+from slimdiff.registry import LOSSES
+from slimdiff.spelling import did_you_mean
 
 SOURCES = ('input', 'teacher')
 

@@ -9,7 +9,8 @@ from slimdiff.functional.wavelet_gate import gated_bands, gated_projection, gate
 from slimdiff.models.layers.channels import Axes, Channels, affine, prefixed
 from slimdiff.models.layers.checks import require_divisible
 from slimdiff.models.resamplers.gate import BandGate
-from slimdiff.registry import RESAMPLERS, did_you_mean
+from slimdiff.registry import RESAMPLERS
+from slimdiff.spelling import did_you_mean
 
 COMBINES = ('concat', 'sum')
 

@@ -14,6 +14,7 @@ from slimdiff.evaluation.metrics.denoising import BandwiseDenoisingError
 from slimdiff.registry import EVALUATORS
 from slimdiff.search.evaluators.additive import AdditiveEvaluator
 from slimdiff.search.widths import at_width
+from slimdiff.tables import text_table
 
 
 @EVALUATORS.register_module()
@@ -121,9 +122,8 @@ class LossGapEvaluator(AdditiveEvaluator):
 
     def describe(self) -> str:
         """Text table of gaps and standard errors, in thousandths."""
-        rows = [('timesteps', *(f'width {width:g}' for width in self._widths))]
+        rows = []
         for b, (gaps, errors) in enumerate(zip((1e3 * self.table).tolist(), (1e3 * self.stderr).tolist())):
             rows.append((f'{self._edges[b]}..{self._edges[b + 1] - 1}',
                          *(f'{gap:.3f} +- {error:.3f}' for gap, error in zip(gaps, errors))))
-        columns = [max(map(len, column)) for column in zip(*rows)]
-        return '\n'.join('  '.join(cell.rjust(w) for cell, w in zip(row, columns)) for row in rows)
+        return text_table(['timesteps', *(f'width {width:g}' for width in self._widths)], rows, left=0)

@@ -4,10 +4,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import std
 
 from slimdiff import progress
-from slimdiff.analysis.blur import BlurredWiener
 from slimdiff.evaluation import BandwiseDenoisingError, evaluate
 from slimdiff.functional.spectrum import band_masks, radial_frequency
 from slimdiff.models import DiffusionModel
+from studies.blur import BlurredWiener
 
 SIZE = 16
 

@@ -7,8 +7,8 @@ from torch import nn
 import slimdiff.evaluation.metrics.fid as fid_module
 from slimdiff.evaluation import FID, KID
 from slimdiff.evaluation.inception import FIDInception, build_inception, resize_tensorflow1
-from slimdiff.evaluation.metrics.fid import to_uint8
 from slimdiff.evaluation.metrics.frechet import frechet_distance, gaussian_moments
+from slimdiff.sampling.images import to_uint8
 
 
 class Colours(nn.Module):

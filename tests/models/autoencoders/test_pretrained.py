@@ -61,35 +61,6 @@ def test_a_batch_is_decoded_in_parts(vq):
     assert sizes == [2, 2, 1]
 
 
-@torch.no_grad()
-def test_kl_tiles_are_those_of_diffusers_and_leave_the_encoder_alone(kl, tmp_path):
-    theirs, _ = kl
-    ours = KLAutoencoder(str(tmp_path / 'pipeline'), latent_scale=1.0, tiling=16)
-    x = images(1, 48)
-    torch.testing.assert_close(ours.encode(x), theirs.encode(x).latent_dist.mean, **EXACT)
-    latents = torch.randn(1, 4, 24, 24)
-    whole = theirs.decode(latents).sample
-    theirs.enable_tiling()
-    theirs.tile_sample_min_size, theirs.tile_latent_min_size = 16, 8
-    torch.testing.assert_close(ours.decode(latents), theirs.decode(latents).sample, **EXACT)
-    assert not torch.allclose(ours.decode(latents), whole, atol=1e-3)
-    torch.testing.assert_close(ours.encode(x), KLAutoencoder(str(tmp_path / 'pipeline'), latent_scale=1.0).encode(x),
-                               **EXACT)
-
-
-@torch.no_grad()
-def test_vq_tiles(vq, tmp_path):
-    theirs, whole = vq
-    tiled = VQAutoencoder(str(tmp_path / 'vq'), tiling=16)
-    small, large = torch.randn(1, 3, 8, 8), torch.randn(1, 3, 20, 20)
-    torch.testing.assert_close(tiled.decode(small), whole.decode(small), **EXACT)  # one tile
-    picture = tiled.decode(large)
-    assert picture.shape == (1, 3, 40, 40)
-    # The corner that only the first tile covers is that of the first tile.
-    corner = theirs.decode(large[..., :8, :8]).sample
-    torch.testing.assert_close(picture[..., :12, :12], corner[..., :12, :12], **EXACT)
-
-
 def test_frozen_hidden_and_loaded_late(vq):
     _, ours = vq
     assert not ours.loaded
@@ -181,7 +152,6 @@ def test_scale_of_the_folder(tmp_path):
 @pytest.mark.parametrize('build, message', [
     (lambda: VQAutoencoder(latent_scale=0), 'latent_scale must be above 0'),
     (lambda: VQAutoencoder(decode_batch=0), 'decode_batch must be at least 1'),
-    (lambda: VQAutoencoder(tiling=30), 'a multiple of 4 and at least 16; got 30'),
     (lambda: KLAutoencoder(posterior='mean'), "'sample' or 'mode', got 'mean'"),
 ])
 def test_bad_arguments(build, message):

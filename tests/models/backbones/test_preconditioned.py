@@ -1,12 +1,10 @@
 import pytest
 import torch
-from diffusers import DDPMScheduler
 
 from slimdiff.functional.prediction import PREDICTION_TYPES
 from slimdiff.models.backbones.preconditioned import (
     Preconditioning,
     preconditioning_coefficients,
-    preconditioning_config,
 )
 
 
@@ -56,11 +54,3 @@ def test_float_timesteps_interpolate_and_the_table_survives_bf16():
 def test_bad_arguments(kind, s, message):
     with pytest.raises(ValueError, match=message):
         preconditioning_coefficients(torch.ones(3), kind, s)
-
-
-def test_the_config_of_a_scheduler_gives_its_schedule():
-    scheduler = DDPMScheduler(num_train_timesteps=50, beta_schedule='squaredcos_cap_v2', prediction_type='v_prediction')
-    config = preconditioning_config(scheduler.config, 0.3)
-    assert config['prediction_type'] == 'v_prediction' and config['sigma_data'] == 0.3
-    assert 'clip_sample' not in config['schedule'] and 'trained_betas' not in config['schedule']
-    torch.testing.assert_close(DDPMScheduler(**config['schedule']).alphas_cumprod, scheduler.alphas_cumprod)

@@ -10,6 +10,7 @@ from torch import nn
 
 from slimdiff import PreconditionedBackbone, SlimmableUNet, StepAwareUNet, UNet
 from slimdiff.models.backbones import make_step_aware
+from slimdiff.models.backbones.network_set import size_of
 from slimdiff.registry import MODELS
 from slimdiff.sampling import build_scheduler
 from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
@@ -382,3 +383,8 @@ def test_saved_and_loaded(tmp_path):
     with pytest.raises(ValueError, match='holds a SlimmableUNet, no StepAwareUNet'):
         StepAwareUNet.from_pretrained(tmp_path / 'plain')
     assert math.isclose(half.memory().total, cases['supernet'].memory().total / 2)
+
+
+def test_bytes_of_weights():
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    assert size_of(module) == 4 * (12 + 4 + 4 + 4 + 4 + 4) + 8  # and a 64-bit counter

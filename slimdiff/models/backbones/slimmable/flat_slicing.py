@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from slimdiff.functional.haar import is_channels_last
 from slimdiff.models.backbones.slimmable.slicing import Slicer
 
 #: networks of more weights than this are cut weight by weight: a copy of a block is faster than a gather
@@ -86,11 +87,6 @@ class _Gather(torch.autograd.Function):
         return (None, *(unflattened(part, shape, last) if needed else None
                         for part, shape, last, needed in zip(parts, ctx.shapes, slicer.channels_last,
                                                              ctx.needs_input_grad[1:])))
-
-
-def is_channels_last(weight: Tensor) -> bool:
-    """Whether a convolution's weight (O, I, H, W) lies in memory as (O, H, W, I)."""
-    return weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def flattened(weight: Tensor, channels_last: bool) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.models.layers import CrossAttentionBlock, ResidualBlock, SelfAttentionBlock
-from slimdiff.registry import did_you_mean
+from slimdiff.spelling import did_you_mean
 
 Run = Callable[..., Tensor]
 

@@ -1,5 +1,0 @@
-"""Experiments of many training runs: a queue that resumes, small results that are kept, and reports made of them."""
-
-from slimdiff.analysis.reproduce.experiment import Arm, Column, Experiment
-
-__all__ = ['Arm', 'Column', 'Experiment']
