@@ -1,25 +1,39 @@
-"""slimdiff: train, distil and sample slim diffusion models."""
+"""slimdiff: train, distil, search and sample slim diffusion models.
+
+From Python: :func:`load` a model and call it for images, :func:`count_macs` of any network, :func:`search` a width for
+each denoising step, :func:`train` what a config describes.
+"""
+
+import importlib
 
 from slimdiff.export import diffusers_hook
 from slimdiff.version import __version__
 
-__all__ = ['AdaptedBackbone', 'PreconditionedBackbone', 'SlimDiffusionPipeline', 'SlimmableUNet', 'StepAwareUNet',
-           'UNet', '__version__']
+__all__ = ['AdaptedBackbone', 'PreconditionedBackbone', 'SlimDiffusionPipeline', 'SlimmableUNet', 'StepAllocation',
+           'StepAwareUNet', 'UNet', '__version__', 'count_macs', 'load', 'search', 'train']
+
+#: name -> the module that has it, imported when the name is first used: `import slimdiff` stays free of torch. The
+#: paths of the networks (`slimdiff.UNet`, ...) are what exported folders of diffusers record.
+_HOMES = {
+    **dict.fromkeys(('count_macs', 'load', 'train'), 'slimdiff.api'),
+    **dict.fromkeys(('AdaptedBackbone', 'PreconditionedBackbone', 'SlimmableUNet', 'StepAwareUNet', 'UNet'),
+                    'slimdiff.models.backbones'),
+    'SlimDiffusionPipeline': 'slimdiff.export.pipeline',
+    'StepAllocation': 'slimdiff.sampling.allocation',
+    # diffusers' pipelines look here for the base class that says how to load `slimdiff.UNet`.
+    'ModelMixin': 'diffusers',
+}
 
 diffusers_hook.register()
 
 
 def __getattr__(name: str):
-    # `slimdiff.UNet` is the path that exported diffusers folders record (see models/backbones/unet/unet.py);
-    # importing it lazily keeps `import slimdiff` free of torch for setup and for `slimdiff --help`.
-    if name in ('AdaptedBackbone', 'PreconditionedBackbone', 'SlimmableUNet', 'StepAwareUNet', 'UNet'):
-        from slimdiff.models import backbones
-        return getattr(backbones, name)
-    if name == 'SlimDiffusionPipeline':
-        from slimdiff.export.pipeline import SlimDiffusionPipeline
-        return SlimDiffusionPipeline
-    if name == 'ModelMixin':
-        # diffusers' pipelines look here for the base class that says how to load `slimdiff.UNet`.
-        from diffusers import ModelMixin
-        return ModelMixin
+    if name == 'search':  # the package, which can be called
+        return importlib.import_module('slimdiff.search')
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'slimdiff' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -49,6 +49,12 @@ def shipped_weights(config: Path) -> Path | None:
     return folder if (folder / 'unet').is_dir() else None
 
 
+def zoo_weights(name: str) -> Path | None:
+    """The weights of the model that came with slimdiff under this name; None if there is none."""
+    found = (shipped_weights(root / 'configs' / f'{name}.py') for root in installation_roots())
+    return next(filter(None, found), None)
+
+
 def zoo() -> list[str]:
     """Names of the models that came with their weights, such as ``sd/fashion_mnist``."""
     found = {folder.relative_to(root / 'configs').as_posix().removesuffix('_weights')

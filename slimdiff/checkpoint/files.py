@@ -359,6 +359,12 @@ def load_weights(model: nn.Module, filename: str | Path, weights: str = 'ema') -
             another model.
     """
     checkpoint = load_checkpoint(filename)
+    put_weights(model, checkpoint, filename, weights)
+    return checkpoint['meta']
+
+
+def put_weights(model: nn.Module, checkpoint: Mapping[str, Any], filename: str | Path, weights: str = 'ema') -> None:
+    """As :func:`load_weights`, of a checkpoint that is read already."""
     model = getattr(model, 'module', model)
     # What only training needs (a distiller's projections) may lie in the checkpoint of a model that is served.
     extra, expected = tuple(getattr(model, 'training_only', ())), model.state_dict()
@@ -368,4 +374,3 @@ def load_weights(model: nn.Module, filename: str | Path, weights: str = 'ema') -
     if hasattr(model, 'trained_as'):
         model.trained_as(checkpoint['meta'], str(filename))
     model.load_state_dict(state, strict=True)
-    return checkpoint['meta']

@@ -40,13 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     shape = unet_inputs(model.unet)[0][0].shape[1:]
     print(cost.table(args.depth))
     print(f'\ninput          {"x".join(map(str, shape))}, one sample')
-    print(f'parameters     {human(cost.params)} ({cost.params:,})')
+    print(cost)
     if tokens := class_parameters(model.unet):
-        print(f'               of which {human(tokens)} of class embeddings (LDM counts these apart)')
-    print(f'MACs           {human(cost.published)} published convention (convolutions and linear layers)')
-    print(f'               {human(cost.ptflops)} with biases and norms, as ptflops counted for the papers')
-    print(f'               {human(cost.with_attention)} with the products of attention')
-    print(f'activations    {human(cost.activations)} numbers, written by the operators that are counted above')
+        print(f'               {human(tokens)} of them are those of class embeddings (LDM counts these apart)')
     if args.json:
         path = Path(args.json)
         write_json(path, dict(config=str(args.config), input=list(shape), class_params=tokens, **cost.to_dict()))

@@ -25,10 +25,6 @@ from slimdiff.cli.common import (
     use_captions,
 )
 
-#: what a config without ``search`` gets
-DEFAULT = dict(
-    evaluators=[dict(type='LossGapEvaluator'), dict(type='DivergenceEvaluator')],
-    searcher=dict(type='TwoStageSearch'))
 #: seconds between two pictures of the front
 INTERVAL = 20
 
@@ -100,6 +96,18 @@ def live_plot(path: Path) -> Callable[[Any], None]:
     return draw
 
 
+def run_and_report(search: Any, title: str, samples: int = 16) -> Any:
+    """Run ``search`` with a live picture of its front, and write ``report.html``; returns the outcome."""
+    from mmengine.dist import is_main_process
+
+    from slimdiff.search.report import plot_search, write_report
+    outcome = search.run(live_plot(search.work_dir / 'front.png'))
+    if is_main_process():
+        plot_search(search, search.work_dir / 'front.png')
+        write_report(search, outcome, search.work_dir / 'report.html', samples, title)
+    return outcome
+
+
 @runs_cleanly
 def main(argv: list[str] | None = None) -> int:
     """Search; prints the result and what it cost, and returns the exit status."""
@@ -115,13 +123,13 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
     from slimdiff.registry import plain
     from slimdiff.search import Search
-    from slimdiff.search.report import plot_search, write_report
+    from slimdiff.search.run import default_config
     from slimdiff.search.widths import widths_of
     init_cpu_process_group(args.launcher)
     if args.launcher != 'none' and not is_distributed():
         init_dist(args.launcher)
     leave_at_exit()
-    config = plain(cfg.get('search') or DEFAULT)
+    config = plain(cfg.get('search') or default_config(cfg.get('val_dataloader') is not None))
     model, trained = load_model(cfg, args.checkpoint, args.weights, trust_config=args.trust_config)
     check_trained(args.checkpoint, trained, (config.get('space') or {}).get('widths') or widths_of(model))
     loader = None if cfg.get('val_dataloader') is None else build_dataloader(cfg.val_dataloader)
@@ -129,10 +137,8 @@ def main(argv: list[str] | None = None) -> int:
     if is_main_process():
         print(f'{search.space.size:.4g} allocations of {search.space.num_segments} segments at most; state and results '
               f'in {work_dir}')
-    outcome = search.run(live_plot(work_dir / 'front.png'))
+    outcome = run_and_report(search, f'Search: {Path(args.config).stem}', args.samples)
     if is_main_process():
-        plot_search(search, work_dir / 'front.png')
-        write_report(search, outcome, work_dir / 'report.html', args.samples, f'Search: {Path(args.config).stem}')
         print(outcome.describe())
         print(f'wrote {", ".join(str(work_dir / n) for n in ("allocation.json", "front.json", "front.csv"))} and '
               f'{work_dir / "report.html"}')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slimdiff.cli.common import (
     add_config_arguments,
@@ -67,16 +67,22 @@ def training_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-@runs_cleanly
-def main(argv: list[str] | None = None) -> int:
-    """Train; returns the exit status."""
-    args = parse(argv)
+def run(args: argparse.Namespace) -> Any:
+    """Train with these arguments; returns the Runner."""
     cfg = training_config(args)
-    if args.dry_run:
-        return dry_run(cfg, args.compile)
     from slimdiff.engine import SlimRunner
     runner = SlimRunner.from_cfg(cfg)
     if args.compile:
         runner.unwrapped_model.unet.compile()
     runner.train()
+    return runner
+
+
+@runs_cleanly
+def main(argv: list[str] | None = None) -> int:
+    """Train; returns the exit status."""
+    args = parse(argv)
+    if args.dry_run:
+        return dry_run(training_config(args), args.compile)
+    run(args)
     return 0

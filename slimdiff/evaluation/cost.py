@@ -64,7 +64,7 @@ class ModuleCost:
         return 0 if not self.name else self.name.count('.') + 1
 
 
-@dataclass
+@dataclass(repr=False)
 class Cost:
     """Cost of one forward pass of a network; ``published`` and ``with_attention`` are MACs."""
 
@@ -89,6 +89,13 @@ class Cost:
         by their very class: of LDM's norms that are those of transformer blocks, the others are of a subclass.
         """
         return self.published + self.biases + self.norms
+
+    def __repr__(self) -> str:
+        return (f'parameters     {human(self.params)} ({self.params:,})\n'
+                f'MACs           {human(self.published)} published convention (convolutions and linear layers)\n'
+                f'               {human(self.ptflops)} with biases and norms, as ptflops counted for the papers\n'
+                f'               {human(self.with_attention)} with the products of attention\n'
+                f'activations    {human(self.activations)} numbers, written by the operators that are counted above')
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; the units are in the keys."""

@@ -33,6 +33,10 @@ def network_cost(network: nn.Module, context_length: int = 1) -> Cost:
     """Cost of any backbone; its modules have the names that they have without slimdiff's wrappers."""
     inputs, kwargs = unet_inputs(network, context_length)
     inner = bare(network)
+    weight = next(inner.parameters())
+    inputs = [value.to(weight) if value.is_floating_point() else value.to(weight.device) for value in inputs]
+    kwargs = {name: value.to(weight) if value.is_floating_point() else value.to(weight.device)
+              for name, value in kwargs.items()}
     return count_cost(inner, *inputs, **(kwargs if inner is network else named(inner, kwargs)))
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from diffusers import DiffusionPipeline, VQModel
+from torch import Tensor
 
 from slimdiff.export.pipeline import SlimDiffusionPipeline
 from slimdiff.models import computation
-from slimdiff.models.autoencoders import IdentityAutoencoder
+from slimdiff.models.algorithms.diffusion_model import CLASS_DROPOUT, DiffusionModel
+from slimdiff.models.autoencoders import IdentityAutoencoder, KLAutoencoder, VQAutoencoder
 from slimdiff.models.autoencoders.pretrained import PretrainedAutoencoder
-from slimdiff.models.backbones.protocol import expected_context
-from slimdiff.models.conditioners import PretrainedText
+from slimdiff.models.backbones.protocol import StepAllocated, expected_context, offers
+from slimdiff.models.conditioners import PretrainedText, TextConditioner
 from slimdiff.sampling.denoise import eta_of
 
 #: the stock pipeline that samples with a scheduler as slimdiff does
@@ -42,6 +46,24 @@ def make_pipeline(model: Any) -> DiffusionPipeline | None:
     name = stock_pipeline(model)
     if name is not None:
         return getattr(diffusers, name)(unet=model.unet, scheduler=model.sampler)
+    return own_pipeline(model)
+
+
+def as_pipeline(model: Any) -> SlimDiffusionPipeline:
+    """Our pipeline of a model.
+
+    Raises:
+        ValueError: its first stage is a class that diffusers doesn't have; see :func:`make_pipeline`.
+    """
+    pipeline = own_pipeline(model)
+    if pipeline is None:
+        raise ValueError(f'A {type(model.autoencoder).__name__} is not a class of diffusers, so there is no pipeline '
+                         'of this model: sample it with slimdiff sample, or model.sample(...).')
+    return pipeline
+
+
+def own_pipeline(model: Any) -> SlimDiffusionPipeline | None:
+    """As :func:`make_pipeline`, never a stock one."""
     parts: dict[str, Any] = {}
     if isinstance(model.autoencoder, PretrainedAutoencoder):
         network = model.autoencoder.new_network()
@@ -60,6 +82,48 @@ def make_pipeline(model: Any) -> DiffusionPipeline | None:
                                  null_class=bool(model.class_dropout),
                                  id2label=None if model.class_names is None else dict(enumerate(model.class_names[0])),
                                  **parts)
+
+
+class PipelineText(TextConditioner):
+    """The text encoder of a pipeline."""
+
+    def __init__(self, pipeline: SlimDiffusionPipeline) -> None:
+        super().__init__(expected_context(pipeline.unet))
+        self.pipeline, self.max_length = pipeline, pipeline.config.max_length
+
+    def __call__(self, captions: Sequence[str], device: torch.device | str = 'cpu') -> Tensor:
+        return self.pipeline.encode_prompt(captions, torch.device(device)).float()
+
+
+def model_of(pipeline: DiffusionPipeline) -> DiffusionModel:
+    """The inverse of :func:`make_pipeline`: the model that a pipeline samples, around the same networks.
+
+    Raises:
+        ValueError: a pipeline without ``unet`` and ``scheduler``, or one whose steps have their widths already.
+    """
+    parts = {name: getattr(pipeline, name, None)
+             for name in ('unet', 'scheduler', 'vae', 'vqvae', 'text_encoder', 'tokenizer')}
+    if parts['unet'] is None or parts['scheduler'] is None:
+        raise ValueError(f'{type(pipeline).__name__}: a pipeline with unet and scheduler is needed here.')
+    if offers(parts['unet'], StepAllocated):
+        raise ValueError("The pipeline's network has an allocation already; load the one that it was made of.")
+    if not isinstance(pipeline, SlimDiffusionPipeline):
+        stage = parts['vae'] or parts['vqvae']
+        pipeline = SlimDiffusionPipeline(**parts, latent_scale=stage.config.scaling_factor if stage else 1.0)
+    config, process, model = pipeline.config, pipeline.config.process, {}
+    for name, kind in (('vae', KLAutoencoder), ('vqvae', VQAutoencoder)):
+        if parts[name] is not None:
+            model['autoencoder'] = kind.around(parts[name], config.latent_scale)
+    if parts['text_encoder'] is not None and parts['tokenizer'] is not None:
+        model['conditioner'] = PipelineText(pipeline)
+    noise = dict(type='DDPMScheduler', **process['schedule'], prediction_type=process['prediction_type'])
+    model = DiffusionModel(unet=parts['unet'], noise_scheduler=noise,
+                           sampler=parts['scheduler'], num_steps=config.num_inference_steps,
+                           guidance_scale=config.guidance_scale, sigma_data=None, num_classes=pipeline.num_classes,
+                           class_dropout=CLASS_DROPOUT if config.null_class else 0.0, **model)
+    names = {int(label): name for label, name in (config.id2label or {}).items()}
+    model.check_classes([names[label] for label in sorted(names)], 'the pipeline')
+    return model.eval()
 
 
 def export_pipeline(model: Any, folder: Path, unet_only: bool = False) -> str | None:

@@ -6,12 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slimdiff.checkpoint.files import ArchitectureError, check_finite, check_weights, load_weights
+from diffusers import DiffusionPipeline
+from mmengine.model import BaseModel
+
+from slimdiff.checkpoint import read_json
+from slimdiff.checkpoint.files import (
+    ArchitectureError,
+    CheckpointError,
+    check_finite,
+    check_weights,
+    load_checkpoint,
+    load_weights,
+    put_weights,
+)
+from slimdiff.checkpoint.folders import variant_of
+from slimdiff.export.pipeline import SlimDiffusionPipeline
 from slimdiff.models import computation
 from slimdiff.models.backbones import make_step_aware
 from slimdiff.models.backbones.load import load_folder, network_folder
 from slimdiff.models.backbones.network_set import check_alike, check_same_timesteps
 from slimdiff.models.backbones.protocol import StepAllocated, bare, name_of, offers
+from slimdiff.models.serving import serving_config
+from slimdiff.registry import MODELS, SCHEDULERS, building
 
 
 def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema',
@@ -46,6 +62,61 @@ def load_checked_weights(model: Any, checkpoint: str | Path, weights: str = 'ema
     meta = load_weights(model, checkpoint, weights)
     computation.check_same(computation.of_checkpoint({'meta': meta}, checkpoint), model, checkpoint, trust_config)
     return meta
+
+
+def load_model(path: str | Path, weights: str | None = None) -> Any:
+    """The model that a ``.pth`` holds, built from the config in it, with its weights, ready to sample.
+
+    Args:
+        weights: ``'ema'`` or ``'online'``; by default the averaged ones if there are any.
+
+    Raises:
+        CheckpointError: as :func:`~slimdiff.checkpoint.load_weights`; no config in it.
+        RegistryError: a class that is not registered here.
+    """
+    data = load_checkpoint(path)
+    config = (data['meta'].get('config') or {}).get('model')
+    if not config:
+        raise CheckpointError(f'{path} does not hold the config of its model. Export it with the config that it was '
+                              'trained with (slimdiff export CONFIG CHECKPOINT FOLDER), and load the folder.')
+    with building(f'The model in {path}', Exception):
+        model = MODELS.build(serving_config(config), kind=BaseModel)
+    put_weights(model, data, path, weights or ('ema' if 'ema' in data or 'published' in data['meta'] else 'online'))
+    computation.check_same(computation.of_checkpoint(data, path), model, path)
+    return model.eval()
+
+
+def load_pipeline(folder: str | Path) -> DiffusionPipeline:
+    """The pipeline of a folder of ``export`` or of diffusers, its network strictly; around ``unet/`` and ``scheduler/``
+    alone, ours.
+
+    Raises:
+        ValueError: a folder of something else, or a damaged one; a network of latents without its first stage.
+    """
+    folder = Path(folder)
+    if (folder / 'model_index.json').is_file():
+        parts: dict[str, Any] = {}
+        if (folder / 'unet').is_dir():
+            parts = {'unet': load_folder(folder), 'variant': variant_of(folder / 'unet')}
+        try:
+            # low_cpu_mem_usage is diffusers' default, and without `accelerate` a warning that means nothing here.
+            return DiffusionPipeline.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False, **parts)
+        except Exception as error:  # missing file, damaged file: diffusers and transformers have many classes of them
+            raise ValueError(f'The pipeline in {folder} cannot be loaded: {error}') from error
+    source, place = network_folder(folder), folder / 'scheduler'
+    if not (place / 'scheduler_config.json').is_file():
+        raise ValueError(f'{folder} holds a network alone, without the scheduler that it is sampled with '
+                         '(scheduler/scheduler_config.json). Give the folder of a pipeline.')
+    network = load_folder(folder)
+    if computation.of_folder(folder, source).get('first_stage'):
+        raise ValueError(f'The network in {folder} works on latents, and their first stage is not there. Export it '
+                         'without --unet-only.')
+    name = read_json(place / 'scheduler_config.json', 'Save the scheduler again.').get('_class_name')
+    scheduler = SCHEDULERS.get(name)
+    if scheduler is None:
+        raise ValueError(f"{place} holds a scheduler '{name}', which diffusers does not have.")
+    with building(f'The scheduler in {place}', TypeError):
+        return SlimDiffusionPipeline(network, scheduler.from_pretrained(place))
 
 
 def load_network(model: Any, folder: str | Path, trust_config: bool = False) -> dict[str, Any]:

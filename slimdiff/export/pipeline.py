@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from slimdiff.models.autoencoders.loading import normalisation
 from slimdiff.models.backbones.adapt import predict
 from slimdiff.models.backbones.protocol import expected_context, input_dtype, input_shape, num_classes
-from slimdiff.sampling import check_sampler, denoise, guided, process_of
+from slimdiff.sampling import check_sampler, denoise, guided, image_generators, process_of
 from slimdiff.sampling.images import to_uint8
 from slimdiff.spelling import did_you_mean
 
@@ -27,7 +27,8 @@ class SlimDiffusionPipeline(DiffusionPipeline):
     """Images from a :class:`~slimdiff.UNet`, unconditional, of classes or of texts, in pixels or latents.
 
     ``DiffusionPipeline.from_pretrained`` opens a folder of ``slimdiff export`` as this class after ``import slimdiff``.
-    With ``generator=slimdiff.sampling.image_generators(seed, indices)`` the images are those of ``slimdiff sample``.
+    With ``seed``, or ``generator=slimdiff.sampling.image_generators(seed, indices)``, the images are those of
+    ``slimdiff sample``.
 
     Args:
         unet: the network; its config says whether it knows classes or reads a context.
@@ -57,7 +58,7 @@ class SlimDiffusionPipeline(DiffusionPipeline):
                  vqvae: VQModel | None = None, text_encoder: nn.Module | None = None, tokenizer: object = None,
                  latent_scale: float = 1.0, num_inference_steps: int = 50, guidance_scale: float = 1.0,
                  max_length: int = 77, num_classes: int | None = None, null_class: bool = True,
-                 id2label: dict[int, str] | None = None, process: Mapping[str, Any] | None = None) -> None:
+                 id2label: dict | None = None, process: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, vae=vae, vqvae=vqvae, text_encoder=text_encoder,
                               tokenizer=tokenizer)
@@ -78,7 +79,8 @@ class SlimDiffusionPipeline(DiffusionPipeline):
                  prompt_embeds: Tensor | None = None,
                  negative_prompt_embeds: Tensor | None = None,
                  output_type: str = 'pil',
-                 return_dict: bool = True) -> ImagePipelineOutput | tuple[Any]:
+                 return_dict: bool = True,
+                 seed: int | None = None) -> ImagePipelineOutput | tuple[Any]:
         """Generate images.
 
         Args:
@@ -95,6 +97,7 @@ class SlimDiffusionPipeline(DiffusionPipeline):
                 isn't guided.
             output_type: 'pil'; 'np' (N, H, W, C) or 'pt' (N, C, H, W) in [0, 1]; 'latent', what the network works on.
             return_dict: False for a plain tuple.
+            seed: in place of generators: image i of a seed is always the same, and that of ``slimdiff sample --seed``.
 
         Raises:
             ValueError: a condition that this model doesn't have, a class out of range, as many generators as neither 1
@@ -113,6 +116,10 @@ class SlimDiffusionPipeline(DiffusionPipeline):
             raise ValueError(f'num_images must be at least 1, and there must be a prompt or label for it; got {count} '
                              f'images of {given}.')
         device = self._execution_device
+        if seed is not None:
+            if generator is not None:
+                raise ValueError('Give seed or generator, not both.')
+            generator = image_generators(seed, range(count))
         if isinstance(generator, Sequence):
             generator = list(generator)
             if len(generator) != count:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,5 +74,6 @@ def _part(part: Any) -> dict[str, Any]:
 
 def _scheduler(scheduler: Any) -> dict[str, Any]:
     config = getattr(scheduler, 'config', {})
-    kept = {key: value for key, value in config.items() if not key.startswith('_') or key == '_eta'}
+    kept = {key: str(value) if value in (math.inf, -math.inf) else value  # which JSON has not
+            for key, value in config.items() if not key.startswith('_') or key == '_eta'}
     return {'type': type(scheduler).__name__} | kept

@@ -1,4 +1,11 @@
-"""Which width for which step: the space of allocations, evaluators that judge them, searchers that propose them."""
+"""Which width for which step: the space of allocations, evaluators that judge them, searchers that propose them.
+
+Called as a function, ``slimdiff.search(pipe, data, budget=0.5)``, it is :func:`slimdiff.api.search`.
+"""
+
+import sys
+import types
+from typing import Any
 
 from slimdiff.search.budget import Budget
 from slimdiff.search.costs import NetworkCosts, count_macs
@@ -32,3 +39,14 @@ __all__ = ['AdditiveEvaluator', 'Budget', 'DivergenceEvaluator', 'DynamicProgram
            'RandomSearch', 'SamplingEvaluator', 'Search', 'SearchDirError', 'SearchInterrupted', 'SearchSpace',
            'Searcher', 'SensitivityEvaluator', 'TwoStageSearch', 'Work', 'additive_front', 'count_macs',
            'hypervolume', 'pareto', 'rank_correlation', 'sample_tree']
+
+
+class _Callable(types.ModuleType):
+    """``slimdiff.search`` is this package as soon as it is imported, and a function of the front door as well."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from slimdiff import api
+        return api.search(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -39,6 +39,13 @@ from slimdiff.spelling import did_you_mean
 KEYS = ('space', 'evaluators', 'searcher', 'sampler', 'num_steps', 'latency', 'budget', 'compare', 'chunk', 'cache')
 
 
+def default_config(with_data: bool) -> dict[str, Any]:
+    """What a config without ``search`` gets: the loss gap on real images, or without any the sensitivity, then the
+    divergence from the full network."""
+    surrogate = dict(type='LossGapEvaluator', num_images=1000) if with_data else dict(type='SensitivityEvaluator')
+    return dict(evaluators=[surrogate, dict(type='DivergenceEvaluator')], searcher=dict(type='TwoStageSearch'))
+
+
 class SearchInterrupted(SystemExit):
     """A signal ended the search after its state was saved. ``code`` is 130 (Ctrl-C) or 143 (SIGTERM)."""
 

@@ -11,7 +11,7 @@ from first_stages import tiny_kl
 from tiny_text import save_clip, save_ldm_bert
 
 from slimdiff import SlimDiffusionPipeline
-from slimdiff.export.folder import export_pipeline, stock_pipeline
+from slimdiff.export.folder import export_pipeline, model_of, stock_pipeline
 from slimdiff.registry import MODELS
 from slimdiff.sampling import build_scheduler, image_generators
 from slimdiff.sampling.images import to_uint8
@@ -71,6 +71,17 @@ def test_text_to_image_in_latents(text):
             for call in (dict(prompt=captions, negative_prompt='dog'), embeds))
     np.testing.assert_allclose(a, b, atol=1e-6)
     assert np.abs(a - expected.permute(0, 2, 3, 1).numpy() / 2 - 0.5).max() > 1e-3
+
+
+def test_the_model_of_a_pipeline_samples_as_it_does(text):
+    """Its first stage and scale, text encoder, guidance and steps: what a search from Python works on."""
+    model, pipeline, _ = text
+    captions = ['a cat', 'two dogs']
+    again = model_of(pipeline)
+    assert torch.allclose(again.sample(range(2), seed=5, caption=captions),
+                          model.sample(range(2), seed=5, caption=captions), rtol=0, atol=1e-5)
+    images = torch.rand(2, 3, *again.image_shape[1:]) * 2 - 1
+    assert torch.allclose(again.encode(images), model.encode(images), rtol=0, atol=1e-5)
 
 
 def test_one_forward_a_step_when_guided(text):

@@ -11,6 +11,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from slimdiff.checkpoint.tensor_store import network_fingerprint
 from slimdiff.functional.precision import has_bf16_products
 from slimdiff.models.autoencoders import loading
 from slimdiff.registry import check_arguments
@@ -67,6 +68,15 @@ class PretrainedAutoencoder(nn.Module):
         self._dtype = torch.float32
         self._fingerprint: str | None = None
         self._description: tuple[Path | None, dict[str, Any]] | None = None
+
+    @classmethod
+    def around(cls, network: nn.Module, latent_scale: float) -> PretrainedAutoencoder:
+        """The first stage of a network that is in memory already, such as a pipeline's."""
+        stage = cls(latent_scale=latent_scale)
+        stage.config = {key: value for key, value in network.config.items() if not key.startswith('_')}
+        object.__setattr__(stage, '_network', network)
+        stage._dtype, stage._fingerprint = network.dtype, network_fingerprint(network)
+        return stage
 
     def _layout_from(self, architecture: Mapping[str, Any] | None) -> dict[str, Any]:
         given = dict(architecture or {})
