@@ -30,7 +30,7 @@ def test_the_config_has_the_loaders_of_photo_patches(name):
     cfg, model = Config.fromfile(FOLDER / f'{name}.py'), Config.fromfile(FOLDER / 'photo_patches.py')
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         assert set(model[key]) <= set(cfg[key]) and cfg[key].sampler == model[key].sampler
-        assert cfg[key].collate_fn == model[key].collate_fn
+        assert cfg[key].get('collate_fn') == model[key].get('collate_fn')
     train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
     assert cfg.test_dataloader == cfg.val_dataloader and train.type == val.type and train != val
     assert train.get('image_size', 32) == val.get('image_size', 32)
