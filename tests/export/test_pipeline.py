@@ -12,6 +12,7 @@ from tiny_text import save_clip, save_ldm_bert
 
 from slimdiff import SlimDiffusionPipeline
 from slimdiff.export.folder import export_pipeline, model_of, stock_pipeline
+from slimdiff.export.load import load_pipeline
 from slimdiff.registry import MODELS
 from slimdiff.sampling import build_scheduler, image_generators
 from slimdiff.sampling.images import to_uint8
@@ -82,6 +83,12 @@ def test_the_model_of_a_pipeline_samples_as_it_does(text):
                           model.sample(range(2), seed=5, caption=captions), rtol=0, atol=1e-5)
     images = torch.rand(2, 3, *again.image_shape[1:]) * 2 - 1
     assert torch.allclose(again.encode(images), model.encode(images), rtol=0, atol=1e-5)
+
+
+def test_a_network_of_latents_without_their_first_stage_is_not_sampled_as_pixels(text, tmp_path):
+    export_pipeline(text[0], tmp_path, unet_only=True)
+    with pytest.raises(ValueError, match='works on latents, and their first stage is not there'):
+        load_pipeline(tmp_path)
 
 
 def test_one_forward_a_step_when_guided(text):
