@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / 'docs/en'
 # Pages that have a test of their own.
 ELSEWHERE = {'bring_your_backbone.md', 'write_a_downsampler.md', 'write_a_distillation_loss.md', 'write_a_searcher.md',
-             'write_an_evaluator.md', 'python.md'}
+             'write_a_hook.md', 'write_an_evaluator.md', 'python.md'}
 PAGES = sorted(p for p in DOCS.rglob('*.md') if p.name not in ELSEWHERE and '_build' not in p.parts)
 
 

@@ -34,6 +34,7 @@ def diffusers_alias(network: nn.Module, name: str) -> str:
 
 def tap_names(network: nn.Module) -> list[str]:
     """The taps that a reader looks for first: ``output`` and the stages."""
+    network = bare(network)
     top = [name for name, child in network.named_children() if re.fullmatch(r'(down|up)\d+|mid|mid_block', name)]
     for blocks in ('down_blocks', 'up_blocks'):
         top += [f'{blocks}.{i}' for i in range(len(getattr(network, blocks, ())))]
