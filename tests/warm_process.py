@@ -52,6 +52,10 @@ class WarmProcess:
         reader.close()
 
     @property
+    def pid(self):
+        return self.process.pid
+
+    @property
     def returncode(self):
         return self.process.exitcode
 

@@ -65,7 +65,7 @@ def collect(root: Path) -> list[Entry]:
         for file in sorted((root / 'configs' / family.folder).glob('*.py')):
             cfg = load_config(file)
             check_config(cfg)
-            weights = Path('configs', family.folder, f'{file.stem}_teacher')
+            weights = Path('configs', family.folder, f'{file.stem}_weights')
             entries.append(Entry(
                 path=file.relative_to(root).as_posix(), summary=summary_of(file.read_text(encoding='utf-8')),
                 model=serving_config(cfg.model), digest=network_digest(cfg.model), data=training_data(file.stem),

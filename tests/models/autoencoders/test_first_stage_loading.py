@@ -107,7 +107,7 @@ def test_folders_and_files_that_are_none(tmp_path):
         VQAutoencoder(str(tmp_path / 'model.ckpt'))
     tiny_vq(tmp_path / 'x')
     (tmp_path / 'x/config.json').write_text('{')
-    with pytest.raises(ValueError, match='not JSON'):
+    with pytest.raises(ValueError, match='config.json is damaged'):
         VQAutoencoder(str(tmp_path / 'x'))
 
 

@@ -212,7 +212,7 @@ def test_other_layouts_are_refused(config, message):
 
 
 def test_other_networks_are_refused():
-    with pytest.raises(ValueError, match='is a IdentityAutoencoder'):
+    with pytest.raises(ValueError, match="'IdentityAutoencoder' is not a"):
         empty_unet(dict(unet=dict(type='IdentityAutoencoder')))
 
 
