@@ -65,7 +65,7 @@ class CutGroupNorm(nn.GroupNorm):
 
 
 class ModuleWalk(nn.Module):
-    """One network that is cut anew at every step, as DDSM does it.
+    """One network that is cut again at every step, as DDSM does it.
 
     Args:
         dense: the network of full width; it is changed.

@@ -36,5 +36,5 @@ def download(name: str, patterns: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except Exception as error:  # each cause has its own class
-        raise ValueError(f"'{name}' could not be had from the Hugging Face Hub ({type(error).__name__}). Without a "
-                         'network, download it elsewhere and give the folder.') from error
+        raise ValueError(f"'{name}' could not be downloaded from the Hugging Face Hub ({type(error).__name__}). "
+                         'Without a network, download it elsewhere and give the folder.') from error

@@ -1,4 +1,4 @@
-"""Tensors on disk by key, for what is dear to compute and asked for again (a teacher's answers, embeddings)."""
+"""Tensors on disk by key, for what is expensive to compute and asked for again (a teacher's answers, embeddings)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ class TensorStore:
                 time.sleep(0.05)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {'path': self.path, 'writes': self.writes, '_complained': self._complained}  # a copy opens the file anew
+        # A copy opens the file again.
+        return {'path': self.path, 'writes': self.writes, '_complained': self._complained}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

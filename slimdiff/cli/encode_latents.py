@@ -156,7 +156,7 @@ def check_shards(folder: Path, settings: Mapping[str, Any], what: str) -> None:
         raise ValueError(f'--out: {INDEX} in {folder} is {what}, and {why}. Run the command that made them, choose '
                          'another folder, or --overwrite, which removes all shards of this folder and encodes every '
                          'image again.')
-    print(f'{INDEX} in {folder} is {what}: it is written anew, for {same} shards are of these settings.',
+    print(f'{INDEX} in {folder} is {what}: it is written again, for {same} shards are of these settings.',
           file=sys.stderr)
 
 
@@ -204,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.datasets.latent_files import shard_ranges
     from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
     from slimdiff.engine.encoding import encode_shards, missing_shards
-    from slimdiff.evaluation.common import locked, on_main
+    from slimdiff.evaluation.common import locked, run_on_rank0
     from slimdiff.registry import DATASETS, MODELS, plain
     init_cpu_process_group(args.launcher)
     if args.launcher != 'none' and not is_distributed():
@@ -219,13 +219,13 @@ def main(argv: list[str] | None = None) -> int:
     check_images(dataset)
     sample = dataset[0]
     shape = tuple(autoencoder.encode_raw(sample['inputs'][None].to(device)).shape[1:])
-    settings = on_main(lambda: settings_of(args, source, dataset, autoencoder, sample, shape))
+    settings = run_on_rank0(lambda: settings_of(args, source, dataset, autoencoder, sample, shape))
     with locked(folder, 'encoding'):
-        on_main(lambda: prepare_folder(folder, settings, args.overwrite))
+        run_on_rank0(lambda: prepare_folder(folder, settings, args.overwrite))
         ranges = shard_ranges(settings['length'], settings['shard_size'])
         missing = missing_shards(folder, len(ranges))
         bytes_each = torch.Size(shape).numel() * (1 + args.flip) * (4 if args.dtype == 'float32' else 2)
-        on_main(lambda: check_space(folder, bytes_each * sum(len(ranges[number]) for number in missing)))
+        run_on_rank0(lambda: check_space(folder, bytes_each * sum(len(ranges[number]) for number in missing)))
         if is_main_process() and len(missing) < len(ranges):
             print(f'{len(ranges) - len(missing)} of {len(ranges)} shards are there and intact.')
         workers = args.num_workers
@@ -238,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             print(f'\nStopped. Finished shards in {folder} are kept; the same command goes on.', file=sys.stderr)
             raise
-        found = on_main(lambda: finish(folder, settings, len(ranges)))
+        found = run_on_rank0(lambda: finish(folder, settings, len(ranges)))
     if is_main_process():
         show(folder, settings, found)
         if getattr(dataset, 'skipped', 0):

@@ -155,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from slimdiff.checkpoint.same import as_json
     from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
-    from slimdiff.evaluation.common import evaluating, gather_rows, locked, on_main, shard
+    from slimdiff.evaluation.common import evaluating, gather_rows, locked, run_on_rank0, shard
     from slimdiff.models.serving import sampling_identity
     from slimdiff.progress import Progress
     from slimdiff.sampling.images import save_grid, save_image, to_uint8
@@ -169,14 +169,15 @@ def main(argv: list[str] | None = None) -> int:
     # Built before anything is written: that is when it is refused.
     sampling = {'num_steps': args.steps, 'guidance_scale': args.guidance,
                 'scheduler': model.sampler_of(chosen_scheduler(args), args.steps)}
-    identity = on_main(lambda: sampling_identity(model, **sampling, seed=args.seed, labels=args.labels, amp=args.amp))
+    identity = run_on_rank0(lambda: sampling_identity(
+        model, **sampling, seed=args.seed, labels=args.labels, amp=args.amp))
     source = as_json({'config': args.config, 'checkpoint': args.checkpoint, 'cfg_options': args.cfg_options})
     made = []
     with contextlib.ExitStack() as stack:
         indices = list(shard(args.num))
         if to_folder:
             stack.enter_context(locked(out, 'sampling'))
-            on_main(lambda: prepare_folder(out, identity, source, args.overwrite))
+            run_on_rank0(lambda: prepare_folder(out, identity, source, args.overwrite))
             indices = [i for i in indices if not (out / f'{i:06d}.png').exists()]
         bar = stack.enter_context(Progress(len(indices), 'sampling'))
         stack.enter_context(evaluating(model, args.amp))

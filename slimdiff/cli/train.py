@@ -26,7 +26,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from this checkpoint, or from the newest good one in the work dir')
     parser.add_argument('--overwrite', action='store_true',
-                        help='start anew in a work dir that holds another run (its checkpoints are removed)')
+                        help='start from scratch in a work dir that holds another run (its checkpoints are removed)')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast, on CPU and GPU')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate linearly with the batch size (all ranks, accumulation), from '

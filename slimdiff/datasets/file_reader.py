@@ -12,7 +12,7 @@ class FileReader:
     """Read ``size`` bytes at ``offset`` of one of many files.
 
     Safe in the workers of a loader: ``os.pread`` has no current position that a parent and its forked children could
-    move under each other, and a pickled reader (spawned workers) carries no descriptors: it opens files anew.
+    move under each other, and a pickled reader (spawned workers) carries no descriptors: it opens files again.
 
     Args:
         paths: the files; they are opened when first read.

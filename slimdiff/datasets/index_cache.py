@@ -84,7 +84,7 @@ def save_index(source: Path, kind: str, stamp: str, array: np.ndarray) -> Index:
             refusals.append(str(error))
             continue
         return Index(file=file)
-    print_log(f"The index of '{source}' can be kept nowhere ({'; '.join(refusals)}), so every start makes it anew. "
+    print_log(f"The index of '{source}' can be kept nowhere ({'; '.join(refusals)}), so every start makes it again. "
               'Set XDG_CACHE_HOME to a folder that can be written.', logger='current', level=logging.WARNING)
     return Index(array)
 

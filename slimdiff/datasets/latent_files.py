@@ -3,7 +3,7 @@
 A shard is two files. ``latents-00000.npy`` is an array (n, C, h, w), or (n, 2, C, h, w) where each image is followed by
 its mirror image; numpy maps it into memory, so a sample costs one read of its own bytes, in any order. bfloat16, which
 numpy lacks, lies in it as uint16. ``records-00000.json`` has what else the samples had (labels, captions), the sums for
-the statistics, the checksums of both files, and a digest of the settings, by which a lost index is made anew. A shard
+the statistics, the checksums of both files, and a digest of the settings, by which a lost index is made again. A shard
 counts as finished once its records are there, and they are written last. ``index.json`` says what was encoded by what,
 and after the last shard also the statistics.
 """

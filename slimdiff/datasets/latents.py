@@ -98,7 +98,7 @@ class LatentDataset(Dataset):
                                                f'{self.data_root / "index.json"} names.')
                 except LatentFilesError as error:
                     raise LatentFilesError(f'{error} Run the slimdiff encode_latents command of this folder again: it '
-                                           'makes damaged shards anew.') from None
+                                           'makes damaged shards again.') from None
                 for name, values in found.items():
                     values += records['extras'][name]
                 bar.update()

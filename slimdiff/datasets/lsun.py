@@ -89,7 +89,7 @@ class LSUN(RecordDataset):
     """A database of LSUN (Yu et al. 2015): lmdb, from a key of 40 digits to an encoded image (WebP or JPEG).
 
     The list of keys (120 MB for the 3 M bedrooms) is read once and kept beside the database, or in the user's cache
-    where that is read-only; it is mapped, not loaded, and made anew when size or time of ``data.mdb`` change.
+    where that is read-only; it is mapped, not loaded, and made again when size or time of ``data.mdb`` change.
 
     Args:
         data_root: the folder with ``data.mdb``, such as ``church_outdoor_train_lmdb``.

@@ -34,7 +34,7 @@ PHOTOS = {
     'retina': 'retina.jpg',
     'rocket': 'rocket.jpg',
 }
-# Twelve that a small patch of is told apart at sight; moon and camera are nearly flat grey in most places.
+# Twelve that a small patch of is recognisable from a small patch; moon and camera are nearly flat grey in most places.
 DEFAULT_PHOTOS = tuple(name for name in PHOTOS if name not in ('camera', 'moon'))
 
 SPLITS = ('train', 'val')

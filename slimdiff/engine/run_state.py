@@ -42,11 +42,11 @@ def scheduler_states(schedulers: Sequence[Any] | None) -> list[Any]:
 
 
 def restore_schedulers(schedulers: Sequence[Any] | None, states: Sequence[Mapping[str, Any]] | None) -> None:
-    """Go on from :func:`scheduler_states`; another number of schedulers starts anew, with a warning."""
+    """Go on from :func:`scheduler_states`; another number of schedulers starts from scratch, with a warning."""
     schedulers, states = schedulers or [], states or []
     if len(schedulers) != len(states):
         print_log(f'The checkpoint has {len(states)} parameter schedulers, the config {len(schedulers)}: they start '
-                  'anew.', logger='current', level=logging.WARNING)
+                  'from scratch.', logger='current', level=logging.WARNING)
         return
     for scheduler, state in zip(schedulers, states):
         scheduler.__dict__.update({name: state[name] for name in SCHEDULER_PROGRESS if name in state})

@@ -29,7 +29,7 @@ from slimdiff.datasets.check_images import check_images
 from slimdiff.engine import run_state, scope  # noqa: F401 (scope registers)
 from slimdiff.engine import work_dir as rules
 from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, wrapper_config
-from slimdiff.evaluation.common import check_classes, locked, on_main
+from slimdiff.evaluation.common import check_classes, locked, run_on_rank0
 from slimdiff.models import computation
 from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, building, plain
 
@@ -102,7 +102,7 @@ class SlimRunner(Runner):
         # mmengine names logs and loggers by the second: two Runners of one process would share them, and two processes
         # the folder of their logs, which one that is refused removes.
         SlimRunner._timestamps[self._timestamp] += 1
-        self._timestamp = on_main(functools.partial(self._free_name, SlimRunner._timestamps[self._timestamp]))
+        self._timestamp = run_on_rank0(functools.partial(self._free_name, SlimRunner._timestamps[self._timestamp]))
 
     def _free_name(self, number: int) -> str:
         """A name for the logs that no other run has in this work dir; makes their folder."""
@@ -204,7 +204,7 @@ class SlimRunner(Runner):
         """
         with self.starting(), locked(self.work_dir, 'training'):
             # Before anything is built: a refusal should cost no time, and a resumed seed must reach the sampler.
-            self._resume_path, seed = on_main(self._choose_start)
+            self._resume_path, seed = run_on_rank0(self._choose_start)
             if self._resume_path is not None and self._randomness_cfg.get('seed') is None:
                 self._randomness_cfg = {**self._randomness_cfg, 'seed': seed}
                 self.set_randomness(**self._randomness_cfg)
@@ -251,13 +251,13 @@ class SlimRunner(Runner):
             for loop in (self._train_loop, self._val_loop):
                 if loop is not None:
                     check_classes(self.unwrapped_model, loop.dataloader.dataset)
-            on_main(self._check_data)
+            run_on_rank0(self._check_data)
             if self._resume_path is not None:
                 self.resume(self._resume_path)
         if not self._has_loaded and self._load_from is not None and not self._resume:
             self.load_checkpoint(self._load_from)
         if isinstance(self._train_loop, BaseLoop) and hasattr(self, '_resume_path'):
-            on_main(self._take_work_dir)
+            run_on_rank0(self._take_work_dir)
             self._started = True  # from here on the folders are the run's
 
     def _check_data(self) -> None:

@@ -97,7 +97,7 @@ def gather_rows(rows: Rows) -> Rows:
     return concatenate(gathered)
 
 
-def on_main(function: Callable[[], T]) -> T:
+def run_on_rank0(function: Callable[[], T]) -> T:
     """Call on the main process only; its result, or its ValueError or OSError, on all ranks: none waits for ever."""
     if get_world_size() == 1:
         return function()
@@ -121,7 +121,7 @@ def locked(folder: str | Path, what: str) -> Iterator[None]:
         FolderInUseError: another run does; on all ranks.
     """
     lock = FolderLock(folder, what)
-    on_main(lock.acquire)
+    run_on_rank0(lock.acquire)
     try:
         yield
     finally:

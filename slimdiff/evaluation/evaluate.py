@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from slimdiff.evaluation.common import check_classes, evaluating, gather_rows, on_main, shard, shard_loader
+from slimdiff.evaluation.common import check_classes, evaluating, gather_rows, run_on_rank0, shard, shard_loader
 from slimdiff.evaluation.metrics.base import ModelMetric, SetMetric
 from slimdiff.progress import Progress
 from slimdiff.registry import METRICS
@@ -95,7 +95,7 @@ def evaluate(model: Any,
             metric.progress = progress
             figures |= metric.evaluate(model, dataloader)
         else:
-            figures |= on_main(metric.compute)
+            figures |= run_on_rank0(metric.compute)
             metric.reset_generated()
     return figures
 
@@ -205,7 +205,7 @@ def noise_floor(dataloader: DataLoader,
     for metric in metrics:
         metric.reset()
     labels = collect_real(dataloader, metrics, num_real + num_images, progress)
-    return on_main(lambda: _split_figures(metrics, labels, num_real, num_images, splits, seed))
+    return run_on_rank0(lambda: _split_figures(metrics, labels, num_real, num_images, splits, seed))
 
 
 def stratified_split(labels: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

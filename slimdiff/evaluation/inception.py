@@ -203,7 +203,7 @@ def build_inception(weights: str | None = None) -> nn.Module:
             torch-fidelity.
 
     Raises:
-        ValueError: no weights to be had (says both ways), or a file that holds something else.
+        ValueError: no weights found (says both ways), or a file that holds something else.
     """
     if weights is None:
         return _download_inception()

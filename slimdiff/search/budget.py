@@ -72,17 +72,18 @@ class Budget:
         return self.excess(Evaluation(0.0, costs.macs(allocation, times), costs.latency(allocation, times))) == 0
 
     def check(self, space: SearchSpace, costs: NetworkCosts) -> None:
-        """Raise ValueError unless the limit lies between the cheapest and the dearest allocation of a space."""
+        """Raise ValueError unless the limit lies between the cheapest and the most expensive allocation of a space."""
         price = costs.macs if self.kind == 'macs' else costs.latency
         low, high = (price(space.decode(genome), space.timesteps) for genome in extremes(space))
         if not low * (1 - 1e-9) <= self.limit <= high * (1 + 1e-9):
             unit, show = ('MACs', human) if self.kind == 'macs' else ('seconds', lambda v: f'{v:.4g}')
             raise ValueError(f'The budget of {show(self.limit)} {unit} for an image is out of range: the cheapest '
-                             f'allocation takes {show(low)}, the dearest {show(high)} ({low / high:.3f} to 1 of it).')
+                             f'allocation takes {show(low)}, the most expensive {show(high)} ({low / high:.3f} to 1 of '
+                             'it).')
 
 
 def extremes(space: SearchSpace) -> tuple[Genome, Genome]:
-    """The cheapest and the dearest genome: the narrowest width with as much reuse as there can be, and the widest."""
+    """The cheapest genome, the narrowest width with as much reuse as possible, and the most expensive, the widest."""
     cheap = space.uniform(0)
     if len(space.actions) > len(space.widths) and space.num_segments > 1:
         reuse = [a for a in space.actions if isinstance(a, Reuse)]

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
 from slimdiff.checkpoint.files import remove_temporary_files
-from slimdiff.evaluation.common import check_classes, locked, on_main
+from slimdiff.evaluation.common import check_classes, locked, run_on_rank0
 from slimdiff.evaluation.cost import human
 from slimdiff.interrupts import Interrupts
 from slimdiff.models.backbones.protocol import ReusableFeatures, name_of, require
@@ -121,7 +121,7 @@ class Search:
         self.failures: list[str] = []
         self.correlations: dict[str, float | None] = {}
         self.saves = 0
-        state = on_main(lambda: load_state(self.work_dir, self.identity))
+        state = run_on_rank0(lambda: load_state(self.work_dir, self.identity))
         self._bind(state, Budget.parse(budget if budget is not None else config.get('budget')))
 
     def _identity(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class Search:
         elif self.config.get('latency'):
             settings = {} if self.config['latency'] is True else self.config['latency']
             problem.costs = NetworkCosts.from_dict(
-                on_main(lambda: problem.costs.with_latency(self.model, **settings).to_dict()))
+                run_on_rank0(lambda: problem.costs.with_latency(self.model, **settings).to_dict()))
         self.budget = budget
         if budget is not None:
             self.budget = budget.bound(problem.costs, problem.timesteps, self.space.num_train_timesteps)
@@ -191,7 +191,7 @@ class Search:
         done = len(self.searcher.archive) + len(self.partial)
         with locked(self.work_dir, 'search'), Interrupts(debounce=5.0 * (get_world_size() > 1)) as interrupts, \
                 Progress(self.searcher.total, 'searching', 'candidates', enabled=progress, initial=done) as bar:
-            on_main(self._take_work_dir)
+            run_on_rank0(self._take_work_dir)
             self._gather([], interrupts)
             self._save()
             while not self.searcher.done:

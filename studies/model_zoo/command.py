@@ -24,7 +24,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         'checkout. Networks that have not been counted are, which takes up to a minute for a large one; Ctrl-C loses '
         'only the one at hand.')
     parser.add_argument('--check', action='store_true', help='write nothing: say what is out of date (exit status 1)')
-    parser.add_argument('--recount', metavar='PATTERN', help='count these configs anew, such as "*photo_patches*"; '
+    parser.add_argument('--recount', metavar='PATTERN', help='count these configs again, such as "*photo_patches*"; '
                         'with --check, compare')
     parser.add_argument('--root', type=Path, help='of the checkout (default: the one that slimdiff runs from)')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')

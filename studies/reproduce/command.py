@@ -42,7 +42,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                         'config, finished or not')
     parser.add_argument('--teacher-cache', metavar='DIR', help="keep teachers' answers here: distilled runs of the "
                         'same seed ask only once (gigabytes; remove it afterwards)')
-    parser.add_argument('--redo', action='store_true', help='make results anew whose config has changed since')
+    parser.add_argument('--redo', action='store_true', help='make results again whose config has changed since')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
     if args.jobs is not None and args.jobs < 1:

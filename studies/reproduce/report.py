@@ -72,7 +72,7 @@ def markdown(experiment: Experiment, results: tables.Results, floor: Mapping[str
             parts.append('Denoising error by noise level and band, with differences as above.\n\n' + found)
     if stale:
         lines = ''.join(f'\n- {name}: {why}' for name, why in stale.items())
-        parts.append('† Made with another config than the present one; `--redo` makes them anew:' + lines)
+        parts.append('† Made with another config than the present one; `--redo` makes them again:' + lines)
     return '\n\n'.join(part.rstrip('\n') for part in parts) + '\n'
 
 

@@ -185,7 +185,7 @@ def test_a_lost_index_is_made_anew_of_its_shards(setting, tmp_path, monkeypatch,
     written, real = [], encoding.write_shard
     monkeypatch.setattr(encoding, 'write_shard', lambda *args: (written.append(args[1]), real(*args)))
     encode(config, tmp_path / 'out')
-    assert 'it is written anew, for 2 shards are of these settings' in capsys.readouterr().err
+    assert 'it is written again, for 2 shards are of these settings' in capsys.readouterr().err
     assert written == [1] and content(tmp_path / 'out') == before
 
 

@@ -282,7 +282,7 @@ def test_failed_candidates_are_named_and_the_search_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(budget=dict(fraction=.05)), r'out of range: the cheapest allocation takes 80, the dearest 800 \(0.100 to 1'),
+    (dict(budget=dict(fraction=.05)), r'the cheapest allocation takes 80, the most expensive 800 \(0.100 to 1'),
     (dict(budget=dict(macs=801.)), 'out of range'),
     (dict(budget=dict(latency=1.)), r'set search.latency'),
     (dict(space=dict(widths=(.25, .75, 1.))), r'asks for width 0\.75, but the network was trained at 0\.25, 0\.5, 1'),

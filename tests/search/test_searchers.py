@@ -158,7 +158,7 @@ def test_budget_is_a_constraint(limit):
 
 
 @pytest.mark.parametrize('limit, message', [
-    (dict(macs=10.), r'10 MACs.*out of range: the cheapest allocation takes 56, the dearest 800'),
+    (dict(macs=10.), r'10 MACs.*out of range: the cheapest allocation takes 56, the most expensive 800'),
     (dict(fraction=1.5), 'out of range'), (dict(fraction=.01), 'out of range'),
     (dict(mac=1.), "no 'mac'. Did you mean 'macs'"), (dict(macs=1., fraction=.5), 'exactly one'),
     (dict(latency=1.), 'needs measured latencies'), (dict(macs=0), 'above 0'),

@@ -48,7 +48,7 @@ class FID(InceptionMetric):
         prefix: name of the figure.
 
     Raises:
-        ValueError: no weights to be had, or a file that holds something else.
+        ValueError: no weights found, or a file that holds something else.
     """
 
     def __init__(self, weights: str | None = None, prefix: str = 'fid') -> None:
@@ -77,7 +77,7 @@ class KID(InceptionMetric):
             set is larger than ``subset_size``, or there is one subset, nothing varies, and there is no ``_std``.
 
     Raises:
-        ValueError: no weights to be had, or a file that holds something else.
+        ValueError: no weights found, or a file that holds something else.
     """
 
     def __init__(self, weights: str | None = None, subsets: int = 100, subset_size: int = 1000, seed: int = 0,

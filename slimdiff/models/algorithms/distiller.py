@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from slimdiff.models.algorithms.batches import NoisedBatch, check_classes
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.backbones.protocol import bare, example_inputs
-from slimdiff.models.distillation import OUTPUT, Bridge, TapRecorder, Teacher, find_tap
+from slimdiff.models.distillation import OUTPUT, FeatureProjector, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
 from slimdiff.registry import LOSSES, MODELS, check_arguments, plain
 
@@ -56,7 +56,7 @@ class Distiller(DiffusionModel):
         self.teacher.record(dict.fromkeys(tap for _, tap in pairs))
         self.recorder = TapRecorder(bare(self.unet), self.student_paths.values())
         self.projections = nn.ModuleDict()
-        self._make_bridges(list(pairs))
+        self._make_projectors(list(pairs))
         self._teacher_was_finite: Tensor | None = None
 
     @staticmethod
@@ -84,7 +84,7 @@ class Distiller(DiffusionModel):
     # ---- taps -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _make_bridges(self, pairs: list[tuple[str, str]]) -> None:
+    def _make_projectors(self, pairs: list[tuple[str, str]]) -> None:
         """Run both networks once on zeros to learn the shapes at the taps."""
         mine, width = example_inputs(self.unet), self.teacher.context_channels
         context = None if width is None else torch.zeros(1, 1, width)
@@ -93,13 +93,13 @@ class Distiller(DiffusionModel):
         training, _ = self.unet.training, self.unet.eval()
         student, teacher = self._student(batch), self._ask_teacher(batch, context)()
         self.unet.train(training)
-        self.bridges: dict[tuple[str, str], Bridge] = {}
+        self.projectors: dict[tuple[str, str], FeatureProjector] = {}
         for pair in pairs:
-            bridge = Bridge(pair[0], tuple(student[pair[0]].shape), tuple(teacher[pair[1]].shape))
-            self.bridges[pair] = bridge
-            if bridge.project is not None:
+            projector = FeatureProjector(pair[0], tuple(student[pair[0]].shape), tuple(teacher[pair[1]].shape))
+            self.projectors[pair] = projector
+            if projector.project is not None:
                 name = pair[0] if pair[0] == pair[1] else '__'.join(pair)
-                self.projections[name.replace('.', '_')] = bridge.project
+                self.projections[name.replace('.', '_')] = projector.project
 
     def _student(self, batch: NoisedBatch) -> dict[str, Tensor]:
         """Prediction and features of the student by tap."""
@@ -174,21 +174,21 @@ class Distiller(DiffusionModel):
         target = self.target(batch.x0, batch.noise, batch.t)
         terms = {'denoising': self.denoising_loss(student[OUTPUT], target, batch.t)}
         # What several losses need is made once: maps of one shape in float32, and the input at their sizes.
-        bridged = {pair: [x.float() for x in self.bridges[pair](student[pair[0]], teacher[pair[1]])]
+        projected = {pair: [x.float() for x in self.projectors[pair](student[pair[0]], teacher[pair[1]])]
                    for pair in dict.fromkeys(pair for loss in active for pair in loss.taps.items())}
-        inputs = {size: resize(batch.x0.float(), size) for size in {maps[1].shape[-2:] for maps in bridged.values()}}
+        inputs = {size: resize(batch.x0.float(), size) for size in {maps[1].shape[-2:] for maps in projected.values()}}
         del student, teacher, answer  # which holds the teacher's maps, too
         for loss in active:
             for pair in loss.taps.items():
                 name = f'{loss.name}_{pair[0].replace(".", "_")}'
                 while name in terms:  # two losses of one class at one tap
                     name += '_'
-                mine, theirs = bridged[pair]
+                mine, theirs = projected[pair]
                 terms[name] = loss.weight * loss(mine, theirs, inputs[theirs.shape[-2:]], average)
         if torch.is_grad_enabled() and len(self.projections):
             # DDP wants every parameter in the graph; a projection whose losses all weigh 0 is not in it.
-            unused = [bridge.project.weight for pair, bridge in self.bridges.items()
-                      if bridge.project is not None and pair not in bridged]
+            unused = [projector.project.weight for pair, projector in self.projectors.items()
+                      if projector.project is not None and pair not in projected]
             terms['denoising'] = terms['denoising'] + sum(0 * weight.sum() for weight in unused)
         return terms
 

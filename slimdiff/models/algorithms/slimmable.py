@@ -28,7 +28,7 @@ class SandwichTraining:
     """What :class:`SlimmableDiffusion` and :class:`SlimmableDistiller` share: which widths an iteration trains.
 
     The sandwich rule (Yu and Huang 2019, section 4.1): the widest, the narrowest, and ``num_random`` others drawn
-    anew in every iteration, the same on all ranks. The losses are averaged with ``width_weights``. (DDSM adds them
+    in every iteration, the same on all ranks. The losses are averaged with ``width_weights``. (DDSM adds them
     up, which under Adam is another epsilon, and other clipping.)
     """
 

@@ -59,4 +59,4 @@ def _check_scale(scale: float, theirs: Mapping[str, Any], statistics: Mapping[st
         f'model.autoencoder.latent_scale is {scale:g}, but the latents in {where} were encoded for {known:g}; their '
         f'standard deviation, {statistics["std"]:.4g}, would imply {implied:.4g}. Set it to one of these. If '
         f'{scale:g} is right for your model, run {COMMAND} again with it: it only notes the scale, nothing is encoded '
-        'anew.')
+        'again.')

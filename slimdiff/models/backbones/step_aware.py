@@ -1,6 +1,6 @@
 """Every denoising step its own width: dense networks behind the signature of one UNet.
 
-DDSM (Yang et al., ICLR 2024) slices one slimmable network anew at every step, and 76 % fewer FLOPs become 1.48x the
+DDSM (Yang et al., ICLR 2024) slices one slimmable network again at every step, and 76 % fewer FLOPs become 1.48x the
 speed. Here the widths that an allocation uses are dense networks of their own, made once: a step costs what its network
 costs. The four widths of DDSM together take less than twice the memory of the full network.
 """
@@ -201,7 +201,7 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
                 self._compiled[width, method] = torch.compile(getattr(self.network(width), method), **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), '_last': None, '_compiled': {}}  # a copy begins anew
+        return {**super().__getstate__(), '_last': None, '_compiled': {}}  # a copy starts from scratch
 
     # ---- files ------------------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ def _download(name: str) -> Path:
         return download(name, ['*.json', 'unet/*.json', 'unet/*.safetensors', 'scheduler/*.json', 'vae/*.json',
                                'vqvae/*.json', '*.safetensors'])
     except ValueError as error:
-        raise ValueError(f'The teacher is neither a folder here nor to be had elsewhere: {error}') from error
+        raise ValueError(f'The teacher is neither a folder here nor could it be downloaded: {error}') from error
 
 
 def _from_checkpoint(path: Path, weights: str) -> LoadedTeacher:

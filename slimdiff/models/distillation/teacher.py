@@ -18,10 +18,10 @@ from slimdiff.models import computation
 from slimdiff.models.backbones.adapt import predict
 from slimdiff.models.backbones.protocol import bare, class_rows, expected_context, input_dtype, input_shape
 from slimdiff.models.conditioners import build_conditioner
-from slimdiff.models.distillation.answers import AnswerStore
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.models.distillation.overlap import Answer, beside
 from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, find_tap
+from slimdiff.models.distillation.teacher_cache import TeacherCache
 
 
 class Teacher:
@@ -40,8 +40,8 @@ class Teacher:
             (:class:`~slimdiff.models.conditioners.TextConditioner`), if it isn't the student's: both then read the
             same captions.
         cache: a folder that keeps the answers, for other students of the same seed and data (see
-            :class:`~slimdiff.models.distillation.answers.AnswerStore`); 4 bytes a value, for as long as the folder is
-            there. It pays where the teacher is slow and runs share their seeds, as in a study on a CPU.
+            :class:`~slimdiff.models.distillation.teacher_cache.TeacherCache`); 4 bytes a value, for as long as the
+            folder is there. It pays where the teacher is slow and runs share their seeds, as in a study on a CPU.
         overlap: on a GPU, let the forward run beside the student's, on a CUDA stream of its own: the same answers, and
             the activations of both in memory at once. Without effect on a CPU, or with a ``cache``.
 
@@ -228,10 +228,10 @@ class Teacher:
             store.put(question, answers)
         return answers.pop(OUTPUT), answers
 
-    def _open_cache(self) -> AnswerStore:
+    def _open_cache(self) -> TeacherCache:
         """The store of this network in its present precision."""
         if self._answers is None or self._answers[0] != self.bf16:
-            self._answers = (self.bf16, AnswerStore(self.cache, self.unet))
+            self._answers = (self.bf16, TeacherCache(self.cache, self.unet))
         return self._answers[1]
 
     def _forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None, context: Tensor | None) -> Answer:

@@ -1,4 +1,4 @@
-"""Fronts of several searches, judged anew on images that none of them has seen."""
+"""Fronts of several searches, judged again on images that none of them has seen."""
 
 from __future__ import annotations
 

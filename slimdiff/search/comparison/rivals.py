@@ -20,7 +20,7 @@ from slimdiff.search.widths import in_place
 
 #: equal segments of a random allocation
 SEGMENTS = 8
-#: draws of which a random allocation is the dearest within the budget
+#: draws of which a random allocation is the most expensive within the budget
 DRAWS = 200
 
 
@@ -105,7 +105,7 @@ def baselines(costs: NetworkCosts, timesteps: Sequence[float], total: int, budge
 
 def random_within(costs: NetworkCosts, timesteps: Sequence[float], total: int, budget: float,
                   seed: int) -> StepAllocation:
-    """Of some random allocations of equal segments the dearest within the budget, so that it nearly uses it up.
+    """Of some random allocations of equal segments the most expensive within the budget, so that it nearly uses it up.
 
     Raises:
         ValueError: none is within it.

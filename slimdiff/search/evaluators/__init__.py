@@ -1,4 +1,4 @@
-"""The ladder of evaluators, cheap to dear: loss gap, sensitivity, divergence from the full network, Frechet."""
+"""The ladder of evaluators, cheap to expensive: loss gap, sensitivity, divergence from the full network, Frechet."""
 
 from slimdiff.search.evaluators.additive import AdditiveEvaluator
 from slimdiff.search.evaluators.base import Evaluator

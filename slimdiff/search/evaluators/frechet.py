@@ -1,4 +1,4 @@
-"""The dear rung: a distance between generated and real images."""
+"""The most expensive evaluator: a distance between generated and real images."""
 
 from __future__ import annotations
 

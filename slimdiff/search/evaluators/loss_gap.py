@@ -9,7 +9,7 @@ import torch
 from mmengine.dist import is_main_process
 from torch import Tensor
 
-from slimdiff.evaluation.common import on_main
+from slimdiff.evaluation.common import run_on_rank0
 from slimdiff.evaluation.metrics.denoising import BandwiseDenoisingError
 from slimdiff.registry import EVALUATORS
 from slimdiff.search.evaluators.additive import AdditiveEvaluator
@@ -26,7 +26,7 @@ class LossGapEvaluator(AdditiveEvaluator):
     (:class:`~slimdiff.evaluation.metrics.BandwiseDenoisingError`). It needs no sampling: one pass over some images
     for each width judges every allocation there is. It is additive over the steps, so
     :class:`~slimdiff.search.searchers.DynamicProgramming` finds its exact optimum for every budget. What it can't see
-    is how errors of early steps are corrected or carried on by later ones; the rank correlation with a dearer
+    is how errors of early steps are corrected or carried on by later ones; the rank correlation with a more expensive
     evaluator, which a search prints, says how far to trust it. Allocations with a reuse have no such gap: they fail.
 
     Args:
@@ -75,7 +75,7 @@ class LossGapEvaluator(AdditiveEvaluator):
         errors = []
         for width in self._widths:
             key = self.key(f'errors at {width}')
-            found = on_main(lambda key=key: None if problem.cache is None else problem.cache.get(key, ['errors']))
+            found = run_on_rank0(lambda key=key: None if problem.cache is None else problem.cache.get(key, ['errors']))
             if found is None:
                 with at_width(problem.model, width):
                     found = {'errors': metric.table(problem.model, problem.dataloader,

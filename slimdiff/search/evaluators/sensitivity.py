@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slimdiff.evaluation.common import on_main
+from slimdiff.evaluation.common import run_on_rank0
 from slimdiff.registry import EVALUATORS
 from slimdiff.sampling import Run, StepAllocation
 from slimdiff.search.evaluators.additive import AdditiveEvaluator
@@ -50,10 +50,10 @@ class SensitivityEvaluator(AdditiveEvaluator):
         count = len(problem.timesteps)
         bins = min(self.num_bins, count)
         self._bin_of_step = [step * bins // count for step in range(count)]
-        found = on_main(lambda: None if problem.cache is None else problem.cache.get(self.key('table'), ['table']))
+        found = run_on_rank0(lambda: None if problem.cache is None else problem.cache.get(self.key('table'), ['table']))
         if found is None:
             self._divergence.bind(problem)
-            found = {'table': on_main(self._measured)}
+            found = {'table': run_on_rank0(self._measured)}
             self._work = self._work + self._divergence.work
             if problem.cache is not None:
                 problem.cache.put(self.key('table'), found)

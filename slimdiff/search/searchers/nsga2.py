@@ -13,7 +13,7 @@ from slimdiff.search.evaluation import Evaluation
 from slimdiff.search.searchers.base import Searcher, plain_genomes
 from slimdiff.search.space import Genome
 
-#: a parent's mate is one of so many that are nearest to it in cost: parts of a cheap and a dear one fit badly
+#: a parent's mate is one of so many that are nearest to it in cost: parts of a cheap and an expensive one fit badly
 MATES = 5
 
 
@@ -119,7 +119,7 @@ class NSGA2Search(Searcher):
         self.generation += 1
 
     def _order(self, genomes: Sequence[Genome]) -> list[Genome]:
-        """From best to worst: within the budget before above it; then by front; then the lonelier first."""
+        """From best to worst: within the budget before above it; then by front; then larger crowding distance first."""
         excess = [0.0 if self.budget is None else self.budget.excess(self.archive[g]) for g in genomes]
         within = [g for g, e in zip(genomes, excess) if e == 0]
         above = sorted((e, i) for i, e in enumerate(excess) if e > 0)

@@ -1,4 +1,4 @@
-"""The exact front of the cheap surrogate, then refinement by a dearer evaluator."""
+"""The exact front of the cheap surrogate, then refinement by a more expensive evaluator."""
 
 from __future__ import annotations
 

@@ -157,8 +157,8 @@ def test_paths_that_do_not_exist(name, tmp_path, monkeypatch):
 def test_an_unknown_name_on_the_hub_without_network(monkeypatch):
     import huggingface_hub.constants
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
-    with pytest.raises(ValueError, match=r"neither a folder here.*'nobody/nothing' could not be had from the Hugging "
-                       r'Face Hub \(\w+\).*give the folder'):
+    with pytest.raises(ValueError, match=r"neither a folder here.*'nobody/nothing' could not be downloaded from the "
+                       r'Hugging Face Hub \(\w+\).*give the folder'):
         load_teacher('nobody/nothing')
 
 

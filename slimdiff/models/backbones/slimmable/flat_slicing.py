@@ -16,7 +16,7 @@ from slimdiff.models.backbones.slimmable.slicing import Slicer
 FLAT_LIMIT = 4_000_000
 
 
-def are_few(weights: Iterable[Tensor]) -> bool:
+def is_small(weights: Iterable[Tensor]) -> bool:
     """Whether a network of these weights is small enough for :class:`FlatSlicer`."""
     return sum(weight.numel() for weight in weights) <= FLAT_LIMIT
 

@@ -46,7 +46,7 @@ class View:
         self.empty = [slots[key] for slots, key, _, _ in self.places]
         # How many weights there are is a matter of their shapes, which are this view's. Their kinds may change between
         # two calls (moved, cast, replaced), so the slicer is kept together with those that it was made for.
-        self.few = flat_slicing.are_few(wide.parameters())
+        self.few = flat_slicing.is_small(wide.parameters())
         self.kinds: Kinds | None = None
         self.flat: FlatSlicer | None = None
 

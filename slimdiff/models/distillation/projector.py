@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from slimdiff.models.losses.distillation import resize
 
 
-class Bridge(nn.Module):
+class FeatureProjector(nn.Module):
     """Project the student's channels to the teacher's and resize the larger map to the smaller.
 
     The projection P is a learned 1x1 convolution, there only where the channels differ. It is trained with the student

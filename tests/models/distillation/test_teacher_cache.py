@@ -7,7 +7,7 @@ import torch
 
 from slimdiff.checkpoint.tensor_store import network_fingerprint
 from slimdiff.models.distillation import Teacher
-from slimdiff.models.distillation.answers import AnswerStore
+from slimdiff.models.distillation.teacher_cache import TeacherCache
 
 
 @pytest.fixture(scope='module')
@@ -83,12 +83,12 @@ def test_a_tap_that_is_missing_is_asked_for_once(folder, tmp_path):
 
 
 def test_values_come_back_bit_for_bit(tmp_path):
-    store = AnswerStore(tmp_path, torch.nn.Linear(2, 2))
+    store = TeacherCache(tmp_path, torch.nn.Linear(2, 2))
     answers = {'output': torch.randn(2, 3, 4, 4), 'half': torch.randn(2, 5).bfloat16(), 'one': torch.tensor(1.5)}
     question = store.question(torch.ones(2), None)
     assert store.get(question, answers, torch.device('cpu')) is None
     store.put(question, answers)
-    assert AnswerStore(tmp_path, torch.nn.Linear(2, 2)).get(question, answers, torch.device('cpu')) is None
+    assert TeacherCache(tmp_path, torch.nn.Linear(2, 2)).get(question, answers, torch.device('cpu')) is None
     found = copy.deepcopy(store).get(question, answers, torch.device('cpu'))
     for name, value in answers.items():
         assert found[name].dtype == value.dtype and torch.equal(found[name], value)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from slimdiff.checkpoint.tensor_store import TensorStore, content_key, network_fingerprint
 
 
-class AnswerStore(TensorStore):
+class TeacherCache(TensorStore):
     """Keeps what a teacher said to a batch: its prediction and features, by tap.
 
     Students trained with the same seed, batch size and data meet the same ``(x_t, t, condition)`` in every iteration
