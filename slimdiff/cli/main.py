@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from slimdiff.cli.common import runs_cleanly
 from slimdiff.spelling import did_you_mean
 from slimdiff.version import __version__
 
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"slimdiff: there is no command '{argv[0]}'.{did_you_mean(name, known)} Commands: {', '.join(known)}.",
               file=sys.stderr)
         return 2
-    return runs_cleanly(importlib.import_module(f'slimdiff.cli.{name}').main)(argv[1:])
+    return importlib.import_module(f'slimdiff.cli.{name}').main(argv[1:])
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,9 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         ConfigError: not found, not readable as a config, or an override of a key that is not there.
     """
     file = find_config(path)
+    if file.suffix == '.py':  # its custom_imports may name a module beside it, or where the command is started
+        folders = dict.fromkeys((str(file.parent.resolve()), str(Path.cwd())))
+        sys.path.extend(folder for folder in folders if folder not in sys.path)
     try:
         cfg = Config.fromfile(file) if file.suffix == '.py' else _read_data(file)
     except Exception as error:  # a config is code: whatever it raises is the config's error
@@ -73,7 +77,7 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         if isinstance(error, FileNotFoundError):
             folders = ' or '.join(str(root / 'configs') for root in installation_roots())
             hint = f"A path in _base_ is relative to the config's own folder; slimdiff's configs are in {folders}."
-        elif 'import' in str(error).lower() and file.suffix == '.py':
+        elif 'import' in str(error).lower() and 'custom' not in str(error) and file.suffix == '.py':
             hint = 'A config of slimdiff is plain Python without import statements; use custom_imports=dict(...).'
         text = f'{shown(file)}: cannot be read: {merge_problem(error)}'
         raise ConfigError(f'{text.rstrip(" .")}. {hint}' if hint else text) from error

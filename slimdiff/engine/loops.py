@@ -128,6 +128,9 @@ class IterTrainLoop(BaseLoop):
             try:
                 # A run killed in the validation after its checkpoint makes up for it here.
                 if (self.val_before_train and not self._iter) or (self._iter and self._validation_is_due()):
+                    if not self._iter:
+                        print_log('Measuring the untrained network, to compare with (train_cfg.val_before_train).',
+                                  logger='current')
                     self._validate()
                 self._train()
             except KeyboardInterrupt:

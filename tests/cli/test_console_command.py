@@ -71,3 +71,10 @@ def test_every_command_is_also_a_tool(name):
     tools = list(TOOLS.rglob(f'{OTHER_NAMES.get(name, name)}.py'))
     assert tools, f'tools/ has no {OTHER_NAMES.get(name, name)}.py'
     assert f'from slimdiff.cli.{name} import main' in tools[0].read_text()
+
+
+def test_debug_shows_the_traceback_of_a_command(capsys):
+    words = ['sample', 'sd/ffhq', '--out', 'x.png']
+    assert console.main(words) == 2 and 'came without weights' in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match='came without weights'):
+        console.main([*words, '--debug'])

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,16 @@ def test_a_wrong_name_is_located_in_the_file_that_holds_it(tmp_path):
     assert locate(mine, 'other').endswith('mine.py:2')
     assert locate(mine, 'absent').endswith('mine.py')
     assert locate(None, 'x') == 'config'
+
+
+def test_a_module_beside_the_config_or_where_the_command_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', sys.path[:])
+    for folder, module in (('configs', 'beside_it'), ('start', 'at_the_start')):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f'{module}.py').write_text('')
+    (tmp_path / 'configs/mine.py').write_text("custom_imports = dict(imports=['beside_it', 'at_the_start'])")
+    monkeypatch.chdir(tmp_path / 'start')
+    load_config(tmp_path / 'configs/mine.py')
+    assert {'beside_it', 'at_the_start'} <= set(sys.modules)
+    for module in ('beside_it', 'at_the_start'):
+        del sys.modules[module]
