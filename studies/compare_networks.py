@@ -33,7 +33,8 @@ from slimdiff.models.serving import serving_config
 from slimdiff.registry import DATASETS, METRICS, MODELS
 from slimdiff.sampling import build_scheduler, denoise, image_generators, initial_noise
 
-SAMPLERS = {'DDIM': dict(type='DDIMScheduler'), 'DPM-Solver++ 2M': dict(type='DPMSolverMultistepScheduler'),
+SAMPLERS = {'DDIM': dict(type='DDIMScheduler'), 'DDIM, no clipping': dict(type='DDIMScheduler', clip_sample=False),
+            'DPM-Solver++ 2M': dict(type='DPMSolverMultistepScheduler'),
             'UniPC': dict(type='UniPCMultistepScheduler')}
 SIZES = (64, 32)  # of the extractor's input
 STEPS = (5, 10, 15, 20, 25, 35, 50, 100)
