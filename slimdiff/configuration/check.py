@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,10 @@ def check_config(cfg: Config | Mapping[str, Any], needs: Sequence[str] = ()) -> 
     filename = getattr(cfg, 'filename', None)
     checker = _Checker(cfg)
     _raise(checker.problems(cfg), filename)
+    scope = cfg.get('default_scope')
+    if isinstance(scope, str) and importlib.util.find_spec(scope.split('.')[0]) is None:
+        raise ConfigError(f"default_scope: there is no package '{scope}' here, so types would be looked up elsewhere. "
+                          "Leave it out, or set 'slimdiff'.")
     lacking = ', '.join(key for key in needs if cfg.get(key) is None)
     if lacking:
         raise ConfigError(f"{shown(filename) if filename else 'The config'} lacks what this command needs: {lacking}. "

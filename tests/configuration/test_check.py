@@ -198,3 +198,8 @@ def test_the_runner_keys_are_mmengine_s():
     keys = set(runner_keys())
     assert {'model', 'train_dataloader', 'val_cfg', 'env_cfg', 'model_wrapper_cfg', 'compile'} <= keys
     assert not keys & {'self', 'cfg'}
+
+
+def test_a_scope_that_is_no_package_here():
+    with pytest.raises(ConfigError, match="no package 'mmdet_of_tomorrow' here"):
+        check_config(Config(dict(default_scope='mmdet_of_tomorrow', model=dict(type='DiffusionModel'))))
