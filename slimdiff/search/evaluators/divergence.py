@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from slimdiff.progress import Progress
 from slimdiff.registry import EVALUATORS
 from slimdiff.sampling import StepAllocation
 from slimdiff.search.evaluators.sampling import SamplingEvaluator
@@ -45,8 +46,10 @@ class DivergenceEvaluator(SamplingEvaluator):
 
     def measure(self, allocations: Sequence[StepAllocation]) -> list[float]:
         sums = torch.zeros(len(allocations), dtype=torch.float64)
-        for batch, reference in zip(self.shown_batches('judging'), self._reference, strict=True):
-            for members, x0 in self.samples(allocations, batch):
-                distance = (x0.double().cpu() - reference.double()).square().mean((1, 2, 3)).sum()
-                sums[members] += distance
+        with Progress(self.num_images * len(allocations), 'judging') as bar:
+            for batch, reference in zip(self.batches(), self._reference, strict=True):
+                for members, x0 in self.samples(allocations, batch):
+                    distance = (x0.double().cpu() - reference.double()).square().mean((1, 2, 3)).sum()
+                    sums[members] += distance
+                    bar.update(len(batch) * len(members))
         return (sums / self.num_images).tolist()

@@ -12,7 +12,7 @@ from studies.reproduce.work_dirs import Run
 
 def test_a_study_follows_up_what_it_has_trained(tmp_path):
     """Seed 0 has both networks, seed 1 lacks the other one, seed 2 is compared, seed 3 was compared before it was
-    trained anew."""
+    trained again."""
     arms = [Arm('slim', 'slim.py', {'model.num_steps': 5}, seeds=range(4)), Arm('teacher', 'teacher.py', seeds=[0])]
     study = Experiment('s', 'S', arms, [Column('e', {'e': 1.})], 'slim',
                        follow_up={'slim': ['--against', 't=teacher.py,{teacher}']})
