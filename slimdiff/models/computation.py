@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffusers import SchedulerMixin
 from torch import Tensor, nn
 
 from slimdiff.checkpoint import read_json
@@ -149,8 +150,8 @@ def _of_scheduler(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """
     name = config.get('_class_name', 'DDPMScheduler')
     scheduler = None
-    kind = SCHEDULERS.get(name)
-    if kind is not None:
+    kind = SCHEDULERS.get(name)  # of a path that the user's config names for something else, any class
+    if inspect.isclass(kind) and issubclass(kind, SchedulerMixin):
         needed = [p.name for p in inspect.signature(kind.__init__).parameters.values()
                   if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in ('self', *config)]
         with building(f'The scheduler of {folder}', TypeError):

@@ -13,7 +13,7 @@ from slimdiff.export.folder import export_pipeline
 from slimdiff.export.load import load_trained
 from slimdiff.models import computation
 from slimdiff.models.computation import ComputationError, differences, of_folder, of_model
-from slimdiff.registry import MODELS, SCHEDULERS
+from slimdiff.registry import MODELS, SCHEDULERS, trust_types
 from slimdiff.sampling import alphas_of, process_of
 
 # At ends that are not diffusers' defaults; a resampler with an argument; attention, whose heads shapes do not show.
@@ -165,6 +165,12 @@ def test_ends_of_the_schedules_that_differ_from_ddpm():
 def test_other_processes_under_known_names(config, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         computation._of_scheduler(config, tmp_path)
+
+
+def test_a_class_that_the_users_config_names_is_no_scheduler_for_it(tmp_path):
+    trust_types(dict(head=dict(type='torch.nn.Identity')))
+    with pytest.raises(ValueError, match="scheduler is a 'torch.nn.Identity'"):
+        computation._of_scheduler(dict(_class_name='torch.nn.Identity'), tmp_path)
 
 
 def test_a_schedule_that_has_no_words_is_kept_by_its_betas():
