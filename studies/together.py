@@ -139,7 +139,7 @@ class Group:
 
         model.draw, model.restart_draws = draw, lambda: counter.__setitem__(0, 0)
         if hasattr(model, 'teacher'):
-            model.teacher.ask = lambda *inputs: lambda: (self.answer[0], dict(self.answer[1]))
+            model.teacher.start = lambda *inputs: lambda: (self.answer[0], dict(self.answer[1]))
             model._check_teacher = lambda *inputs: None  # it looks at the device's values
 
     def prepare(self, iteration: int) -> None:

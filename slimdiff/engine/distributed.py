@@ -6,6 +6,7 @@ import atexit
 import datetime
 import os
 import subprocess
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,9 @@ def leave_at_exit() -> None:
 
     def leave() -> None:
         if distributed.is_initialized():
+            # gloo's thread needs the GIL to let go of its last work, and the destructor holds it while it waits for
+            # that thread: PyTorch 2.13 hangs in a process that ends right after a reduction.
+            time.sleep(0.1)
             distributed.destroy_process_group()
 
     if distributed.is_available() and distributed.is_initialized():

@@ -78,8 +78,10 @@ STRIDES = '''
 import torch
 from torch import distributed
 from slimdiff import UNet
+from slimdiff.engine.distributed import leave_at_exit
 
 distributed.init_process_group('gloo')
+leave_at_exit()
 unet = UNet(sample_size=16, norm_groups=4, stages=[dict(channels=4, blocks=1), dict(channels=8, downsample=False)],
             downsampler=dict(type='WaveletGatedDown'), upsampler=dict(type='WaveletGatedUp'))
 for parameter in unet.parameters():
@@ -89,7 +91,6 @@ x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(distribute
 model(x, torch.tensor([3, 700])).sample.square().mean().backward()
 differing = [name for name, p in unet.named_parameters() if p.grad.stride() != p.stride()]
 assert not differing, differing
-distributed.destroy_process_group()
 '''
 
 

@@ -64,3 +64,9 @@ def batch(model, count=4, seed=0):
     labels = None if model.num_classes is None else torch.arange(count) % model.num_classes
     model.seed_step(seed)
     return model.noised_batch(images, labels)
+
+
+def losses(model, batch):
+    """What ``model.forward(mode='loss')`` gives for a batch that has been noised: the sum and its terms, for logs."""
+    terms = model.loss_terms(batch)
+    return {'loss': sum(terms.values())} | {name: term.detach() for name, term in terms.items()}

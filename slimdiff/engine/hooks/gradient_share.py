@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
@@ -59,15 +58,16 @@ class GradientShareHook(Hook):
     log line has the mean since the last one. It costs a forward and a backward pass for each term.
 
     Training goes on as if the hook were not there: draws, random generators, gradients and buffers are put back, and
-    the weights are the same bit by bit. In a distributed run the main process measures its own part of the batch.
+    the weights are the same bit by bit. In a distributed run the log has the main process, of its part of the batch.
 
     Args:
         interval: iterations between two measurements.
         limit: warn, once, when the share of a distillation term exceeds it.
-        base: the term that is not distillation, which may exceed the limit.
+        base: the term that is not distillation, which may exceed the limit (or how its name ends, of several widths).
 
     Raises:
-        ValueError: an argument out of range; before training, a model without ``loss_terms`` (a Distiller has it).
+        ValueError: an argument out of range; before training, a model without ``noised_batch`` and
+            ``loss_terms`` (a DiffusionModel has them).
     """
 
     # Before SpeedHook starts its clock.
@@ -85,15 +85,16 @@ class GradientShareHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         model = runner.unwrapped_model
-        lacking = [name for name in ('loss_terms', 'unet') if not hasattr(model, name)]
+        lacking = [name for name in ('noised_batch', 'loss_terms', 'unet') if not hasattr(model, name)]
         if lacking:
             raise ValueError(f"GradientShareHook: the model {type(model).__name__} has no {' and no '.join(lacking)}. "
                              'The hook is for a model whose loss has several terms, such as Distiller; remove it from '
-                             "the config's custom_hooks, or give the model loss_terms(**batch) -> {name: term}.")
+                             "the config's custom_hooks, or give the model noised_batch(**batch) and "
+                             'loss_terms(noised_batch) -> {name: term}.')
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         # Not at the first iteration: a zero-initialised output layer shields the network from some terms.
-        if (batch_idx + 1) % self.interval == 0 and is_main_process():
+        if (batch_idx + 1) % self.interval == 0:
             self._add(self.shares(runner, data_batch), runner, batch_idx)
 
     def shares(self, runner: Any, data_batch: Any) -> dict[str, float]:
@@ -101,7 +102,8 @@ class GradientShareHook(Hook):
         model = runner.unwrapped_model
         with undisturbed(model), runner.optim_wrapper.optim_context(model):
             data = model.data_preprocessor(data_batch, True)
-            terms = model.loss_terms(**data) if isinstance(data, Mapping) else model.loss_terms(*data)
+            batch = model.noised_batch(**data) if isinstance(data, Mapping) else model.noised_batch(*data)
+            terms = model.loss_terms(batch)
             norms = gradient_norms(terms, [p for p in model.unet.parameters() if p.requires_grad])
         if hasattr(model, 'seed_step'):  # the draws were used up: give them to the step again, as the loop did
             model.seed_step(seed32(runner.seed, runner.iter))
@@ -111,7 +113,7 @@ class GradientShareHook(Hook):
     def _add(self, shares: Mapping[str, float], runner: Any, batch_idx: int) -> None:
         for name, share in shares.items():
             self.sums[name] = self.sums.get(name, 0.0) + share
-            if name != self.base and share > self.limit and not self.warned:
+            if not name.endswith(self.base) and share > self.limit and not self.warned:
                 self.warned = True
                 runner.logger.warning(
                     f"The term '{name}' has {share:.0%} of the gradient at iteration {batch_idx + 1} (limit "

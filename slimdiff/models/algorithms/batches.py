@@ -1,8 +1,7 @@
-"""A batch: what the network sees of it, and whether the network can see it at all."""
+"""Checks of a batch and a data set: does the model have a use for them?"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,29 +31,6 @@ class CheckedBatches(BaseDataPreprocessor):
         if isinstance(data, Mapping) and isinstance(data.get('labels'), Tensor):
             check_labels(data['labels'], self.num_classes)
         return super().forward(data, training)
-
-
-@dataclasses.dataclass
-class NoisedBatch:
-    """What the network sees in an iteration, and what it was made of."""
-    x0: Tensor
-    noise: Tensor
-    t: Tensor
-    x_t: Tensor
-    labels: Tensor | None = None
-    context: Tensor | None = None
-    caption: list[str] | None = None
-
-
-def drop_conditions(drop: Tensor, labels: Tensor | None, caption: Sequence[str] | None,
-                    num_classes: int | None) -> tuple[Tensor | None, list[str] | None]:
-    """Labels and captions with the null class, the label ``num_classes``, and the empty caption where ``drop`` (N,) is.
-
-    An unconditional model, of ``num_classes`` None, has no labels.
-    """
-    if caption is not None:
-        caption = ['' if dropped else text for text, dropped in zip(caption, drop.tolist(), strict=True)]
-    return None if num_classes is None else torch.where(drop, num_classes, labels), caption
 
 
 def check_labels(labels: Tensor | None, num_classes: int | None, null: bool = False) -> None:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from slimdiff.functional.prediction import convert_prediction
 from slimdiff.models.algorithms import batches
-from slimdiff.models.algorithms.batches import NoisedBatch
-from slimdiff.models.algorithms.draws import draw_posterior, draw_step
+from slimdiff.models.algorithms.draws import NoisedBatch, draw_posterior, draw_step, drop_conditions
 from slimdiff.models.backbones.adapt import predict
 from slimdiff.models.backbones.load import build_backbone
 from slimdiff.models.backbones.protocol import input_shape
@@ -236,7 +235,7 @@ class DiffusionModel(BaseModel):
         batches.check_labels(labels, self.num_classes)
         x0 = self.clean_input(inputs, latents)
         t, noise, drop = self.draw(x0.shape[0], x0.shape[1:])
-        labels, caption = batches.drop_conditions(drop, labels, caption, self.num_classes)
+        labels, caption = drop_conditions(drop, labels, caption, self.num_classes)
         context = self.context_of(caption, context)
         return NoisedBatch(x0, noise, t, self.add_noise(x0, noise, t), labels, context, caption)
 
@@ -278,24 +277,31 @@ class DiffusionModel(BaseModel):
         In place of ``inputs`` a batch may bring ``latents`` (N, C, h, w): raw ones, as the encoder gave them.
 
         Returns:
-            ``dict(loss=...)`` for mode 'loss'; the network's prediction on the noised input for mode 'tensor'.
+            For mode 'loss' ``dict(loss=...)``, the sum of :meth:`loss_terms`, and the terms where there are several;
+            for mode 'tensor' the network's prediction on the noised input.
         """
         batch = self.noised_batch(inputs, labels, context, caption, latents)
         if mode == 'loss':
-            return self.losses_of(batch)
+            terms = self.loss_terms(batch)
+            logged = {name: term.detach() for name, term in terms.items()} if len(terms) > 1 else {}
+            return {'loss': sum(terms.values())} | logged
         if mode != 'tensor':
             raise ValueError(f"mode '{mode}' is unknown; choose 'loss' or 'tensor', or call .sample(...).")
         return self.predict(batch.x_t, batch.t, batch.labels, batch.context)
 
-    def losses_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
-        """``loss``, the sum that is trained on, and other figures to log, whose names must not contain "loss"."""
-        prediction = self.predict(batch.x_t, batch.t, batch.labels, batch.context)
-        return {'loss': self.denoising_loss(prediction, self.target(batch.x0, batch.noise, batch.t), batch.t)}
+    def loss_terms(self, batch: NoisedBatch) -> dict[str, Tensor]:
+        """The weighted terms of the loss by name, with their graph; training minimises their sum.
 
-    def denoising_loss(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
+        A subclass adds its own. mmengine adds up what it finds under a name with "loss" in it: avoid that word.
+        """
+        prediction = self.predict(batch.x_t, batch.t, batch.labels, batch.context)
+        return {'denoising': self.denoising_loss(prediction, batch)}
+
+    def denoising_loss(self, prediction: Tensor, batch: NoisedBatch) -> Tensor:
         """Mean over the batch of weight(t) * mean squared error."""
+        target = self.target(batch.x0, batch.noise, batch.t)
         error = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))
-        snr = signal_to_noise(self.alphas_cumprod.to(t.device)[t])
+        snr = signal_to_noise(self.alphas_cumprod.to(batch.t.device)[batch.t])
         return (self.loss_weight(snr, self.prediction_type).to(error) * error).mean()
 
     # ---- sampling ---------------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from slimdiff.models.algorithms.batches import NoisedBatch, check_classes
+from slimdiff.models.algorithms.batches import check_classes
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
+from slimdiff.models.algorithms.draws import NoisedBatch
 from slimdiff.models.backbones.protocol import bare, example_inputs
 from slimdiff.models.distillation import OUTPUT, FeatureProjector, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
@@ -31,7 +31,7 @@ class Distiller(DiffusionModel):
         unet: config of the student.
         teacher: arguments of :class:`~slimdiff.models.distillation.Teacher`: ``dict(checkpoint=..., bf16=...)``.
         losses: configs of distillation losses, as ``dict(type='SpectralLoss', tap=['output', 'up1'], weight=0.1)``.
-            One of weight 0 costs nothing; if all are, the teacher is not asked.
+            One of weight 0 costs nothing; if all are 0, the teacher does not run.
         **settings: arguments of :class:`DiffusionModel`.
 
     Raises:
@@ -91,7 +91,7 @@ class Distiller(DiffusionModel):
         x, labels = mine['sample'], None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
         batch = NoisedBatch(x, x, mine['timestep'], x, labels, mine.get('encoder_hidden_states'))
         training, _ = self.unet.training, self.unet.eval()
-        student, teacher = self._student(batch), self._ask_teacher(batch, context)()
+        student, teacher = self.student_outputs(batch), self._start_teacher(batch, context)()
         self.unet.train(training)
         self.projectors: dict[tuple[str, str], FeatureProjector] = {}
         for pair in pairs:
@@ -101,24 +101,30 @@ class Distiller(DiffusionModel):
                 name = pair[0] if pair[0] == pair[1] else '__'.join(pair)
                 self.projections[name.replace('.', '_')] = projector.project
 
-    def _student(self, batch: NoisedBatch) -> dict[str, Tensor]:
+    def student_outputs(self, batch: NoisedBatch) -> dict[str, Tensor]:
         """Prediction and features of the student by tap."""
         with self.recorder:
             prediction = self.predict(batch.x_t, batch.t, batch.labels, batch.context)
         features = self.recorder.take()
         return {OUTPUT: prediction} | {tap: features[path] for tap, path in self.student_paths.items()}
 
-    def _ask_teacher(self, batch: NoisedBatch, context: Tensor | None) -> Callable[[], dict[str, Tensor]]:
-        """What gives prediction, in the student's prediction type, and features of the teacher by tap."""
-        asked = self.teacher.ask(batch.x_t, batch.t, batch.labels, context)
+    def start_teacher(self, batch: NoisedBatch) -> Callable[[], dict[str, Tensor]]:
+        """Run the teacher on what the student sees, and return what gives its outputs by tap; {} if no loss counts."""
+        if not any(loss.weight > 0 for loss in self.distillation_losses):
+            return dict
+        return self._start_teacher(batch, self.teacher.context_for(batch.caption, batch.context))
 
-        def answer() -> dict[str, Tensor]:
-            prediction, features = asked()
+    def _start_teacher(self, batch: NoisedBatch, context: Tensor | None) -> Callable[[], dict[str, Tensor]]:
+        finish = self.teacher.start(batch.x_t, batch.t, batch.labels, context)
+
+        def outputs() -> dict[str, Tensor]:
+            nonlocal finish
+            (prediction, features), finish = finish(), None  # which would keep the maps
             self._check_teacher(prediction, batch)
             a, b = self._coefficients(batch.t, prediction)
             return {OUTPUT: self.teacher.convert(prediction, batch.x_t, a, b, self.prediction_type)} | features
 
-        return answer
+        return outputs
 
     def _check_teacher(self, prediction: Tensor, batch: NoisedBatch) -> None:
         """Raise ValueError for a prediction of the teacher with NaN or infinity in it, which its input has not.
@@ -146,55 +152,35 @@ class Distiller(DiffusionModel):
 
     # ---- losses -----------------------------------------------------------------------------------------------
 
-    def losses_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
-        """``loss``, the sum, and every weighted term by its name: ``denoising``, ``spatial_output``, ..."""
-        terms = self.terms_of(batch, mean_over_ranks)
-        return {'loss': sum(terms.values())} | {name: term.detach() for name, term in terms.items()}
-
-    def loss_terms(self, inputs: Tensor | None = None, labels: Tensor | None = None, context: Tensor | None = None,
-                   caption: Sequence[str] | None = None, latents: Tensor | None = None) -> dict[str, Tensor]:
-        """The weighted terms of the loss by name, with their graph: to see which one moves the weights.
-
-        Of this rank's part of the batch; no other rank need call it.
-        """
-        return self.terms_of(self.noised_batch(inputs, labels, context, caption, latents))
-
-    def terms_of(self, batch: NoisedBatch,
-                 average: Callable[[Tensor], Tensor] = lambda x: x) -> dict[str, Tensor]:
-        """The weighted terms of the loss on a noised batch, ``denoising`` first.
-
-        ``average`` takes the mean over ranks of what relative losses divide by: without it ranks with B samples would
-        not train as one with all of them.
-        """
-        active = [loss for loss in self.distillation_losses if loss.weight > 0]
+    def loss_terms(self, batch: NoisedBatch) -> dict[str, Tensor]:
+        """``denoising``, and one weighted term a loss and tap: ``spatial_output``, ``spectral_up1``, ..."""
         # Before the student's: what its forward needs is free again when the student's activations are kept; or both
         # run at once (Teacher's `overlap`), and nothing here may wait for the device until the student's is under way.
-        answer = self._ask_teacher(batch, self.teacher.context_for(batch.caption, batch.context)) if active else dict
-        student, teacher = self._student(batch), answer()
-        target = self.target(batch.x0, batch.noise, batch.t)
-        terms = {'denoising': self.denoising_loss(student[OUTPUT], target, batch.t)}
+        teacher = self.start_teacher(batch)
+        return self.compare(batch, self.student_outputs(batch), teacher)
+
+    def compare(self, batch: NoisedBatch, student: dict[str, Tensor],
+                teacher: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The terms of what student and teacher gave at the taps; each dict is emptied when it has been read."""
+        terms = {'denoising': self.denoising_loss(student[OUTPUT], batch)}
+        active = [loss for loss in self.distillation_losses if loss.weight > 0]
         # What several losses need is made once: maps of one shape in float32, and the input at their sizes.
-        projected = {pair: [x.float() for x in self.projectors[pair](student[pair[0]], teacher[pair[1]])]
-                   for pair in dict.fromkeys(pair for loss in active for pair in loss.taps.items())}
+        theirs = teacher()
+        projected = {pair: [x.float() for x in self.projectors[pair](student[pair[0]], theirs[pair[1]])]
+                     for pair in dict.fromkeys(pair for loss in active for pair in loss.taps.items())}
         inputs = {size: resize(batch.x0.float(), size) for size in {maps[1].shape[-2:] for maps in projected.values()}}
-        del student, teacher, answer  # which holds the teacher's maps, too
+        student.clear()  # the maps at the taps are large: they are not kept while the losses are computed
+        del theirs, teacher
         for loss in active:
             for pair in loss.taps.items():
                 name = f'{loss.name}_{pair[0].replace(".", "_")}'
                 while name in terms:  # two losses of one class at one tap
                     name += '_'
-                mine, theirs = projected[pair]
-                terms[name] = loss.weight * loss(mine, theirs, inputs[theirs.shape[-2:]], average)
+                student_map, teacher_map = projected[pair]
+                terms[name] = loss.weight * loss(student_map, teacher_map, inputs[teacher_map.shape[-2:]])
         if torch.is_grad_enabled() and len(self.projections):
             # DDP wants every parameter in the graph; a projection whose losses all weigh 0 is not in it.
             unused = [projector.project.weight for pair, projector in self.projectors.items()
                       if projector.project is not None and pair not in projected]
             terms['denoising'] = terms['denoising'] + sum(0 * weight.sum() for weight in unused)
         return terms
-
-
-def mean_over_ranks(value: Tensor) -> Tensor:
-    """Mean of a scalar over all ranks; each must call it."""
-    value = value.clone()
-    all_reduce(value, 'mean')
-    return value

@@ -6,6 +6,7 @@ exactly as one with 2B, and a resumed run needs no generator state. Without a se
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,18 @@ from torch import Tensor, nn
 
 #: added to a step's seed for the posterior: beyond the 32 bits of step seeds, so that no other step draws the same
 POSTERIOR = 2**32
+
+
+@dataclasses.dataclass
+class NoisedBatch:
+    """What the network sees in an iteration, and what it was made of."""
+    x0: Tensor
+    noise: Tensor
+    t: Tensor
+    x_t: Tensor
+    labels: Tensor | None = None
+    context: Tensor | None = None
+    caption: list[str] | None = None
 
 
 def draw_step(batch: int, shape: Sequence[int], timesteps: int, dropout: float, seed: int | None,
@@ -31,6 +44,17 @@ def draw_step(batch: int, shape: Sequence[int], timesteps: int, dropout: float, 
     drop = torch.rand(total, generator=generator, device=device) < dropout
     noise = torch.randn(total, *shape, generator=generator, device=device)
     return t[part], noise[part], drop[part]
+
+
+def drop_conditions(drop: Tensor, labels: Tensor | None, caption: Sequence[str] | None,
+                    num_classes: int | None) -> tuple[Tensor | None, list[str] | None]:
+    """Labels and captions with the null class, the label ``num_classes``, and the empty caption where ``drop`` (N,) is.
+
+    An unconditional model, of ``num_classes`` None, has no labels.
+    """
+    if caption is not None:
+        caption = ['' if dropped else text for text, dropped in zip(caption, drop.tolist(), strict=True)]
+    return None if num_classes is None else torch.where(drop, num_classes, labels), caption
 
 
 def draw_posterior(autoencoder: nn.Module, images: Tensor, seed: int | None) -> Tensor | None:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from slimdiff.checkpoint.files import check_finite
 from slimdiff.models import computation
-from slimdiff.models.algorithms.diffusion_model import DiffusionModel, NoisedBatch
-from slimdiff.models.algorithms.distiller import Distiller, mean_over_ranks
+from slimdiff.models.algorithms.diffusion_model import DiffusionModel
+from slimdiff.models.algorithms.distiller import Distiller
+from slimdiff.models.algorithms.draws import NoisedBatch
 from slimdiff.models.backbones.protocol import Slimmable, check_stages, check_width, require, widths_of
 from slimdiff.models.backbones.slimmable.importance import order_channels
 from slimdiff.models.distillation import OUTPUT, TapRecorder
@@ -34,11 +35,6 @@ class SandwichTraining:
 
     #: keys of the config that sampling doesn't need
     training_keys = ('num_random', 'fresh_noise', 'width_weights', 'eval_widths', 'start_from', 'order')
-
-    #: what later widths of an iteration need of earlier ones: the widest's prediction, or the teacher's answer
-    _shared: Any = None
-    #: the width that is being trained
-    _width: float = 1.0
 
     def _set_widths(self, num_random: int, fresh_noise: bool, width_weights: Mapping[Any, float] | None,
                     eval_widths: Sequence[float] | None) -> None:
@@ -102,41 +98,29 @@ class SandwichTraining:
         t, noise, _ = self.draw(batch.x0.shape[0], batch.x0.shape[1:])
         return dataclasses.replace(batch, t=t, noise=noise, x_t=self.add_noise(batch.x0, noise, t))
 
-    def terms_by_width(self, batch: NoisedBatch,
-                       average: Callable[[Tensor], Tensor] | None = None) -> dict[str, dict[str, Tensor]]:
-        """The weighted terms of the loss of every width of this iteration: place in the sandwich -> term -> value."""
+    def loss_terms(self, batch: NoisedBatch) -> dict[str, Tensor]:
+        """The weighted terms of the loss of every width in this iteration, by place and name: ``widest_denoising``."""
         seed, self._width_seed = self._width_seed, None
         places = [(place, width) for place, widths in self.draw_widths(seed).items() for width in widths]
         total = sum(self.width_weights[width] for _, width in places)
-        found: dict[str, dict[str, Tensor]] = {}
-        try:
-            for number, (place, width) in enumerate(places):
-                seen = self.renoised(batch, seed, number) if self.fresh_noise and number else batch
-                self._width = width
-                with self.unet.at(width):
-                    terms = self.terms_of(seen) if average is None else self.terms_of(seen, average)
-                row = found.setdefault(place, {})
-                for name, term in terms.items():
-                    row[name] = row.get(name, 0) + term * (self.width_weights[width] / total)
-        finally:
-            self._shared, self._width = None, 1.0
-        return found
+        terms: dict[str, Tensor] = {}
+        shared: dict[str, Any] = {}  # what later widths of this iteration need of earlier ones
+        for number, (place, width) in enumerate(places):
+            seen = self.renoised(batch, seed, number) if self.fresh_noise and number else batch
+            with self.unet.at(width):
+                own = self.width_terms(seen, width, shared)
+            for name, term in own.items():
+                name = f'{place}_{name}'
+                terms[name] = terms.get(name, 0) + term * (self.width_weights[width] / total)
+        return terms
 
-    def losses_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
-        """``loss``, and its share of each place in the sandwich: ``widest``, ``narrowest``, ``between``."""
-        parts = {place: sum(terms.values()) for place, terms in self.terms_by_width(batch, *self._averages()).items()}
-        return {'loss': sum(parts.values())} | {place: part.detach() for place, part in parts.items()}
+    def width_terms(self, batch: NoisedBatch, width: float, shared: dict[str, Any]) -> dict[str, Tensor]:
+        """The weighted terms of the loss at ``width``, which is active. The widest comes first.
 
-    def loss_terms(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """The terms of the loss over all widths by name, with their graph."""
-        found: dict[str, Tensor] = {}
-        for terms in self.terms_by_width(self.noised_batch(*args, **kwargs)).values():
-            for name, term in terms.items():
-                found[name] = found.get(name, 0) + term
-        return found
-
-    def _averages(self) -> tuple[Callable[[Tensor], Tensor], ...]:
-        return ()
+        Args:
+            shared: whatever it leaves here for the widths after it.
+        """
+        raise NotImplementedError
 
     def evaluation_variants(self) -> dict[str, contextlib.AbstractContextManager]:
         """What an evaluation measures: the full width under the metrics' own names, others as ``width0.25/<name>``."""
@@ -176,15 +160,14 @@ class SlimmableDiffusion(SandwichTraining, DiffusionModel):
         self._start_from(start_from, order)
         self.inplace = inplace
 
-    def terms_of(self, batch: NoisedBatch) -> dict[str, Tensor]:
+    def width_terms(self, batch: NoisedBatch, width: float, shared: dict[str, Any]) -> dict[str, Tensor]:
         """The denoising error of the network at its active width, and its distance from the widest."""
         prediction = self.predict(batch.x_t, batch.t, batch.labels, batch.context)
-        terms = {'denoising': self.denoising_loss(prediction, self.target(batch.x0, batch.noise, batch.t), batch.t)}
-        if self.inplace:
-            if self._width == 1:
-                self._shared = prediction.detach()
-            else:
-                terms['inplace'] = self.inplace * (prediction.float() - self._shared.float()).square().mean()
+        terms = {'denoising': self.denoising_loss(prediction, batch)}
+        if self.inplace and 'widest' in shared:
+            distance = (prediction.float() - shared['widest'].float()).square().mean()
+            terms['inplace'] = self.inplace * distance
+        shared.setdefault('widest', prediction.detach())
         return terms
 
 
@@ -214,17 +197,22 @@ class SlimmableDistiller(SandwichTraining, Distiller):
         super().__init__(unet=unet, teacher=teacher, losses=losses, **settings)
         self._set_widths(num_random, fresh_noise, width_weights, eval_widths)
         self._start_from(start_from, order)
-        self._shared = None  # the answer to the batch that measured the taps
         maps = check_stages(self.unet, list(self.student_paths.values()))
         self._recorders: dict[float, tuple[nn.Module, TapRecorder]] = {}
         #: (tap's path, width) -> where the channels of that width stand among all
         self._kept = {(path, width): torch.cat([torch.arange(*r) for r in maps[path].ranges(width)])
                       for path in self.student_paths.values() for width in widths_of(self.unet)}
 
-    def _student(self, batch: NoisedBatch) -> dict[str, Tensor]:
-        width = self._width
+    def width_terms(self, batch: NoisedBatch, width: float, shared: dict[str, Any]) -> dict[str, Tensor]:
+        """The terms of :class:`Distiller` at the active width. Widths that see the same noise share the teacher's."""
+        if shared.get('batch') is not batch:
+            shared.update(batch=batch, teacher=functools.cache(self.start_teacher(batch)))
+        return self.compare(batch, self.student_outputs(batch, width), shared['teacher'])
+
+    def student_outputs(self, batch: NoisedBatch, width: float = 1.0) -> dict[str, Tensor]:
+        """As of a :class:`Distiller`; a narrower width's features have zeros where the width has no channels."""
         if width == 1 or not self.student_paths:
-            return super()._student(batch)
+            return super().student_outputs(batch)
         network = self.unet.network_at(width)
         if self._recorders.get(width, (None, ))[0] is not network:  # the first time, or a copy of the model
             self._recorders[width] = network, TapRecorder(network, self.student_paths.values())
@@ -239,12 +227,3 @@ class SlimmableDistiller(SandwichTraining, Distiller):
         """Features (N, w C, H, W) at the places of their channels among (N, C, H, W), zeros elsewhere."""
         wide = features.new_zeros(len(features), len(self._kept[path, 1.0]), *features.shape[2:])
         return wide.index_copy(1, self._kept[path, width].to(features.device), features)
-
-    def _ask_teacher(self, batch: NoisedBatch, context: Tensor | None) -> Callable[[], dict[str, Tensor]]:
-        if self._shared is None or self._shared[0] is not batch:
-            self._shared = batch, functools.cache(super()._ask_teacher(batch, context))
-        answer = self._shared[1]
-        return lambda: dict(answer())
-
-    def _averages(self) -> tuple[Callable[[Tensor], Tensor], ...]:
-        return (mean_over_ranks, )

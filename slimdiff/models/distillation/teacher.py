@@ -206,12 +206,12 @@ class Teacher:
         Args:
             x_t: (N, C, H, W) noisy inputs; t (N,); labels (N,); context (N, S, D).
         """
-        return self.ask(x_t, t, labels, context)()
+        return self.start(x_t, t, labels, context)()
 
     @torch.no_grad()
-    def ask(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None,
-            context: Tensor | None = None) -> Callable[[], Answer]:
-        """As a call, but returns what gives the answer, for the caller to do something else meanwhile (``overlap``)."""
+    def start(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None,
+              context: Tensor | None = None) -> Callable[[], Answer]:
+        """As a call, but returns a function that gives the outputs: the caller works on meanwhile (``overlap``)."""
         if self.overlap and self.cache is None and x_t.is_cuda:
             return beside(self._forward, x_t, t, labels, context)
         answer = (self._forward if self.cache is None else self._recall)(x_t, t, labels, context)

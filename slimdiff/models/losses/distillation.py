@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 
@@ -59,12 +60,10 @@ class DistillationLoss(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(self, student: Tensor, teacher: Tensor, x0: Tensor,
-                average: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, x0: Tensor) -> Tensor:
         """The unweighted loss of one tap. No gradient reaches the teacher; bf16 is compared in float32.
 
-        Args:
-            average: gives the mean over all ranks, where the batch is spread over several.
+        With ``relative`` every rank of a distributed run must call it.
         """
         teacher = teacher.detach().float()
         if x0.requires_grad or x0.dtype != torch.float32:  # else the very tensor, which losses may recognise
@@ -74,9 +73,17 @@ class DistillationLoss(nn.Module):
             scale = None
             if self.relative:  # first: the value keeps maps for its gradient, and memory peaks here
                 with torch.no_grad():
-                    scale = average(self.compare(teacher.new_zeros(()).expand_as(teacher), teacher, x0))
+                    # Of all ranks: with B samples each they train as one with all of them.
+                    scale = mean_over_ranks(self.compare(teacher.new_zeros(()).expand_as(teacher), teacher, x0))
             value = self.compare(student.float(), teacher, x0)
         return value if scale is None else value / scale.clamp_min(1e-12)
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Mean of a scalar over all ranks; each must call it."""
+    value = value.clone()
+    all_reduce(value, 'mean')
+    return value
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:

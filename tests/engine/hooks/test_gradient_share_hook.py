@@ -32,7 +32,10 @@ if not MODELS.module_dict.get('TwoTerms'):
         def train(self, mode=True):
             return torch.nn.Module.train(self, mode)
 
-        def loss_terms(self, inputs, labels=None):
+        def noised_batch(self, inputs, labels=None):
+            return inputs
+
+        def loss_terms(self, inputs):
             seed, self.step_seed = self.step_seed, None
             noise = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(seed))
             shift = np.random.rand() + random.random()
@@ -42,7 +45,7 @@ if not MODELS.module_dict.get('TwoTerms'):
                     'spatial_loss': self.weight * (y - shift).square().mean()}
 
         def forward(self, inputs, labels=None, mode='loss'):
-            terms = self.loss_terms(inputs, labels)
+            terms = self.loss_terms(self.noised_batch(inputs, labels))
             return {'loss': sum(terms.values())}
 
 
@@ -95,7 +98,7 @@ def test_the_share_is_that_of_the_step_that_follows(tmp_path):
         seed_iteration(runner.seed, 1, part=1)
         model.seed_step(seed32(runner.seed, 1))
         model.zero_grad()
-        model.loss_terms(batches[1]['inputs'])[name].backward()
+        model.loss_terms(model.noised_batch(batches[1]['inputs']))[name].backward()
         norms[name] = sum(float(p.grad.square().sum()) for p in model.unet.parameters())**0.5
     share = norms['spatial_loss'] / sum(norms.values())
     assert second['train/grad_share/spatial_term'] == pytest.approx(share, rel=1e-4)
@@ -132,7 +135,7 @@ def test_errors(tmp_path):
     with pytest.raises(ValueError, match=r'share in \(0, 1\], got 1.5'):
         GradientShareHook(limit=1.5)
     runner = tiny_run.build(tmp_path, custom_hooks=[dict(type='GradientShareHook')])
-    with pytest.raises(ValueError, match='TinyDenoiser has no loss_terms'):
+    with pytest.raises(ValueError, match='TinyDenoiser has no noised_batch and no loss_terms'):
         runner.train()
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from slimdiff.models import DiffusionModel
 from slimdiff.models.algorithms import batches
+from slimdiff.models.algorithms.draws import drop_conditions
 
 
 def network(**config):
@@ -18,9 +19,9 @@ def network(**config):
 
 def test_dropped_conditions_are_the_null_class_and_the_empty_caption():
     drop = torch.tensor([True, False, True])
-    labels, caption = batches.drop_conditions(drop, torch.tensor([0, 1, 2]), ['a', 'b', 'c'], 5)
+    labels, caption = drop_conditions(drop, torch.tensor([0, 1, 2]), ['a', 'b', 'c'], 5)
     assert labels.tolist() == [5, 1, 5] and caption == ['', 'b', '']
-    assert batches.drop_conditions(drop, torch.tensor([0, 1, 2]), None, None) == (None, None)
+    assert drop_conditions(drop, torch.tensor([0, 1, 2]), None, None) == (None, None)
 
 
 @pytest.mark.parametrize('null, fits', [(False, False), (True, True)])

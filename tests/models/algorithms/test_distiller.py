@@ -30,7 +30,7 @@ def test_the_sum_by_hand(teacher):
     """Every term from its formula, the teacher run apart."""
     model = tiny.distiller(teacher, BOTH)
     batch = tiny.batch(model)
-    got = model.losses_of(batch)
+    got = tiny.losses(model, batch)
     with torch.no_grad():
         theirs = features_of(tiny.teacher_model().unet, ('up1', 'mid'), batch.x_t, batch.t)
     mine = features_of(model.unet, ('up1', 'mid'), batch.x_t, batch.t)
@@ -57,7 +57,7 @@ def test_the_sum_by_hand(teacher):
 
 def test_gradients_reach_student_and_projections_but_not_the_teacher(teacher):
     model = tiny.distiller(teacher, BOTH)
-    model.losses_of(tiny.batch(model))['loss'].backward()
+    tiny.losses(model, tiny.batch(model))['loss'].backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
     assert all(model.projections[n].weight.grad.any() for n in ('up1', 'mid'))
     assert all(p.grad is None for p in model.teacher.unet.parameters())
@@ -77,7 +77,8 @@ def test_a_student_that_is_its_teacher_has_only_the_denoising_loss(tmp_path):
     student.seed_step(0)
     torch.testing.assert_close(got['loss'], student(images)['loss'], rtol=1e-6, atol=1e-7)
     assert all(v.item() == pytest.approx(0, abs=1e-7) for k, v in got.items() if k not in ('loss', 'denoising'))
-    gradient = torch.autograd.grad(sum(v for k, v in model.loss_terms(images).items() if k != 'denoising'),
+    terms = model.loss_terms(model.noised_batch(images))
+    gradient = torch.autograd.grad(sum(v for k, v in terms.items() if k != 'denoising'),
                                    list(model.unet.parameters()), allow_unused=True)
     assert max(g.abs().max().item() for g in gradient if g is not None) < 1e-6
 
@@ -86,7 +87,7 @@ def test_loss_terms_are_the_losses_with_their_graph(teacher):
     model = tiny.distiller(teacher, BOTH)
     images = torch.rand(4, 3, 8, 8)
     model.seed_step(5)
-    terms = model.loss_terms(images)
+    terms = model.loss_terms(model.noised_batch(images))
     model.seed_step(5)
     logged = model(images)
     assert list(terms) == [k for k in logged if k != 'loss']
@@ -97,7 +98,7 @@ def test_loss_terms_are_the_losses_with_their_graph(teacher):
 
 def test_losses_of_one_class_at_one_tap_are_both_counted(teacher):
     model = tiny.distiller(teacher, [dict(type='SpatialLoss', weight=0.1), dict(type='SpatialLoss', weight=0.3)])
-    got = model.losses_of(tiny.batch(model))
+    got = tiny.losses(model, tiny.batch(model))
     assert got['spatial_output_'].item() == pytest.approx(3 * got['spatial_output'].item(), rel=1e-5)
     assert got['loss'].item() == pytest.approx(sum(v.item() for k, v in got.items() if k != 'loss'), rel=1e-5)
 
@@ -105,7 +106,7 @@ def test_losses_of_one_class_at_one_tap_are_both_counted(teacher):
 def test_taps_of_different_names_and_of_modules_within_stages(teacher):
     model = tiny.distiller(teacher, [dict(type='SpatialLoss', tap={'up1': 'up2', 'mid.blocks.0': 'mid'})])
     assert set(model.projections) == {'up1__up2', 'mid_blocks_0__mid'}
-    got = model.losses_of(tiny.batch(model))
+    got = tiny.losses(model, tiny.batch(model))
     assert {'spatial_up1', 'spatial_mid_blocks_0'} < set(got)
     got['loss'].backward()
     assert all(p.weight.grad.any() for p in model.projections.values())
@@ -152,7 +153,7 @@ def calls_of(module):
 def test_weight_zero_does_not_run_the_teacher(teacher):
     model = tiny.distiller(teacher, [dict(type='SpatialLoss', tap='up1', weight=0)])
     calls = calls_of(model.teacher.unet)
-    got = model.losses_of(tiny.batch(model))
+    got = tiny.losses(model, tiny.batch(model))
     assert calls == [] and set(got) == {'loss', 'denoising'}
     got['loss'].backward()  # DDP wants the projection in the graph all the same
     assert not model.projections['up1'].weight.grad.any()
@@ -161,7 +162,7 @@ def test_weight_zero_does_not_run_the_teacher(teacher):
 def test_one_forward_of_each_network_serves_all_losses(teacher):
     model = tiny.distiller(teacher, BOTH)
     calls = calls_of(model.teacher.unet), calls_of(model.unet)
-    model.losses_of(tiny.batch(model, count=6))
+    tiny.losses(model, tiny.batch(model, count=6))
     assert calls == ([6], [6])
 
 
@@ -176,7 +177,7 @@ def test_sampling_asks_no_teacher_and_holds_no_features(teacher):
 def test_cheaper_teachers_teach_the_same(teacher, monkeypatch, settings, tolerance):
     monkeypatch.setattr('slimdiff.models.distillation.teacher.has_bf16_products', lambda device: True)
     exact, cheap = tiny.distiller(teacher, BOTH), tiny.distiller(teacher, BOTH, teacher=settings)
-    losses = [m.losses_of(tiny.batch(m, count=8)) for m in (exact, cheap)]
+    losses = [tiny.losses(m, tiny.batch(m, count=8)) for m in (exact, cheap)]
     for name in losses[0]:
         assert losses[1][name].item() == pytest.approx(losses[0][name].item(), rel=tolerance), name
 
@@ -185,9 +186,9 @@ def test_cheaper_teachers_teach_the_same(teacher, monkeypatch, settings, toleran
 def test_under_bf16_autocast(teacher, losses):
     model = tiny.distiller(teacher, losses)
     batch = tiny.batch(model)
-    exact = model.losses_of(batch)
+    exact = tiny.losses(model, batch)
     with torch.autocast('cpu', torch.bfloat16):
-        half = model.losses_of(batch)
+        half = tiny.losses(model, batch)
     for name, value in exact.items():
         assert half[name].dtype == torch.float32 and half[name].item() == pytest.approx(value.item(), rel=0.03), name
 
@@ -200,7 +201,7 @@ def test_a_teacher_of_another_prediction_type(tmp_path, teacher, kind):
     batch = tiny.batch(a)
     batch.t = torch.tensor([100, 300, 500, 700])  # from x0, eps is lost in rounding at t = 0
     batch.x_t = a.add_noise(batch.x0, batch.noise, batch.t)
-    for (name, x), y in zip(a.losses_of(batch).items(), b.losses_of(batch).values()):
+    for (name, x), y in zip(tiny.losses(a, batch).items(), tiny.losses(b, batch).values()):
         torch.testing.assert_close(x, y, rtol=2e-3, atol=1e-6, msg=name)
 
 
@@ -210,7 +211,7 @@ def test_conditional(tmp_path):
     seen = []
     model.teacher.unet.class_embedding.register_forward_hook(lambda m, a, out: seen.append(a[0]))
     batch = tiny.batch(model, count=16)
-    model.losses_of(batch)
+    tiny.losses(model, batch)
     assert torch.equal(seen[0], batch.labels) and set(batch.labels.tolist()) == {0, 1, 2, 3}  # 3: the null class
 
 
@@ -229,11 +230,11 @@ def test_it_learns_its_teacher(teacher):
 
     def distance():
         with torch.no_grad():
-            return model.losses_of(tiny.batch(model, count=32, seed=99))['spatial_up1'].item()
+            return tiny.losses(model, tiny.batch(model, count=32, seed=99))['spatial_up1'].item()
 
     before = distance()
     for step in range(40):
-        terms = model.terms_of(tiny.batch(model, count=8, seed=step))
+        terms = model.loss_terms(tiny.batch(model, count=8, seed=step))
         optimizer.zero_grad()
         (sum(terms.values()) - terms['denoising']).backward()
         optimizer.step()
@@ -289,7 +290,7 @@ def test_a_teacher_that_predicts_nan(teacher, tmp_path):
         student.teacher.unet.conv_out.bias[0] = float('inf')
     batch = tiny.batch(student)
     with pytest.raises(ValueError, match=rf'infinity for t = {int(batch.t[0])}, .*bf16=False'):
-        student.losses_of(batch)
+        tiny.losses(student, batch)
 
 
 def test_nan_in_a_batch_is_not_the_teachers(teacher):
@@ -297,11 +298,11 @@ def test_nan_in_a_batch_is_not_the_teachers(teacher):
     student = tiny.distiller(teacher)
     batch = tiny.batch(student)
     batch.x_t[1, 0, 2, 3] = float('nan')
-    assert student.losses_of(batch)['loss'].isnan()
+    assert tiny.losses(student, batch)['loss'].isnan()
     with torch.no_grad():
         student.teacher.unet.conv_out.bias[0] = float('inf')
     with pytest.raises(ValueError, match=rf'infinity for t = {int(batch.t[0])}, {int(batch.t[2])}, '):
-        student.losses_of(batch)
+        tiny.losses(student, batch)
 
 
 def test_bad_configs(teacher):
@@ -325,17 +326,17 @@ def test_a_copy_works_on_its_own(teacher):
     import copy
     model = tiny.distiller(teacher, BOTH)
     twin = copy.deepcopy(model)
-    expected = model.losses_of(tiny.batch(model))
+    expected = tiny.losses(model, tiny.batch(model))
     with torch.no_grad():
         for p in model.unet.parameters():
             p.zero_()
-    for name, value in twin.losses_of(tiny.batch(twin)).items():
+    for name, value in tiny.losses(twin, tiny.batch(twin)).items():
         torch.testing.assert_close(value, expected[name])
 
 
 @pytest.mark.slow
 def test_a_compiled_teacher_teaches_the_same(teacher):
     exact, compiled = tiny.distiller(teacher, BOTH), tiny.distiller(teacher, BOTH, teacher=dict(compile=True))
-    a, b = (m.losses_of(tiny.batch(m)) for m in (exact, compiled))
+    a, b = (tiny.losses(m, tiny.batch(m)) for m in (exact, compiled))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5)

@@ -87,8 +87,9 @@ def test_the_sandwich_has_the_ends_and_draws_between():
 
 def test_what_is_logged_adds_up_to_the_loss():
     values = step(slimmable(num_random=1))
-    assert set(values) == {'loss', 'widest', 'narrowest', 'between'}
-    torch.testing.assert_close(values['loss'], values['widest'] + values['narrowest'] + values['between'])
+    parts = {f'{place}_denoising' for place in ('widest', 'narrowest', 'between')}
+    assert set(values) == {'loss', *parts}
+    torch.testing.assert_close(values['loss'], sum(values[name] for name in parts))
 
 
 def test_in_place_distillation_pulls_to_the_widest_and_never_moves_it():
@@ -201,10 +202,8 @@ def test_the_teacher_is_asked_once_where_noise_is_shared(teacher):
 def test_features_of_a_narrow_width_are_compared_where_their_channels_are(teacher):
     model = distilled(teacher, [dict(type='SpatialLoss', tap='up1')], num_random=0)
     batch = NoisedBatch(images(), images(), torch.tensor([1, 2, 3, 4]), images())
-    model._width = 0.5
     with model.unet.at(0.5):
-        features = model._student(batch)['up1']
-    model._width = 1.0
+        features = model.student_outputs(batch, 0.5)['up1']
     assert features.shape[1] == 8 and bool((features[:, 4:] == 0).all())
     narrow = {}
     network = model.unet.extract(0.5)
@@ -232,6 +231,7 @@ def test_a_tap_inside_a_stage_is_refused(teacher):
 def test_terms_for_the_gradient_share(teacher):
     model = distilled(teacher, [dict(type='SpatialLoss', tap='output', weight=0.5)])
     model.seed_step(5)
-    terms = model.loss_terms(images())
+    terms = model.loss_terms(model.noised_batch(images()))
     torch.testing.assert_close(sum(terms.values()), step(model)['loss'])
-    assert set(terms) == {'denoising', 'spatial_output'}
+    assert set(terms) == {f'{place}_{term}' for place in ('widest', 'narrowest', 'between')
+                          for term in ('denoising', 'spatial_output')}

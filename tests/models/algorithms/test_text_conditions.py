@@ -105,13 +105,13 @@ def test_a_teacher_reads_the_captions_with_its_own_encoder(clip, tmp_path):
         checkpoint=folder, conditioner=dict(type='LDMBertText', checkpoint=theirs, channels=24))}))
     model.seed_step(1)
     batch = model.noised_batch(torch.rand(2, 3, 8, 8), caption=['a cat', 'a dog'])
-    terms = model.terms_of(batch)
+    terms = model.loss_terms(batch)
     context = teacher.conditioner(['a cat', 'a dog'])
     expected = teacher.predict(batch.x_t, batch.t, context=context) - model.predict(batch.x_t, batch.t,
                                                                                      context=batch.context)
     assert terms['spatial_output'].item() == pytest.approx(0.1 * expected.square().mean().item(), rel=1e-4)
     with pytest.raises(ValueError, match="needs the batch's 'caption'"):
-        model.terms_of(model.noised_batch(torch.rand(2, 3, 8, 8), context=batch.context))
+        model.loss_terms(model.noised_batch(torch.rand(2, 3, 8, 8), context=batch.context))
 
 
 def test_bad_input(clip):

@@ -61,7 +61,7 @@ def test_on_a_cpu_it_has_no_effect(folder):
     (losses, weights), (others, theirs) = (train(folder, 'cpu', overlap=overlap) for overlap in (True, False))
     assert losses == others and all(torch.equal(value, theirs[name]) for name, value in weights.items())
     x, t = inputs()
-    check_equal(make_teacher(folder).ask(x, t)(), make_teacher(folder, overlap=False)(x, t), rtol=0, atol=0)
+    check_equal(make_teacher(folder).start(x, t)(), make_teacher(folder, overlap=False)(x, t), rtol=0, atol=0)
     if not torch.cuda.is_available():
         assert side_stream.cache_info().currsize == 0
 
@@ -72,14 +72,14 @@ def test_on_a_cpu_the_teacher_is_done_before_the_student_begins(folder):
     order = []
     model.teacher.unet.register_forward_hook(lambda *_: order.append('teacher done'))
     model.unet.register_forward_pre_hook(lambda *_: order.append('student begins'))
-    model.losses_of(tiny.batch(model))
+    tiny.losses(model, tiny.batch(model))
     assert order == ['teacher done', 'student begins']
 
 
 def test_asked_twice_each_answer_is_its_own(folder):
     teacher = make_teacher(folder)
     x, t = inputs()
-    first, second = teacher.ask(x, t), teacher.ask(2 * x, t)
+    first, second = teacher.start(x, t), teacher.start(2 * x, t)
     check_equal(second(), teacher(2 * x, t))
     check_equal(first(), teacher(x, t))
 
@@ -88,7 +88,7 @@ def test_a_cache_answers_at_once(folder, tmp_path):
     x, t = inputs()
     expected = make_teacher(folder)(x, t)
     for _ in range(2):  # from the network, then from the disk
-        check_equal(make_teacher(folder, cache=str(tmp_path)).ask(x, t)(), expected)
+        check_equal(make_teacher(folder, cache=str(tmp_path)).start(x, t)(), expected)
 
 
 @NEEDS_GPU
@@ -114,14 +114,14 @@ def test_on_a_gpu_nothing_is_read_before_it_is_written(folder, settings):
     for _ in range(3):
         torch.cuda._sleep(LONG)
         late = x.clone()  # written when the usual stream has slept
-        ask = teacher.ask(late, t)
+        start = teacher.start(late, t)
         del late
         torch.full_like(x, float('nan'))
-        prediction, features = ask()
+        prediction, features = start()
         check_equal((prediction.clone(), {k: v.clone() for k, v in features.items()}), expected, **CLOSE)
     hook = teacher.unet.register_forward_pre_hook(lambda *_: torch.cuda._sleep(LONG))
     for _ in range(3):
-        prediction, features = teacher.ask(x, t)()
+        prediction, features = teacher.start(x, t)()
         copies = prediction.clone(), {k: v.clone() for k, v in features.items()}
         del prediction, features
         with torch.cuda.stream(side_stream(x.device)):

@@ -162,15 +162,15 @@ class SlimmableUNet(UNet):
             return method(self, *args, **kwargs)
         view = self._view(self.active_width)
         network = view.network.train(self.training)
-        network.gradient_checkpointing = self.gradient_checkpointing
-        if self.gradient_checkpointing:
-            network._gradient_checkpointing_func = self._gradient_checkpointing_func
+        checkpoints = self.mid.gradient_checkpointing
+        if network.mid.gradient_checkpointing != checkpoints:
+            network._set_gradient_checkpointing(checkpoints, self.mid._gradient_checkpointing_func)
         view.fill(dict(self.named_parameters()))
         try:
             return method(network, *args, **kwargs)
         finally:
             # A checkpointed block runs once more in the backward pass, with these slices.
-            if not (self.gradient_checkpointing and torch.is_grad_enabled()):
+            if not (checkpoints and torch.is_grad_enabled()):
                 view.clear()
 
     @torch.no_grad()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from slimdiff.models.layers import CrossAttentionBlock, ResidualBlock, SelfAttentionBlock
 from slimdiff.spelling import did_you_mean
-
-Run = Callable[..., Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,17 +107,30 @@ def plan_blocks(stages: list[Stage]) -> dict[str, list[BlockPlan]]:
 class BlockSequence(nn.Module):
     """Residual blocks, each with the attention block that follows it (if any)."""
 
+    #: ``enable_gradient_checkpointing`` of diffusers sets it wherever a module has it
+    gradient_checkpointing = False
+
     def __init__(self, blocks: list[ResidualBlock], attentions: list[nn.Module | None]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.attentions = nn.ModuleList([a for a in attentions if a is not None])
 
-    def step(self, i: int, x: Tensor, embedding: Tensor, context: Tensor | None, run: Run) -> Tensor:
-        """Run block ``i`` and its attention; ``run`` is a plain call or gradient checkpointing."""
-        x = run(self.blocks[i], x, embedding)
+    def step(self, i: int, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+        """Run block ``i`` and its attention."""
+        x = self.run(self.blocks[i], x, embedding)
         if i < len(self.attentions):
-            x = run(self.attentions[i], x, context)
+            x = self.run(self.attentions[i], x, context)
         return x
+
+    def run(self, module: nn.Module, *inputs: Tensor | None) -> Tensor:
+        """Call a module, which is computed again in the backward pass under gradient checkpointing."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(module, *inputs)
+        return module(*inputs)
+
+    def resample(self, resampler: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
+        """Call a resampler; a residual one also wants the embedding."""
+        return self.run(resampler, x, *([embedding] if isinstance(resampler, ResidualBlock) else []))
 
 
 class DownStage(BlockSequence):
@@ -130,17 +141,16 @@ class DownStage(BlockSequence):
         self.keep = stage.skips
         self.downsampler = downsampler
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None, skips: list[Tensor], run: Run) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None, skips: list[Tensor]) -> Tensor:
         """Append the stage's skips to ``skips`` and return its (down-sampled) output."""
-        x = self.run_blocks(x, embedding, context, skips, run)
-        return x if self.downsampler is None else resample(self.downsampler, x, embedding, run)
+        x = self.run_blocks(x, embedding, context, skips)
+        return x if self.downsampler is None else self.resample(self.downsampler, x, embedding)
 
-    def run_blocks(self, x: Tensor, embedding: Tensor, context: Tensor | None, skips: list[Tensor],
-                   run: Run) -> Tensor:
+    def run_blocks(self, x: Tensor, embedding: Tensor, context: Tensor | None, skips: list[Tensor]) -> Tensor:
         """The stage without its down-sampler; what a shallow pass needs, which wants the skips alone."""
         outputs = [x]
         for i in range(len(self.blocks)):
-            x = self.step(i, x, embedding, context, run)
+            x = self.step(i, x, embedding, context)
             outputs.append(x)
         skips.extend(outputs[len(outputs) - self.keep:])
         return x
@@ -149,9 +159,9 @@ class DownStage(BlockSequence):
 class MidStage(BlockSequence):
     """Residual block, attention, residual block, at the lowest resolution."""
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None, run: Run) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
         for i in range(len(self.blocks)):
-            x = self.step(i, x, embedding, context, run)
+            x = self.step(i, x, embedding, context)
         return x
 
 
@@ -163,19 +173,12 @@ class UpStage(BlockSequence):
         self.take = stage.skips
         self.upsampler = upsampler
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None, skips: list[Tensor], run: Run) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None, skips: list[Tensor]) -> Tensor:
         """Consume the stage's skips from the end of ``skips``."""
         if self.upsampler is not None:
-            x = resample(self.upsampler, x, embedding, run)
+            x = self.resample(self.upsampler, x, embedding)
         for i in range(len(self.blocks)):
             if i < self.take:
                 x = torch.cat([x, skips.pop()], dim=1)
-            x = self.step(i, x, embedding, context, run)
+            x = self.step(i, x, embedding, context)
         return x
-
-
-def resample(resampler: nn.Module, x: Tensor, embedding: Tensor, run: Run) -> Tensor:
-    """Call a resampler; a residual one also wants the embedding."""
-    if isinstance(resampler, ResidualBlock):
-        return run(resampler, x, embedding)
-    return run(resampler, x)

@@ -21,14 +21,10 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
 from slimdiff.models.backbones.adapt import Prediction
-from slimdiff.models.backbones.unet.stages import DownStage, MidStage, Run, Stage, UpStage, plan_blocks
+from slimdiff.models.backbones.unet.stages import DownStage, MidStage, Stage, UpStage, plan_blocks
 from slimdiff.models.layers import ResidualBlock
 from slimdiff.models.layers.residual import group_norm, silu, zero_init
 from slimdiff.registry import MODELS, RESAMPLERS
-
-
-def call(module: nn.Module, *args: Any) -> Tensor:
-    return module(*args)
 
 
 @MODELS.register_module()
@@ -88,7 +84,6 @@ class UNet(ModelMixin, ConfigMixin):
         if not stages:
             raise ValueError('UNet needs at least one stage.')
         parsed = [Stage.parse(f'down{i}', stage) for i, stage in enumerate(stages, 1)]
-        self.gradient_checkpointing = False
         self.num_stages = len(parsed)
         self.size_multiple = 2**sum(stage.downsample for stage in parsed)
         self.check_size(sample_size, sample_size)
@@ -228,14 +223,14 @@ class UNet(ModelMixin, ConfigMixin):
         They change little from one denoising step to the next, so a later step may take them for its own (DeepCache,
         Ma et al., CVPR 2024): see :meth:`shallow`.
         """
-        x, embedding, context, run = self._enter(sample, timestep, class_labels, encoder_hidden_states)
+        x, embedding, context = self._enter(sample, timestep, class_labels, encoder_hidden_states)
         skips: list[Tensor] = []
         for i in range(1, self.num_stages + 1):
-            x = self.get_submodule(f'down{i}')(x, embedding, context, skips, run)
-        x = self.mid(x, embedding, context, run)
+            x = self.get_submodule(f'down{i}')(x, embedding, context, skips)
+        x = self.mid(x, embedding, context)
         for i in range(self.num_stages, 1, -1):
-            x = self.get_submodule(f'up{i}')(x, embedding, context, skips, run)
-        return self._leave(self.up1(x, embedding, context, skips, run)), x
+            x = self.get_submodule(f'up{i}')(x, embedding, context, skips)
+        return self._leave(self.up1(x, embedding, context, skips)), x
 
     def shallow(self,
                 sample: Tensor,
@@ -249,22 +244,19 @@ class UNet(ModelMixin, ConfigMixin):
         ``sample`` through the skips of the first stage. Forward hooks on ``down1`` do not fire: its output, which the
         down-sampler makes, is not computed.
         """
-        x, embedding, context, run = self._enter(sample, timestep, class_labels, encoder_hidden_states)
+        x, embedding, context = self._enter(sample, timestep, class_labels, encoder_hidden_states)
         skips: list[Tensor] = []
-        self.down1.run_blocks(x, embedding, context, skips, run)
-        return self._leave(self.up1(features, embedding, context, skips, run))
+        self.down1.run_blocks(x, embedding, context, skips)
+        return self._leave(self.up1(features, embedding, context, skips))
 
     def _enter(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None,
-               encoder_hidden_states: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, Run]:
+               encoder_hidden_states: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """The stem's output, and what every stage is given beside it."""
         self.check_size(*sample.shape[2:])
         timestep = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
-        run = call
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            run = self._gradient_checkpointing_func
         x = sample.contiguous(memory_format=torch.channels_last)
         embedding = self.embed(timestep, class_labels, x.dtype)
-        return self.stem(x), embedding, self.context_of(timestep, class_labels, encoder_hidden_states), run
+        return self.stem(x), embedding, self.context_of(timestep, class_labels, encoder_hidden_states)
 
     def _leave(self, x: Tensor) -> Prediction:
         """The output head on what ``up1`` gave."""
