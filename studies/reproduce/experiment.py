@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = re.compile(r'[\w.+-]+')
-REPORTS = ('table', 'bars', 'grid', 'profile')
+REPORTS = ('table', 'profile')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +87,8 @@ class Experiment:
         arms: in the order of the table; every arm's first seed is run before any second one.
         columns: the first one is the main figure.
         baseline: name of the arm that others are compared with, seed by seed.
-        report: ``table`` (arms by columns), and a figure: ``table`` a panel a column, ``bars`` the main figure with
-            the baseline as a line, ``grid`` a heat map beside ``layout['published']``, ``profile`` the error by noise
-            level and band (``layout['edges']``: timestep edges of each arm, where they are not the metric's own).
+        report: ``table`` (arms by columns, and a panel a column), or ``profile``: also the error by noise level and
+            band (``layout['edges']``: timestep edges of each arm, where they are not the metric's own).
         layout: what the report needs to know further.
         floor: also measure real images against real ones, with the baseline's data and metrics.
         follow_up: arm -> arguments of ``slimdiff compare_allocations``, with which the runs of that arm are followed

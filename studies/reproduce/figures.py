@@ -18,7 +18,7 @@ def draw(experiment: Experiment, results: Results, floor: dict[str, dict[str, fl
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
-    makers = dict(table=panels, bars=bars, grid=heat_maps, profile=profiles)
+    makers = dict(table=panels, profile=profiles)
     figure = makers[experiment.report](experiment, results, floor, plt)
     figure.suptitle(experiment.title, fontsize=11)
     # No date or version inside: the same results give the same file.
@@ -63,64 +63,6 @@ def _reference_lines(line: Any, experiment: Experiment, results: Results, floor:
     real = column.value({name: entry['mean'] for name, entry in floor.items()})
     if real is not None:
         line(real * column.scale, linestyle=':', linewidth=1, color='C2')
-
-
-def bars(experiment: Experiment, results: Results, floor: dict[str, Any], plt: Any) -> Any:
-    """Bars of the first three figures, the baseline a red line as in the supplement's figure 2; seeds are dots."""
-    columns = experiment.columns[:3]
-    arms = [arm for arm in experiment.arms if arm.name != experiment.baseline]
-    figure, axes = plt.subplots(1, len(columns), figsize=(4.2 * len(columns), 3.4), squeeze=False,
-                                layout='constrained')
-    for axis, column in zip(axes.flat, columns):
-        shown = []
-        for x, arm in enumerate(arms):
-            values = [value * column.scale for value in values_of(results, arm.name, column).values()]
-            if values:
-                axis.bar(x, np.mean(values), width=0.65, color='C0', alpha=0.55)
-                axis.plot([x] * len(values), values, 'o', markersize=4, color='C0')
-            shown += values
-        base = [value * column.scale for value in values_of(results, experiment.baseline, column).values()]
-        if base:
-            axis.axhline(np.mean(base), color='C3', linewidth=1.2,
-                         label=experiment.arm(experiment.baseline).title)
-            axis.axhspan(min(base), max(base), color='C3', alpha=0.12, linewidth=0)
-            axis.legend(fontsize=8)
-        shown += base
-        if shown:
-            # Bars that do not begin at zero: the differences are small, and the axis says so.
-            margin = 0.15 * (max(shown) - min(shown)) or 0.05 * abs(max(shown)) or 1.0
-            axis.set_ylim(min(shown) - 2 * margin, max(shown) + margin)
-        axis.set_xticks(range(len(arms)), [arm.title for arm in arms], fontsize=8, rotation=20)
-        axis.set_title(textwrap.fill(column.title, 36), fontsize=9)
-        axis.tick_params(axis='y', labelsize=8)
-    return figure
-
-
-def heat_maps(experiment: Experiment, results: Results, floor: dict[str, Any], plt: Any) -> Any:
-    """The first three figures over the grid, and the published table; each map has its own scale."""
-    layout = experiment.layout
-    maps = []
-    for column in experiment.columns[:3]:
-        cells = [[list(values_of(results, layout['arm'].format(row=row, column=c), column).values())
-                  for c in layout['columns']] for row in layout['rows']]
-        maps.append((column.title, [[np.mean(v) * column.scale if v else np.nan for v in row] for row in cells]))
-    if 'published' in layout:
-        maps.append((layout['published_title'], layout['published']))
-    figure, axes = plt.subplots(1, len(maps), figsize=(3.7 * len(maps), 3.9), squeeze=False, layout='constrained')
-    for axis, (title, grid) in zip(axes.flat, maps):
-        grid = np.array(grid, float)
-        axis.imshow(np.ma.masked_invalid(grid), cmap='viridis_r')
-        middle = np.nanmean(grid[[0, -1]]) if np.isfinite(grid).any() else 0.0
-        for (i, j), value in np.ndenumerate(grid):
-            if np.isfinite(value):
-                axis.text(j, i, f'{value:.3g}', ha='center', va='center', fontsize=7,
-                          color='white' if value > middle else 'black')
-        axis.set_xticks(range(len(layout['columns'])), layout['columns'], fontsize=8)
-        axis.set_yticks(range(len(layout['rows'])), layout['rows'], fontsize=8)
-        axis.set_xlabel(layout['column_title'], fontsize=8)
-        axis.set_ylabel(layout['row_title'], fontsize=8)
-        axis.set_title(title, fontsize=8)
-    return figure
 
 
 def profiles(experiment: Experiment, results: Results, floor: dict[str, Any], plt: Any) -> Any:

@@ -56,20 +56,16 @@ def markdown(experiment: Experiment, results: tables.Results, floor: Mapping[str
     if not runs:
         return '\n\n'.join(parts) + '\n'
     parts.append(f'![{experiment.title}](../../_static/{experiment.name}.png)')
-    if experiment.report == 'grid':
-        for column in experiment.columns:
-            parts.append(f'{column.title}:\n\n' + tables.grid_table(experiment, results, column))
-    else:
-        parts.append(tables.main_table(experiment, results, floor, stale))
-        parts.append('± is the sample standard deviation over training seeds. MACs: convolutions and linear layers.'
-                     + (' Real against real: over random partings of real images.' if floor else ''))
-        if found := tables.paired_table(experiment, results, stale):
-            base = experiment.arm(experiment.baseline).title
-            parts.append(f'Difference from **{base}** over common seeds: mean (relative) [95 % confidence interval], '
-                         'two-sided paired t-test.\n\n' + found)
-            parts.append(caution(experiment, results))
-        if experiment.report == 'profile' and (found := tables.profile_table(experiment, results)):
-            parts.append('Denoising error by noise level and band, with differences as above.\n\n' + found)
+    parts.append(tables.main_table(experiment, results, floor, stale))
+    parts.append('± is the sample standard deviation over training seeds. MACs: convolutions and linear layers.'
+                 + (' Real against real: over random partings of real images.' if floor else ''))
+    if found := tables.paired_table(experiment, results, stale):
+        base = experiment.arm(experiment.baseline).title
+        parts.append(f'Difference from **{base}** over common seeds: mean (relative) [95 % confidence interval], '
+                     'two-sided paired t-test.\n\n' + found)
+        parts.append(caution(experiment, results))
+    if experiment.report == 'profile' and (found := tables.profile_table(experiment, results)):
+        parts.append('Denoising error by noise level and band, with differences as above.\n\n' + found)
     if stale:
         lines = ''.join(f'\n- {name}: {why}' for name, why in stale.items())
         parts.append('† Made with another config than the present one; `--redo` makes them again:' + lines)

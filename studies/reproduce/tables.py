@@ -113,12 +113,3 @@ def profile_table(experiment: Experiment, results: Results) -> str:
             rows.append([names[0], band, mean_and_spread(columns[0], baseline.values()),
                          *map(difference, columns[1:], cells)])
     return markdown_table(['timesteps', 'band', f'{base.title} (error x 1000)', *(arm.title for arm in others)], rows)
-
-
-def grid_table(experiment: Experiment, results: Results, column: Column) -> str:
-    """One figure over the grid of ``experiment.layout``."""
-    layout = experiment.layout
-    rows = [[f'**{row}**', *(mean_and_spread(column, values_of(results, layout['arm'].format(row=row, column=c),
-                                                               column).values()) for c in layout['columns'])]
-            for row in layout['rows']]
-    return markdown_table([f'{layout["row_title"]} \\ {layout["column_title"]}', *map(str, layout['columns'])], rows)

@@ -80,17 +80,6 @@ def test_profile_by_hand(tmp_path):
     assert figure.exists()
 
 
-def test_grid_by_hand(tmp_path):
-    experiment = Experiment('x', 'X', [Arm(f's{i}-f{j}', 'c') for i in (0, 1) for j in (0, 1)],
-                            [Column('error', {'e': 1.0})], 's0-f0', 'grid', dict(
-                                rows=(0, 1), columns=(0, 1), arm='s{row}-f{column}', row_title='spatial',
-                                column_title='frequency', published=[[4, 3], [2, 1]], published_title='FID'))
-    results = {f's{i}-f{j}': {0: result(dict(e=10.0 * i + j))} for i in (0, 1) for j in (0, 1)}
-    del results['s1-f0']
-    text, figure = written(experiment, results, tmp_path)
-    assert '| **0** | 0 | 1 |' in text and '| **1** | - | 11 |' in text and figure.exists()
-
-
 def test_numbers_on_an_axis_do_not_touch():
     from matplotlib import pyplot as plt
     experiment = Experiment('x', 'X', [Arm('a', 'c', seeds=range(2))],
