@@ -64,7 +64,7 @@ def load(source: str | Path, device: str | torch.device | None = None, weights: 
 def count_macs(network: nn.Module, *inputs: Any, context_length: int = 1, **kwargs: Any) -> Cost:
     """Parameters, multiply-accumulates (MACs, in both conventions) and activations of one call of a network.
 
-    The result prints as a summary; ``.published``, ``.with_attention`` and ``.params`` are the numbers, and
+    The result prints as a summary; ``.conv_linear_macs``, ``.macs_with_attention`` and ``.params`` are the numbers, and
     ``.table(depth)`` splits them by module.
 
     Args:

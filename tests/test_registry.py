@@ -7,17 +7,9 @@ from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS, Regi
 from torch import nn
 
 import slimdiff.registry as registry
-from slimdiff.registry import (
-    MODELS,
-    SCHEDULERS,
-    RegistryError,
-    accepted_arguments,
-    check_arguments,
-    declared_arguments,
-    did_you_mean,
-    nearest,
-    plain,
-)
+from slimdiff.arguments import accepted_arguments, check_arguments, declared_arguments, plain
+from slimdiff.registry import MODELS, SCHEDULERS, RegistryError
+from slimdiff.spelling import did_you_mean, nearest
 
 
 class Base:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from slimdiff.registry import flatten, plain
+from slimdiff.arguments import flatten, plain
 
 _ABSENT = object()
 

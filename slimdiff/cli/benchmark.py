@@ -97,8 +97,9 @@ class Entry:
         cost, latency = self.cost, self.timing.latency()
         return dict(
             digest=self.digest, checkpoint=self.checkpoint, params=cost.params, class_params=self.class_params,
-            macs_published=cost.published, macs_with_attention=cost.with_attention, activations=cost.activations,
-            weight_bytes=self.weight_bytes, peak_bytes=self.weight_bytes + self.rise_bytes,
+            macs_published=cost.conv_linear_macs, macs_with_attention=cost.macs_with_attention,
+            activations=cost.activations, weight_bytes=self.weight_bytes,
+            peak_bytes=self.weight_bytes + self.rise_bytes,
             time_steps_per_second=rounded(self.timing.throughput(batch_size)), num_steps=len(self.timing.seconds),
             latency_seconds=rounded(latency), turns_seconds=rounded(self.timing.turns))
 
@@ -163,7 +164,8 @@ def warm_up(entry: Entry, args: argparse.Namespace, device: torch.device) -> Non
 
 def comparison(first: Entry, other: Entry) -> dict[str, Any]:
     from slimdiff.evaluation.throughput import compare
-    macs = {kind: (getattr(first.cost, kind), getattr(other.cost, kind)) for kind in ('published', 'with_attention')}
+    macs = {'published': (first.cost.conv_linear_macs, other.cost.conv_linear_macs),
+            'with_attention': (first.cost.macs_with_attention, other.cost.macs_with_attention)}
     return compare(first.timing, other.timing, macs)
 
 
@@ -175,7 +177,7 @@ def report(entries: Sequence[Entry], batch_size: int, setting: str) -> str:
              'p90 ms', 'p99 ms')]
     for e in entries:
         cost = e.cost
-        rows.append((e.name, human(cost.params), human(cost.published), human(cost.with_attention),
+        rows.append((e.name, human(cost.params), human(cost.conv_linear_macs), human(cost.macs_with_attention),
                      human(cost.activations), f'{(e.weight_bytes + e.rise_bytes) / 2**20:.4g} MiB',
                      f'{e.timing.throughput(batch_size):.4g}',
                      *(milliseconds(s) for s in e.timing.latency().values())))
@@ -262,7 +264,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         entry = prepare(config, checkpoint, args)
         if any(entry.name == other.name for other in entries):  # the same one twice shows the noise of the machine
             entry.name += f' ({1 + sum(entry.name == other.name.split(" (")[0] for other in entries)})'
-        print(f'{entry.name}: {human(entry.cost.params)} parameters, {human(entry.cost.published)} MACs', flush=True)
+        print(f'{entry.name}: {human(entry.cost.params)} parameters, {human(entry.cost.conv_linear_macs)} MACs',
+              flush=True)
         entries.append(entry)
     results, interrupted = [], False
     for batch_size in args.batch_size:

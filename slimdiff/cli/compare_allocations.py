@@ -118,7 +118,7 @@ def other_config(file: str, *needs: str) -> Any:
 def run_search(args: argparse.Namespace, model: Any, loader: Any, name: str, file: str,
                work_dir: Path) -> tuple[Search, Outcome]:
     """Run (or finish, or read) one search, and write its report."""
-    from slimdiff.registry import plain
+    from slimdiff.arguments import plain
     from slimdiff.search import Search
     from slimdiff.search.report import plot_search, write_report
     config = plain(other_config(file, 'search').search)
@@ -136,8 +136,9 @@ def run_search(args: argparse.Namespace, model: Any, loader: Any, name: str, fil
 
 def fresh_judges(cfg: Any, args: argparse.Namespace) -> dict[str, Any]:
     """What judges the fronts of all searches: both kinds of quality, with noise that no search has seen."""
+    from slimdiff.arguments import plain
     from slimdiff.evaluation.metrics.base import SetMetric
-    from slimdiff.registry import METRICS, plain
+    from slimdiff.registry import METRICS
     from slimdiff.search import DivergenceEvaluator, FrechetEvaluator
     metric = next(config for config in plain(cfg.val_evaluator)
                   if issubclass(METRICS.get(config['type']), SetMetric))
@@ -197,6 +198,7 @@ def main(argv: list[str] | None = None) -> int:
         check_files(argparse.Namespace(config=config, checkpoint=checkpoint))
     cfg = load_checked_config(args)
 
+    from slimdiff.arguments import plain
     from slimdiff.checkpoint.tensor_store import content_key
     from slimdiff.cli.sample import build_model
     from slimdiff.datasets import build_dataloader
@@ -205,7 +207,6 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.evaluation.record import provenance, rounded
     from slimdiff.models.backbones.protocol import Slimmable, require
     from slimdiff.models.serving import sampling_identity
-    from slimdiff.registry import plain
     from slimdiff.sampling import StepAllocation
     from slimdiff.search import count_macs
     from slimdiff.search.comparison import Rival, baselines, compare, judge_fronts

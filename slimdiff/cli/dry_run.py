@@ -19,9 +19,9 @@ def dry_config(cfg: Config, work_dir: str) -> tuple[Config, list[str]]:
     Everything that trains is kept: network, teacher, losses, optimizer, EMA, batch size. Data are random; a teacher, a
     first stage or a text encoder that is not on this machine has random weights.
     """
+    from slimdiff.arguments import plain
     from slimdiff.checkpoint import find_path
     from slimdiff.configuration import load_config
-    from slimdiff.registry import plain
     cfg, replaced = cfg.copy(), []
     model = cfg.model
     teacher = model.get('teacher')
@@ -144,8 +144,8 @@ def dry_run(cfg: Config, compiled: bool = False) -> int:
         networks.append(('teacher', model.teacher))
     for name, owner in networks:
         cost = unet_cost(owner, context_length_of(owner))
-        rows.append((name, f'{human(cost.params)} parameters, {human(cost.published)} MACs ('
-                     f'{human(cost.with_attention)} with the products of attention)'))
+        rows.append((name, f'{human(cost.params)} parameters, {human(cost.conv_linear_macs)} MACs ('
+                     f'{human(cost.macs_with_attention)} with the products of attention)'))
     rows += [('iterations', f'{len(clock.seconds)}, {1 / seconds:.3g} it/s after the first'),
              ('peak memory', peak_memory()),
              ('whole schedule', f'{total:,} iterations would take {duration(total * seconds)} on this machine')]

@@ -51,7 +51,7 @@ def source_of(cfg: Any, args: argparse.Namespace) -> tuple[dict[str, Any], Path]
     Raises:
         ValueError: no such dataloader, latents without ``source``, or no folder.
     """
-    from slimdiff.registry import plain
+    from slimdiff.arguments import plain
     loader = cfg.get(f'{args.split}_dataloader')
     if not loader:
         raise ValueError(f'{args.config} has no {args.split}_dataloader; choose another --split.')
@@ -200,12 +200,13 @@ def main(argv: list[str] | None = None) -> int:
     from mmengine.device import get_device
     from mmengine.dist import barrier, get_rank, get_world_size, init_dist, is_distributed, is_main_process
 
+    from slimdiff.arguments import plain
     from slimdiff.datasets.check_images import check_images
     from slimdiff.datasets.latent_files import shard_ranges
     from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
     from slimdiff.engine.encoding import encode_shards, missing_shards
     from slimdiff.evaluation.common import locked, run_on_rank0
-    from slimdiff.registry import DATASETS, MODELS, plain
+    from slimdiff.registry import DATASETS, MODELS
     init_cpu_process_group(args.launcher)
     if args.launcher != 'none' and not is_distributed():
         init_dist(args.launcher)

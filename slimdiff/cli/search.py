@@ -118,10 +118,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 
+    from slimdiff.arguments import plain
     from slimdiff.cli.sample import load_model
     from slimdiff.datasets import build_dataloader
     from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
-    from slimdiff.registry import plain
     from slimdiff.search import Search
     from slimdiff.search.run import default_config
     from slimdiff.search.widths import widths_of

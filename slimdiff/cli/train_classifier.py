@@ -36,10 +36,11 @@ def main(argv: list[str] | None = None) -> int:
     import torch
     from torch.utils.data import DataLoader
 
+    from slimdiff.arguments import plain
     from slimdiff.datasets import build_dataloader
     from slimdiff.evaluation.classifier import SmallClassifier, accuracy, save_classifier, train_classifier
     from slimdiff.progress import Progress
-    from slimdiff.registry import DATASETS, plain
+    from slimdiff.registry import DATASETS
     held_out = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     if not held_out:
         raise ValueError(f'{args.config} has neither a test_dataloader nor a val_dataloader to measure on.')

@@ -11,13 +11,14 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import Registry
 
+from slimdiff.arguments import declared_parameters, flatten, plain
 from slimdiff.configuration import known
 from slimdiff.configuration.errors import ConfigError, assigns, locate, shown
 from slimdiff.configuration.values import Argument, advice, arguments_of, misfit
-from slimdiff.registry import declared_parameters, flatten, is_trusted, plain, suggest
+from slimdiff.registry import is_trusted, suggest
 from slimdiff.spelling import did_you_mean, looks_like
 
-Path = tuple[str, ...]
+KeyPath = tuple[str, ...]
 # Keys of a dict with a `type` that are for the registry or for merging, not for the class.
 META_KEYS = {'type', '_scope_', '_delete_'}
 OUR_PACKAGES = ('slimdiff', 'mmengine', 'mmcv', 'torch')
@@ -52,7 +53,7 @@ def check_config(cfg: Config | Mapping[str, Any], needs: Sequence[str] = ()) -> 
     _raise(checker.wrong_values(getattr(cfg, '_cfg_dict', cfg)), filename)
 
 
-def _raise(found: Iterable[tuple[Path, str, str]], filename: str | None) -> None:
+def _raise(found: Iterable[tuple[KeyPath, str, str]], filename: str | None) -> None:
     problems = [f'{locate(filename, name)}: {".".join(map(str, path))}: {message}' for path, name, message in found]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)), filename)
@@ -97,7 +98,7 @@ class Signature:
                 f'It takes: {", ".join(sorted(self.names)) or "none"}.')
 
 
-def pattern(path: Path, table: Iterable[str]) -> str | None:
+def pattern(path: KeyPath, table: Iterable[str]) -> str | None:
     """The entry of ``table`` that ``path`` matches; '*' in it stands for any one part."""
     for entry in table:
         parts = entry.split('.')
@@ -106,7 +107,7 @@ def pattern(path: Path, table: Iterable[str]) -> str | None:
     return None
 
 
-def place_kinds(path: Path, owner: Callable | None) -> tuple[str, ...]:
+def place_kinds(path: KeyPath, owner: Callable | None) -> tuple[str, ...]:
     """The kinds of registry that the dict at ``path``, inside the class ``owner``, is built from; () if unknown."""
     place = pattern(path, known.PLACES)
     if place is not None:
@@ -120,7 +121,7 @@ def place_kinds(path: Path, owner: Callable | None) -> tuple[str, ...]:
     return ()
 
 
-def needs_type(path: Path, owner: Callable | None, signature: Signature | None) -> bool:
+def needs_type(path: KeyPath, owner: Callable | None, signature: Signature | None) -> bool:
     """Whether a dict at ``path`` is of no use without a ``type``."""
     if pattern(path, known.PLACES):
         return pattern(path, known.NEED_TYPE) is not None
@@ -165,7 +166,7 @@ def _imported(name: str, kinds: tuple[str, ...]) -> Callable | None:
     return None
 
 
-def signature_at(node: Mapping[str, Any], path: Path, owner: Callable | None = None,
+def signature_at(node: Mapping[str, Any], path: KeyPath, owner: Callable | None = None,
                  scope: str | None = None) -> tuple[Signature | None, Callable | None]:
     """What ``node``, the dict at ``path``, may hold, and the class built from it; None for what is not known."""
     if not path:
@@ -198,7 +199,7 @@ def signature_at(node: Mapping[str, Any], path: Path, owner: Callable | None = N
     return Signature(' or '.join(cls.__name__ for cls in classes), arguments | extra), classes[0]
 
 
-def _signature(cls: Callable, kind: str | None, path: Path, owner: Callable | None) -> Signature:
+def _signature(cls: Callable, kind: str | None, path: KeyPath, owner: Callable | None) -> Signature:
     """Of a class by name; required is what the config has to give."""
     supplied = known.SUPPLIED.get(kind or '', ())
     anything = not place_kinds(path, owner) or kind in known.SUPPLIED_ANYTHING
@@ -218,7 +219,7 @@ class _Checker:
         self.scope = scope if isinstance(scope, str) else None  # else a wrong value, which is reported as one
         self.filename = getattr(cfg, 'filename', None)
 
-    def problems(self, cfg: Config | Mapping[str, Any]) -> Iterator[tuple[Path, str, str]]:
+    def problems(self, cfg: Config | Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
         """Yield (path, wrong name, message)."""
         top = known.runner_keys()
         for key in cfg:
@@ -230,8 +231,8 @@ class _Checker:
         for key in sorted(cfg, key=lambda k: k not in top):
             yield from self.visit(cfg[key], (key, ), None)
 
-    def visit(self, value: Any, path: Path, owner: Callable | None,
-              siblings: frozenset[str] = frozenset()) -> Iterator[tuple[Path, str, str]]:
+    def visit(self, value: Any, path: KeyPath, owner: Callable | None,
+              siblings: frozenset[str] = frozenset()) -> Iterator[tuple[KeyPath, str, str]]:
         if isinstance(value, (list, tuple)):
             for index, item in enumerate(value):
                 yield from self.visit(item, (*path, str(index)), owner)
@@ -257,8 +258,8 @@ class _Checker:
             yield from self.visit(value[key], (*path, str(key)), cls if cls is not None else owner,
                                   frozenset(map(str, value)))
 
-    def wrong_values(self, value: Any, path: Path = (), owner: Callable | None = None,
-                     ) -> Iterator[tuple[Path, str, str]]:
+    def wrong_values(self, value: Any, path: KeyPath = (), owner: Callable | None = None,
+                     ) -> Iterator[tuple[KeyPath, str, str]]:
         """Yield (path, key, message) of what does not fit; for a config whose names are right."""
         if isinstance(value, (list, tuple)):
             for index, item in enumerate(value):
@@ -283,7 +284,7 @@ class _Checker:
                 yield ((*path, key, *wrong.path), key,
                        f'must be {wrong.wanted}, got {wrong.got!r}.{advice(wrong)}')
 
-    def hooks_without_effect(self, hooks: Mapping[str, Any]) -> Iterator[tuple[Path, str, str]]:
+    def hooks_without_effect(self, hooks: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
         """Yield the names that None is given to and that no hook has, here or in a base."""
         known_hooks = known.default_hook_names() | known.RUNTIME_HOOKS
         known_hooks |= {name for name, hook in hooks.items() if hook is not None}
@@ -292,7 +293,7 @@ class _Checker:
                 yield (('default_hooks', name), name, 'there is no hook of this name to switch off.'
                        f'{did_you_mean(name, known_hooks)} Leave it out, or give a hook.')
 
-    def type_problem(self, name: Any, path: Path, owner: Callable | None, cls: Callable | None) -> str | None:
+    def type_problem(self, name: Any, path: KeyPath, owner: Callable | None, cls: Callable | None) -> str | None:
         """What is wrong with a ``type``, or None."""
         kinds = place_kinds(path, owner)
         names = known.kind_names(kinds, self.scope)
@@ -314,7 +315,7 @@ class _Checker:
         return f"there is no {' or '.join(kinds)} '{name}'.{suggest(' or '.join(kinds), name, names)}"
 
 
-def still_schedules(cfg: Mapping[str, Any], scope: str | None) -> Iterator[tuple[Path, str, str]]:
+def still_schedules(cfg: Mapping[str, Any], scope: str | None) -> Iterator[tuple[KeyPath, str, str]]:
     """Yield the schedules that no iteration would ever move: those by epoch in a loop that counts iterations."""
     loop, schedules = cfg.get('train_cfg'), cfg.get('param_scheduler')
     single, wrapper = isinstance(schedules, Mapping), cfg.get('optim_wrapper')

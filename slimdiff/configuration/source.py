@@ -11,8 +11,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from slimdiff.arguments import plain
 from slimdiff.configuration.errors import ConfigError
-from slimdiff.registry import plain
 
 #: names that the source calls
 CALLED = ('dict', 'float')

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from slimdiff.registry import declared_parameters
+from slimdiff.arguments import declared_parameters
 
 # Whose unannotated arguments take values like their defaults. A user's class without annotations takes anything.
 PACKAGES = ('torch', 'mmengine', 'mmcv', 'diffusers')

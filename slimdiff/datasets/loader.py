@@ -9,8 +9,9 @@ from mmengine.dist import get_rank
 from mmengine.registry import DATA_SAMPLERS, FUNCTIONS
 from torch.utils.data import DataLoader
 
+from slimdiff.arguments import check_arguments
 from slimdiff.datasets.samplers import ResumableSampler
-from slimdiff.registry import DATASETS, RegistryError, build_checked, building, check_arguments, known_names
+from slimdiff.registry import DATASETS, RegistryError, build_checked, building, known_names
 from slimdiff.spelling import did_you_mean
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from mmengine.logging import MessageHub, print_log
 
+from slimdiff.arguments import plain
 from slimdiff.checkpoint import files
 from slimdiff.checkpoint.plain_data import decode, encode, encode_or_drop
 from slimdiff.configuration import config_source
 from slimdiff.models import computation
-from slimdiff.registry import plain
 from slimdiff.version import __version__
 
 #: the part of a scheduler's state that is progress; the rest is its config's

@@ -21,6 +21,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from slimdiff.arguments import plain
 from slimdiff.checkpoint import files
 from slimdiff.checkpoint.same import listed
 from slimdiff.configuration import config_source
@@ -31,7 +32,7 @@ from slimdiff.engine import work_dir as rules
 from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, wrapper_config
 from slimdiff.evaluation.common import check_classes, locked, run_on_rank0
 from slimdiff.models import computation
-from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, building, plain
+from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, building
 
 #: hooks of every run; a config's ``default_hooks`` changes or removes (``name=None``) them by name
 DEFAULT_HOOKS = dict(

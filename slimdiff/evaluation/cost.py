@@ -2,10 +2,10 @@
 
 MACs, not FLOPs: one multiply-accumulate is one MAC and two FLOPs. Two totals, because papers and profilers disagree:
 
-* ``published``: convolutions and linear layers only. That is what the papers of latent and slim diffusion print, by
-  ptflops, which adds one for every bias that is added, and two for every element of an ``nn.GroupNorm``:
+* ``conv_linear_macs``: convolutions and linear layers only, the published convention. The papers of latent and slim
+  diffusion print what ptflops counts, which adds one for every bias, and two for every element of an ``nn.GroupNorm``:
   :attr:`Cost.ptflops` has their last digit, too;
-* ``with_attention``: plus matrix products of activations with each other, i.e. attention.
+* ``macs_with_attention``: plus matrix products of activations with each other, i.e. attention.
 
 Biases, norms, activations, additions, pooling and Fourier transforms are in neither.
 
@@ -54,8 +54,8 @@ class ModuleCost:
     name: str
     type: str
     params: int
-    published: int
-    with_attention: int
+    conv_linear_macs: int
+    macs_with_attention: int
     activations: int = 0
     biases: int = 0
 
@@ -66,11 +66,11 @@ class ModuleCost:
 
 @dataclass(repr=False)
 class Cost:
-    """Cost of one forward pass of a network; ``published`` and ``with_attention`` are MACs."""
+    """Cost of one forward pass of a network; ``conv_linear_macs`` is the papers' convention."""
 
     params: int
-    published: int
-    with_attention: int
+    conv_linear_macs: int
+    macs_with_attention: int
     activations: int = 0
     #: additions of a bias
     biases: int = 0
@@ -82,24 +82,24 @@ class Cost:
 
     @property
     def ptflops(self) -> int:
-        """``published`` as ptflops counts it, to the last digit that a paper prints: with biases and GroupNorms.
+        """``conv_linear_macs`` as ptflops counts it, to the last digit that a paper prints: with biases and GroupNorms.
 
         ptflops adds the bias of a convolution at every pixel, that of a linear layer once. Here both count everywhere:
         the projections around attention are 1x1 convolutions in LDM's code, and linear layers here. It looks layers up
         by their very class: of LDM's norms that are those of transformer blocks, the others are of a subclass.
         """
-        return self.published + self.biases + self.norms
+        return self.conv_linear_macs + self.biases + self.norms
 
     def __repr__(self) -> str:
         return (f'parameters     {human(self.params)} ({self.params:,})\n'
-                f'MACs           {human(self.published)} published convention (convolutions and linear layers)\n'
+                f'MACs           {human(self.conv_linear_macs)} published convention (convolutions and linear layers)\n'
                 f'               {human(self.ptflops)} with biases and norms, as ptflops counted for the papers\n'
-                f'               {human(self.with_attention)} with the products of attention\n'
+                f'               {human(self.macs_with_attention)} with the products of attention\n'
                 f'activations    {human(self.activations)} numbers, written by the operators that are counted above')
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; the units are in the keys."""
-        units = dict(published='macs_published', with_attention='macs_with_attention')
+        units = dict(conv_linear_macs='macs_published')
         totals = {units.get(key, key): value for key, value in asdict(self).items()}
         totals['modules'] = [{units.get(key, key): value for key, value in module.items()}
                              for module in totals['modules']]
@@ -108,7 +108,7 @@ class Cost:
     def table(self, depth: int = 1) -> str:
         """Text table of the modules down to ``depth`` (0: the totals alone)."""
         header = ('module', 'type', 'params', 'MACs published', 'MACs with attention', 'activations')
-        rows = [(m.name or '(total)', m.type, human(m.params), human(m.published), human(m.with_attention),
+        rows = [(m.name or '(total)', m.type, human(m.params), human(m.conv_linear_macs), human(m.macs_with_attention),
                  human(m.activations)) for m in self.modules if m.depth <= depth]
         return text_table(header, rows, left=2, rule=True)
 
@@ -241,8 +241,8 @@ def count_cost(module: nn.Module, *inputs: Any, **kwargs: Any) -> Cost:
     plain |= {id(block.norm) for block in module.modules() if isinstance(block, CrossAttentionBlock)}
     norms = sum(int(counts.get(f'module.{name}' if name else 'module', {}).get(NORMS, 0))
                 for name, child in module.named_modules() if id(child) in plain)
-    return Cost(total.params, total.published, total.with_attention, total.activations, total.biases, norms, modules,
-                dict(uncounted))
+    return Cost(total.params, total.conv_linear_macs, total.macs_with_attention, total.activations, total.biases, norms,
+                modules, dict(uncounted))
 
 
 def _module_cost(name: str, module: nn.Module, counts: Mapping[str, float]) -> ModuleCost:

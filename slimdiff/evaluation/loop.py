@@ -10,9 +10,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
+from slimdiff.arguments import plain
 from slimdiff.evaluation.evaluate import build_metrics, check_counts, evaluate, noise_floor
 from slimdiff.evaluation.metrics.base import SetMetric
-from slimdiff.registry import LOOPS, plain
+from slimdiff.registry import LOOPS
 
 
 @LOOPS.register_module()

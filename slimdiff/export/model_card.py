@@ -141,8 +141,8 @@ def _network(facts: Facts) -> str:
     cost = network_cost(model.unet, length)
     rows = [('input', ' x '.join(map(str, input_shape(model.unet)))),
             ('parameters', f'{human(cost.params)} ({cost.params:,})'),
-            ('MACs, convolutions and linear layers', human(cost.published)),
-            ('MACs, products of attention included', human(cost.with_attention)),
+            ('MACs, convolutions and linear layers', human(cost.conv_linear_macs)),
+            ('MACs, products of attention included', human(cost.macs_with_attention)),
             ('predicts', model.prediction_type),
             ('sampler', f'{type(model.sampler).__name__}, {model.num_steps} steps, guidance {model.guidance_scale:g}')]
     if model.autoencoder.downsampling > 1:

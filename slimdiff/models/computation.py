@@ -20,12 +20,13 @@ from typing import Any
 from diffusers import SchedulerMixin
 from torch import Tensor, nn
 
+from slimdiff.arguments import plain
 from slimdiff.checkpoint import read_json
 from slimdiff.models.autoencoders import loading
 from slimdiff.models.backbones.protocol import bare
 from slimdiff.models.backbones.unet.stages import Stage
 from slimdiff.models.serving import serving_config
-from slimdiff.registry import MODELS, RESAMPLERS, SCHEDULERS, building, plain
+from slimdiff.registry import MODELS, RESAMPLERS, SCHEDULERS, building
 from slimdiff.sampling.process import SCHEDULE_KEYS, alphas_of, process_of, same_alphas
 from slimdiff.sampling.schedulers import build_scheduler
 

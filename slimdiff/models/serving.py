@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import nn
 
+from slimdiff.arguments import plain
 from slimdiff.checkpoint.same import as_json
 from slimdiff.checkpoint.tensor_store import network_fingerprint
-from slimdiff.registry import MODELS, plain
+from slimdiff.registry import MODELS
 
 #: attributes of a model's parts that change no image: where they are loaded from, and how much at a time
 _HARMLESS = ('training', 'checkpoint', 'folder', 'cache', 'decode_batch')

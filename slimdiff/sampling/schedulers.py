@@ -17,18 +17,11 @@ import diffusers.schedulers
 from diffusers import SchedulerMixin
 from torch import Tensor
 
-from slimdiff.registry import (
-    SCHEDULERS,
-    RegistryError,
-    accepted_arguments,
-    check_arguments,
-    check_kind,
-    nearest,
-    plain,
-    suggest,
-)
+from slimdiff.arguments import accepted_arguments, check_arguments, plain
+from slimdiff.registry import SCHEDULERS, RegistryError, check_kind, suggest
 from slimdiff.sampling.denoise import eta_of, prepared, takes_eta
 from slimdiff.sampling.process import SCHEDULE_KEYS, alphas_of, betas_of, process_of, same_alphas
+from slimdiff.spelling import nearest
 
 #: settings of the config's own sampler that one of another class keeps; one of the same class keeps all
 SHARED = ('timestep_spacing', 'steps_offset', 'set_alpha_to_one', 'final_sigmas_type', 'use_karras_sigmas',

@@ -104,7 +104,7 @@ def count_macs(model: Any, widths: Sequence[float], features: bool = False) -> N
 
     def count(network: nn.Module) -> float:
         with torch.no_grad():
-            return float(count_cost(network, *inputs, **kwargs).published)
+            return float(count_cost(network, *inputs, **kwargs).conv_linear_macs)
 
     shallow = {w: count(_Shallow(network_of(model.unet, w), inputs, kwargs)) for w in widths} if features else None
     return NetworkCosts({width: count(network_of(model.unet, width).eval()) for width in widths}, shallow,

@@ -13,13 +13,14 @@ from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, 
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
+from slimdiff.arguments import check_arguments, plain
 from slimdiff.checkpoint.files import remove_temporary_files
 from slimdiff.evaluation.common import check_classes, locked, run_on_rank0
 from slimdiff.evaluation.cost import human
 from slimdiff.interrupts import Interrupts
 from slimdiff.models.backbones.protocol import ReusableFeatures, name_of, require
 from slimdiff.progress import Progress
-from slimdiff.registry import EVALUATORS, SEARCHERS, check_arguments, plain
+from slimdiff.registry import EVALUATORS, SEARCHERS
 from slimdiff.sampling import StepAllocation
 from slimdiff.search.budget import Budget
 from slimdiff.search.costs import NetworkCosts, count_macs

@@ -84,8 +84,8 @@ def count(entry: Entry) -> Count:
     tokens = class_parameters(model.unet) if model.unet.config.get('class_token') else 0
     inputs, kwargs = unet_inputs(model.unet, length)
     return dict(input=list(inputs[0].shape[1:]), context_length=length if 'encoder_hidden_states' in kwargs else None,
-                params=cost.params, class_tokens=tokens, macs_published=cost.published, macs_ptflops=cost.ptflops,
-                macs_with_attention=cost.with_attention, activations=cost.activations)
+                params=cost.params, class_tokens=tokens, macs_published=cost.conv_linear_macs,
+                macs_ptflops=cost.ptflops, macs_with_attention=cost.macs_with_attention, activations=cost.activations)
 
 
 class Counts:

@@ -16,7 +16,7 @@ from slimdiff.cli.common import runs_cleanly
 if TYPE_CHECKING:
     from studies.reproduce.experiment import Arm, Experiment
     from studies.reproduce.plan import Planned
-    from studies.reproduce.work_dirs import Run
+    from studies.reproduce.work_dirs import StudyRun
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -62,7 +62,7 @@ def cost_of(config: Mapping[str, Any]) -> dict[str, int]:
     from slimdiff.registry import MODELS
     serving = MODELS.get(config['model']['type']).serving_config(config['model'])
     cost = unet_cost(MODELS.build(serving))
-    return dict(params=cost.params, macs_published=cost.published, macs_with_attention=cost.with_attention)
+    return dict(params=cost.params, macs_published=cost.conv_linear_macs, macs_with_attention=cost.macs_with_attention)
 
 
 class Collector:
@@ -77,7 +77,7 @@ class Collector:
         self.experiment, self.threads = experiment, threads
         self._costs: dict[str, dict[str, int]] = {}
 
-    def __call__(self, run: Run, seconds: float | None = None, by_queue: bool = True) -> None:
+    def __call__(self, run: StudyRun, seconds: float | None = None, by_queue: bool = True) -> None:
         """Read the run's ``metrics.json``.
 
         Raises:

@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from slimdiff.arguments import flatten
 from slimdiff.checkpoint import same
-from slimdiff.registry import flatten
 
 #: where a run's files lie, how it is shown and what it loads its data with; the seed names the run
 IRRELEVANT = (

@@ -13,14 +13,14 @@ from slimdiff.checkpoint import write_json
 from slimdiff.checkpoint.files import list_checkpoints
 from studies.reproduce.experiment import Arm, Experiment, option_text
 from studies.reproduce.plan import Planned
-from studies.reproduce.work_dirs import Run
+from studies.reproduce.work_dirs import StudyRun
 
 #: what ``slimdiff compare_allocations`` writes in its work dir
 FILE = 'comparison.json'
 
 
 @dataclasses.dataclass
-class Comparison(Run):
+class Comparison(StudyRun):
     """A run whose network is trained, to be compared: it works in ``comparison`` inside the run's work dir.
 
     Args:
@@ -54,7 +54,7 @@ class Comparison(Run):
                                         trained=self.trained), **content})
 
 
-def result_file(run: Run) -> Path:
+def result_file(run: StudyRun) -> Path:
     """Where the comparison of a run is kept, beside its training's result."""
     return run.result.with_suffix(f'.{FILE}')
 
@@ -102,7 +102,7 @@ def to_compare(experiment: Experiment, planned: Sequence[Planned], runs: Sequenc
                 f'{p.run.seed}, which is not in {p.run.work_dir.parent}. One that was trained elsewhere is trained '
                 f'here once its result in {p.run.result.parent} is removed.')
             continue
-        fields = {field.name: getattr(p.run, field.name) for field in dataclasses.fields(Run)}
+        fields = {field.name: getattr(p.run, field.name) for field in dataclasses.fields(StudyRun)}
         fields |= dict(work_dir=p.run.work_dir / 'comparison', result=result_file(p.run), overwrite=False)
         found.append(Comparison(**fields, trained=p.result['date'], checkpoint=names[p.run.arm.name],
                                 words=[filled(word, names) for word in words]))

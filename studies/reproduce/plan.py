@@ -9,7 +9,7 @@ from typing import Any
 
 from studies.reproduce.experiment import Arm, Experiment
 from studies.reproduce.results import read_result, staleness
-from studies.reproduce.work_dirs import Run, adopt, inspect
+from studies.reproduce.work_dirs import StudyRun, adopt, inspect
 
 #: of these runs the queue trains (or only collects) some; the others are left
 TO_TRAIN = ('missing', 'begun', 'redo')
@@ -18,7 +18,7 @@ TO_TRAIN = ('missing', 'begun', 'redo')
 @dataclasses.dataclass
 class Planned:
     """A run and its state: done, stale, collect (trained, not yet written up), begun, missing, redo, blocked."""
-    run: Run
+    run: StudyRun
     state: str
     why: str = ''
     result: dict[str, Any] | None = None
@@ -41,13 +41,13 @@ def plan(experiment: Experiment, runs: Sequence[tuple[Arm, int]], results: Path,
     for arm, seed in runs:
         run_dir = work_dir / experiment.name / arm.run_name(seed)
         config = resolve(arm.arguments(seed, run_dir))
-        run = Run(arm, seed, run_dir, results / experiment.name / f'{arm.run_name(seed)}.json', flatten(config),
+        run = StudyRun(arm, seed, run_dir, results / experiment.name / f'{arm.run_name(seed)}.json', flatten(config),
                   (config.get('train_cfg') or {}).get('max_iters'))
         planned.append(_state(run, adopt_from, redo))
     return planned
 
 
-def _state(run: Run, adopt_from: Path | None, redo: bool) -> Planned:
+def _state(run: StudyRun, adopt_from: Path | None, redo: bool) -> Planned:
     result = read_result(run.result)
     if result is not None:
         why = staleness(result, run.resolved)

@@ -11,16 +11,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from studies.reproduce.work_dirs import Run
+from studies.reproduce.work_dirs import StudyRun
 
 
-def train_command(run: Run) -> list[str]:
+def train_command(run: StudyRun) -> list[str]:
     """What trains a run: ``slimdiff train``, with this very Python. It refuses a work dir that is in use."""
     return [sys.executable, '-m', 'slimdiff.cli.main', 'train', *run.arguments()]
 
 
-def work(runs: Sequence[Run], jobs: int, finish: Callable[[Run, float], None],
-         command: Callable[[Run], list[str]] = train_command, threads: int | None = None) -> dict[str, str]:
+def work(runs: Sequence[StudyRun], jobs: int, finish: Callable[[StudyRun, float], None],
+         command: Callable[[StudyRun], list[str]] = train_command, threads: int | None = None) -> dict[str, str]:
     """Train runs, ``jobs`` at a time; one that fails does not stop the others.
 
     Args:
@@ -32,7 +32,7 @@ def work(runs: Sequence[Run], jobs: int, finish: Callable[[Run, float], None],
         threads: of each process; the cores by the jobs if it is None.
 
     Returns:
-        Run name -> what went wrong.
+        name of a run -> what went wrong.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM, after every process has saved its state and ended.
@@ -43,7 +43,7 @@ def work(runs: Sequence[Run], jobs: int, finish: Callable[[Run, float], None],
     waiting, running, failed = deque(runs), {}, {}
     old = signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    def start(run: Run) -> None:
+    def start(run: StudyRun) -> None:
         run.log.parent.mkdir(parents=True, exist_ok=True)
         if run.overwrite:
             # Else the report of the run that is removed would pass for this one's.
@@ -55,7 +55,7 @@ def work(runs: Sequence[Run], jobs: int, finish: Callable[[Run, float], None],
         running[run.name] = run, process, time.monotonic()
         print(f'{run.name}: started, see {run.log}', file=sys.stderr)
 
-    def end(run: Run, process: subprocess.Popen, started: float) -> None:
+    def end(run: StudyRun, process: subprocess.Popen, started: float) -> None:
         del running[run.name]
         seconds, why = time.monotonic() - started, ''
         if process.returncode:

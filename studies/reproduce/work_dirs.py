@@ -16,7 +16,7 @@ from studies.reproduce.results import run_result
 
 
 @dataclasses.dataclass
-class Run:
+class StudyRun:
     """One run of the queue.
 
     Args:
@@ -62,7 +62,7 @@ class Content:
     why: str = ''
 
 
-def inspect(run: Run, work_dir: Path) -> Content:
+def inspect(run: StudyRun, work_dir: Path) -> Content:
     """Look into a work dir without touching it."""
     checkpoints = list_checkpoints(work_dir) if work_dir.is_dir() else []
     report = work_dir / 'metrics.json'
@@ -84,7 +84,7 @@ def inspect(run: Run, work_dir: Path) -> Content:
     return Content('begun')
 
 
-def adopt(run: Run, folder: Path) -> Content:
+def adopt(run: StudyRun, folder: Path) -> Content:
     """Make ``folder/<arm>-seed<k>`` the run's work dir if this very run lies there; says what was found."""
     names = [run.name] + ([run.arm.name] if len(run.arm.seeds) == 1 else [])
     found = Content('empty')

@@ -239,11 +239,12 @@ def test_an_error_in_a_loader_worker_is_its_message_without_the_traceback(capsys
 
 def test_weights_of_another_model_say_how_to_get_their_config(tmp_path, capsys):
     """A checkpoint with its config, and a folder of the network alone."""
+    from slimdiff.arguments import plain
     from slimdiff.checkpoint import save_checkpoint
     from slimdiff.cli.sample import main
     from slimdiff.configuration import load_config
     from slimdiff.models.serving import serving_config
-    from slimdiff.registry import MODELS, plain
+    from slimdiff.registry import MODELS
     for number, name in enumerate(('configs/sd/photo_patches_16px.py', 'configs/ldm/photo_patches_16px.py')):
         cfg = load_config(name, {'model.num_steps': 3})
         model = MODELS.build(serving_config(cfg.model))

@@ -10,6 +10,7 @@ import torch
 import yaml
 from diffusers import DDIMPipeline, DiffusionPipeline
 
+from slimdiff.arguments import plain
 from slimdiff.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from slimdiff.cli.publish import main
 from slimdiff.configuration import check_config, load_config
@@ -17,7 +18,7 @@ from slimdiff.engine.work_dir import WorkDirError, check_resume
 from slimdiff.evaluation.cost import count_cost, human
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.models.serving import serving_config
-from slimdiff.registry import MODELS, plain
+from slimdiff.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = [dict(channels=8, blocks=1, up_blocks=1), dict(channels=16, blocks=1, up_blocks=1, downsample=False)]
@@ -89,7 +90,7 @@ def test_a_file_with_its_hash(run, tmp_path, capsys):
     assert '`slimdiff train configs/mine.py` (seed 3), slimdiff 0.0.1' in card
     assert 'for 70 iterations' in card and 'moving average' in card
     cost = count_cost(model.unet, torch.zeros(1, 3, 16, 16), torch.tensor([0]))
-    assert f'linear layers | {human(cost.published)} |' in card
+    assert f'linear layers | {human(cost.conv_linear_macs)} |' in card
     # The card's own words are a config that samples the file.
     (tmp_path / 'config.py').write_text(re.search(r'```python\n(model = .*?)```', card, re.S)[1])
     cfg = load_config(str(tmp_path / 'config.py'))

@@ -10,10 +10,11 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
+from slimdiff.arguments import plain
 from slimdiff.configuration import ConfigError, check_config, load_config
 from slimdiff.configuration.known import runner_keys
 from slimdiff.configuration.values import arguments_of, in_words, misfit
-from slimdiff.registry import HOOKS, MODELS, plain
+from slimdiff.registry import HOOKS, MODELS
 
 FITS = [
     (bool, True), (int, 3), (int, np.int64(3)), (float, 3), (float, 1e-3), (float, np.float32(1)), (str, 'a'),

@@ -8,13 +8,13 @@ import pytest
 import tiny_run
 import torch
 
+from slimdiff.arguments import flatten
 from slimdiff.checkpoint import files, load_checkpoint, save_checkpoint
 from slimdiff.checkpoint.files import list_checkpoints
 from slimdiff.checkpoint.lock import FolderInUseError
 from slimdiff.engine import CheckpointError, WorkDirError
 from slimdiff.engine.work_dir import differing_keys, missing_folders, remove_traces
 from slimdiff.models.computation import ComputationError
-from slimdiff.registry import flatten
 
 
 def snapshot(folder):

@@ -42,16 +42,16 @@ def test_both_conventions_by_hand(product):
     linear = 64 * 12 * 36
     out = 64 * 12 * 5
     products = 2 * (64 * 64 * 6) * 2  # heads x (Q K^T) x (and its product with V)
-    assert cost.published == conv + linear + out
-    assert cost.with_attention == cost.published + products
-    assert cost.ptflops == cost.published + 64 * 12 + 64 * 36 + 64 * 5  # a bias for each output
+    assert cost.conv_linear_macs == conv + linear + out
+    assert cost.macs_with_attention == cost.conv_linear_macs + products
+    assert cost.ptflops == cost.conv_linear_macs + 64 * 12 + 64 * 36 + 64 * 5  # a bias for each output
     assert cost.params == (12 * 9 + 12) + (12 * 36 + 36) + (12 * 5 + 5)
     scores = 0 if product == 'sdpa' else 2 * 64 * 64  # fused attention writes none
     assert cost.activations == 64 * 12 + 64 * 36 + scores + 2 * 64 * 6 + 64 * 5
     by_name = {m.name: m for m in cost.modules}
-    assert (by_name['conv'].published, by_name['qkv'].published, by_name['out'].published) == (conv, linear, out)
+    assert [by_name[name].conv_linear_macs for name in ('conv', 'qkv', 'out')] == [conv, linear, out]
     assert (by_name['conv'].activations, by_name['qkv'].activations) == (64 * 12, 64 * 36)
-    assert by_name[''].with_attention == cost.with_attention and by_name['conv'].type == 'Conv2d'
+    assert by_name[''].macs_with_attention == cost.macs_with_attention and by_name['conv'].type == 'Conv2d'
     assert module.training and module.conv.training
 
 
@@ -61,9 +61,9 @@ def test_cross_attention_with_other_lengths_and_a_broadcast_matmul():
             return F.scaled_dot_product_attention(q, kv, kv), torch.matmul(q, w)
 
     cost = count_cost(Cross(), torch.zeros(1, 4, 10, 8), torch.zeros(1, 4, 7, 8), torch.zeros(8, 3))
-    assert cost.with_attention == 4 * 10 * 7 * 8 * 2 + 4 * 10 * 8 * 3
+    assert cost.macs_with_attention == 4 * 10 * 7 * 8 * 2 + 4 * 10 * 8 * 3
     assert cost.activations == 4 * 10 * 8 + 4 * 10 * 3
-    assert cost.published == 0
+    assert cost.conv_linear_macs == 0
 
 
 def test_strided_and_transposed_convolutions_and_norms():
@@ -71,7 +71,7 @@ def test_strided_and_transposed_convolutions_and_norms():
                            nn.ConvTranspose2d(4, 3, 2, stride=2), nn.AvgPool2d(2), nn.Upsample(scale_factor=2))
     cost = count_cost(module, torch.zeros(1, 2, 8, 8))
     # Norms, activations, pools and upsampling are in neither convention.
-    assert cost.published == cost.with_attention == 16 * 4 * 2 * 9 + 16 * 4 * 3 * 4
+    assert cost.conv_linear_macs == cost.macs_with_attention == 16 * 4 * 2 * 9 + 16 * 4 * 3 * 4
 
 
 def test_diffusers_unet_agrees_with_a_hook_count_like_ptflops():
@@ -97,10 +97,10 @@ def test_diffusers_unet_agrees_with_a_hook_count_like_ptflops():
         unet(*sample)
     expected, expected_norms = total, norms
     cost = count_cost(unet, *sample)
-    assert cost.published == expected
+    assert cost.conv_linear_macs == expected
     assert cost.norms == expected_norms > 0 and cost.ptflops == expected + cost.biases + expected_norms
     # Attention at 8 x 8: one block down, two up, one in the middle; heads of 8 channels make 32 in all.
-    assert cost.with_attention - cost.published == 4 * 2 * 64 * 64 * 32
+    assert cost.macs_with_attention - cost.conv_linear_macs == 4 * 2 * 64 * 64 * 32
 
 
 def test_norms_count_where_ptflops_counts_them():
@@ -117,7 +117,7 @@ def test_norms_count_where_ptflops_counts_them():
 def test_layers_without_a_bias_add_none():
     module = nn.Sequential(nn.Conv2d(2, 3, 1, bias=False), nn.Flatten(), nn.Linear(48, 5, bias=False), nn.Linear(5, 7))
     cost = count_cost(module, torch.zeros(1, 2, 4, 4))
-    assert cost.published == 16 * 2 * 3 + 48 * 5 + 5 * 7 and cost.ptflops == cost.published + 7
+    assert cost.conv_linear_macs == 16 * 2 * 3 + 48 * 5 + 5 * 7 and cost.ptflops == cost.conv_linear_macs + 7
 
 
 def test_activations_agree_with_fvcore_where_it_counts_all():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from slimdiff.arguments import plain
 from slimdiff.checkpoint import save_checkpoint
 from slimdiff.cli import export, sample, search, test, train
 from slimdiff.configuration import load_config
@@ -13,7 +14,7 @@ from slimdiff.datasets import RandomSamples
 from slimdiff.engine.run_state import files
 from slimdiff.evaluation import evaluate
 from slimdiff.models.distillation import Teacher
-from slimdiff.registry import MODELS, plain
+from slimdiff.registry import MODELS
 
 UNET = dict(type='SlimmableUNet', widths=(0.5, 1.0), sample_size=8, norm_groups=2,
             stages=[dict(channels=8, blocks=1, downsample=False)])

@@ -59,9 +59,9 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert '999..800   width 0.5             2' in said and 'one/allocation, DDIMScheduler, 10 steps' in said
     model = DiffusionModel(dict(type='SlimmableUNet', widths=(0.5, 1.0), sample_size=8, norm_groups=4, stages=STAGES),
                            num_classes=3)
-    full = unet_cost(model).published
+    full = unet_cost(model).conv_linear_macs
     model.unet = model.unet.extract(0.5)
-    share = (unet_cost(model).published + full) / (2 * full)
+    share = (unet_cost(model).conv_linear_macs + full) / (2 * full)
     row = f'| two/allocation | 0.5, 1 | {2 * 10 * share * full / 1e6:.4g} M | {100 * (1 - share):.1f} % |'
     assert row in re.sub(' +', ' ', said)
     with Image.open('plots/a.png') as image:

@@ -65,8 +65,8 @@ def test_pages_and_metafiles_hold_what_was_counted(root, capsys):
     cost = count_cost(unet, torch.zeros(1, 3, 8, 8), torch.zeros(1))
     row = row_of((root / 'configs/ldm/README.md').read_text(), 'photo_patches.py')
     assert row == ['[photo_patches.py](photo_patches.py)', 'PhotoPatches', '3x8x8', human(cost.params),
-                   human(cost.published), human(cost.ptflops), human(cost.with_attention), human(cost.activations),
-                   '-', '-', '-', '-']
+                   human(cost.conv_linear_macs), human(cost.ptflops), human(cost.macs_with_attention),
+                   human(cost.activations), '-', '-', '-', '-']
     assert row_of((root / 'docs/en/model_zoo.md').read_text(), 'configs/ldm/photo_patches.py')[1:] == row[1:]
 
     meta = yaml.safe_load((root / 'configs/ldm/metafile.yml').read_text())
@@ -74,8 +74,8 @@ def test_pages_and_metafiles_hold_what_was_counted(root, capsys):
     assert meta['Models'] == [{
         'Name': 'ldm_photo_patches', 'In Collection': meta['Collections'][0]['Name'],
         'Config': 'configs/ldm/photo_patches.py', 'Weights': 'configs/ldm/photo_patches_weights', 'Metadata': {
-            'Training Data': 'PhotoPatches', 'Parameters': cost.params, 'MACs': cost.published,
-            'MACs with attention': cost.with_attention, 'FLOPs': 2 * cost.with_attention,
+            'Training Data': 'PhotoPatches', 'Parameters': cost.params, 'MACs': cost.conv_linear_macs,
+            'MACs with attention': cost.macs_with_attention, 'FLOPs': 2 * cost.macs_with_attention,
             'Activations': cost.activations, 'Input': '3x8x8'}}]
     index = yaml.safe_load((root / 'model-index.yml').read_text())
     assert index == {'Import': ['configs/ldm/metafile.yml', 'configs/sd/metafile.yml']}

@@ -27,10 +27,11 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
+    from slimdiff.arguments import plain
     from slimdiff.evaluation.evaluate import quantise, stratified_split
     from slimdiff.evaluation.image_sets import real_halves
     from slimdiff.evaluation.metrics import FrechetDistance, KernelDistance
-    from slimdiff.registry import DATASETS, plain
+    from slimdiff.registry import DATASETS
     from studies.blur import gaussian_blur
     (ours, labels), (others, other_labels) = real_halves(DATASETS.build(plain(cfg.val_dataloader.dataset)),
                                                          args.num_images)

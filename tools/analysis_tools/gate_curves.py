@@ -40,13 +40,14 @@ def main(argv: list[str] | None = None) -> int:
     cfg = load_checked_config(args)
     folders = {kind: Path(args.out or folder) for kind, folder in DOCS.items()}
 
+    from slimdiff.arguments import plain
     from slimdiff.cli.sample import build_model
     from slimdiff.evaluation.gates import even_timesteps, find_gates, gates_on_noised_images, gates_while_sampling
     from slimdiff.evaluation.gates_report import gates_section, gates_table, plot_gates
     from slimdiff.evaluation.image_sets import content_hash, real_halves
     from slimdiff.evaluation.record import provenance, publish
     from slimdiff.progress import Progress
-    from slimdiff.registry import DATASETS, plain
+    from slimdiff.registry import DATASETS
     models = [build_model(cfg, path, args.weights) for path in args.checkpoints]
     for model in models:  # all checked before the first is measured
         find_gates(model.unet)

@@ -73,11 +73,12 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
+    from slimdiff.arguments import plain
     from slimdiff.evaluation.image_sets import generated_images, real_halves
     from slimdiff.evaluation.record import provenance, publish
     from slimdiff.evaluation.spectra import compare_spectra, reduced_spectra
     from slimdiff.evaluation.spectra_report import plot_spectra, spectra_section, spectra_table
-    from slimdiff.registry import DATASETS, plain
+    from slimdiff.registry import DATASETS
     loaded = [load(spec, args.weights) for spec in args.model]  # all of them first: an error should come at once
     sets: dict[str, list[Any]] = {}
     sources: dict[str, list[dict[str, Any]]] = {}

@@ -27,11 +27,12 @@ def main(argv: list[str] | None = None) -> int:
     import numpy as np
     import torch
 
+    from slimdiff.arguments import plain
     from slimdiff.configuration import load_config
     from slimdiff.evaluation.cost import human
     from slimdiff.evaluation.unet_cost import unet_cost
     from slimdiff.models.serving import serving_config
-    from slimdiff.registry import DATASETS, MODELS, plain
+    from slimdiff.registry import DATASETS, MODELS
     from slimdiff.sampling.images import to_uint8
     from studies.side_by_side import plot_side_by_side
     folder = Path(args.folder)
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         with np.load(folder / 'images' / f'{runs[0]["sha256"]}.npz', allow_pickle=False) as file:
             sets[name] = torch.from_numpy(file['images'][:args.rows * args.columns])
         cost = unet_cost(MODELS.build(serving_config(config.model)))
-        titles.append(f'{name}: {human(cost.published)} MACs, {human(cost.params)} parameters')
+        titles.append(f'{name}: {human(cost.conv_linear_macs)} MACs, {human(cost.params)} parameters')
     plot_side_by_side(sets, titles, spectra, args.out, args.rows, args.columns)
     print(f'wrote {args.out}')
     return 0

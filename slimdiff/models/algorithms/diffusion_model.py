@@ -11,6 +11,7 @@ from diffusers import SchedulerMixin
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from slimdiff.arguments import plain
 from slimdiff.functional.prediction import convert_prediction
 from slimdiff.models.algorithms import batches
 from slimdiff.models.algorithms.draws import NoisedBatch, draw_posterior, draw_step, drop_conditions
@@ -19,7 +20,7 @@ from slimdiff.models.backbones.load import build_backbone
 from slimdiff.models.backbones.protocol import input_shape
 from slimdiff.models.conditioners import build_conditioner
 from slimdiff.models.losses import signal_to_noise
-from slimdiff.registry import LOSSES, MODELS, plain
+from slimdiff.registry import LOSSES, MODELS
 from slimdiff.sampling import build_scheduler, denoise, guided, image_generators, initial_noise, process_of
 from slimdiff.sampling.denoise import Predict, prepared
 

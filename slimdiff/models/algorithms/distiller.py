@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimdiff.arguments import check_arguments, plain
 from slimdiff.models.algorithms.batches import check_classes
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.algorithms.draws import NoisedBatch
 from slimdiff.models.backbones.protocol import bare, example_inputs
 from slimdiff.models.distillation import OUTPUT, FeatureProjector, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
-from slimdiff.registry import LOSSES, MODELS, check_arguments, plain
+from slimdiff.registry import LOSSES, MODELS
 
 
 @MODELS.register_module()
@@ -141,7 +142,7 @@ class Distiller(DiffusionModel):
                 return
             where = f'for t = {", ".join(str(int(v)) for v in batch.t[~finite][:4])}'
         else:
-            # The answer of the iteration before is on the host by now: to ask for this one's would stop the device.
+            # That of the iteration before is on the host by now: to read this one would make the device wait.
             before, self._teacher_was_finite = self._teacher_was_finite, finite.all()
             if before is None or bool(before):
                 return

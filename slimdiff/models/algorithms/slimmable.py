@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimdiff.arguments import plain
 from slimdiff.checkpoint.files import check_finite
 from slimdiff.models import computation
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
@@ -21,7 +22,7 @@ from slimdiff.models.backbones.protocol import Slimmable, check_stages, check_wi
 from slimdiff.models.backbones.slimmable.importance import order_channels
 from slimdiff.models.distillation import OUTPUT, TapRecorder
 from slimdiff.models.distillation.loading import load_teacher
-from slimdiff.registry import MODELS, plain
+from slimdiff.registry import MODELS
 from slimdiff.sampling import mix_seed
 
 
@@ -181,8 +182,8 @@ class SlimmableDistiller(SandwichTraining, Distiller):
 
     Args:
         unet, teacher, losses: see :class:`Distiller`; taps are ``output`` and stages (``down1``, ``mid``, ``up1``).
-        fresh_noise: every width gets its own timesteps and noise, and the teacher is asked for each; by default they
-            share them, and it is asked once.
+        fresh_noise: every width gets its own timesteps and noise, and the teacher runs for each; by default they
+            share them, and it runs once.
         num_random, width_weights, eval_widths, start_from, order: see :class:`SlimmableDiffusion`.
         **settings: arguments of :class:`DiffusionModel`.
 

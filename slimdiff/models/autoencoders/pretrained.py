@@ -11,10 +11,10 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from slimdiff.arguments import check_arguments
 from slimdiff.checkpoint.tensor_store import network_fingerprint
 from slimdiff.functional.precision import has_bf16_products
 from slimdiff.models.autoencoders import loading
-from slimdiff.registry import check_arguments
 
 
 class PretrainedAutoencoder(nn.Module):

@@ -13,8 +13,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from slimdiff.arguments import declared_arguments, plain
 from slimdiff.models.backbones.protocol import at_width
-from slimdiff.registry import declared_arguments, plain
 
 #: what a condition may be called in the signature of a network's ``forward``
 NAMES = {'class_labels': ('class_labels', 'labels', 'class_label', 'y'),

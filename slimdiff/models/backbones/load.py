@@ -10,20 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from slimdiff.arguments import accepted_arguments, check_arguments, plain
 from slimdiff.checkpoint import read_json
 from slimdiff.checkpoint.folders import variant_of
 from slimdiff.models.backbones.adapt import AdaptedBackbone, has_our_names, takes
 from slimdiff.models.backbones.preconditioned import PreconditionedBackbone
 from slimdiff.models.backbones.protocol import class_rows, input_shape
-from slimdiff.registry import (
-    MODELS,
-    RegistryError,
-    accepted_arguments,
-    building,
-    check_arguments,
-    did_you_mean,
-    plain,
-)
+from slimdiff.registry import MODELS, RegistryError, building
+from slimdiff.spelling import did_you_mean
 
 
 def find_class(name: str) -> type[nn.Module]:

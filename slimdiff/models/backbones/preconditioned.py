@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimdiff.arguments import plain
 from slimdiff.functional.prediction import PREDICTION_TYPES
 from slimdiff.models.backbones.adapt import AdaptedBackbone
-from slimdiff.registry import plain
 from slimdiff.sampling.process import alphas_of
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from slimdiff.registry import did_you_mean
+from slimdiff.spelling import did_you_mean
 
 
 class Backbone(Protocol):

@@ -113,8 +113,8 @@ def unet_sources(unet: UNet) -> dict[str, Source]:
         stage = unet.get_submodule(f'down{i}')
         if (stage.downsampler is None) != (i == unet.num_stages):
             raise _unlike(f'{"no" if stage.downsampler is None else "a"} down-sampler after down{i}')
-        if stage.keep != len(stage.blocks) + 1:
-            raise _unlike(f'{stage.keep} skips in down{i} (up_blocks must be blocks + 1)')
+        if stage.num_skips != len(stage.blocks) + 1:
+            raise _unlike(f'{stage.num_skips} skips in down{i} (up_blocks must be blocks + 1)')
         for j, block in enumerate(stage.blocks):
             layout.block(block, f'down{i}.blocks.{j}', f'input_blocks.{number}.0')
             if len(stage.attentions):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 #: prediction, and features by tap
-Answer = tuple[Tensor, dict[str, Tensor]]
+Outputs = tuple[Tensor, dict[str, Tensor]]
 
 
 @functools.cache
@@ -23,27 +23,27 @@ def side_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def beside(function: Callable[..., Answer], *inputs: Tensor | None) -> Callable[[], Answer]:
+def beside(function: Callable[..., Outputs], *inputs: Tensor | None) -> Callable[[], Outputs]:
     """Begin ``function(*inputs)`` on the side stream of the GPU that the inputs are on.
 
     Returns:
-        What gives the answer. The current stream, not the host, then waits for it.
+        A function that gives the outputs. The current stream, not the host, then waits for it.
     """
     tensors = [value for value in inputs if value is not None]
     device = tensors[0].device
     side = side_stream(device)
     side.wait_stream(torch.cuda.current_stream(device))  # which may still have to write the inputs
     with torch.cuda.stream(side):
-        answer = function(*inputs)
+        outputs = function(*inputs)
     for tensor in tensors:  # the caller may drop them before they are read
         tensor.record_stream(side)
 
-    def finish() -> Answer:
+    def finish() -> Outputs:
         current = torch.cuda.current_stream(device)
         current.wait_stream(side)
-        prediction, features = answer
+        prediction, features = outputs
         for tensor in (prediction, *features.values()):  # they are of the side stream's memory
             tensor.record_stream(current)
-        return answer
+        return outputs
 
     return finish

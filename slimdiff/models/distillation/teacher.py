@@ -19,13 +19,13 @@ from slimdiff.models.backbones.adapt import predict
 from slimdiff.models.backbones.protocol import bare, class_rows, expected_context, input_dtype, input_shape
 from slimdiff.models.conditioners import build_conditioner
 from slimdiff.models.distillation.loading import load_teacher
-from slimdiff.models.distillation.overlap import Answer, beside
+from slimdiff.models.distillation.overlap import Outputs, beside
 from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, find_tap
 from slimdiff.models.distillation.teacher_cache import TeacherCache
 
 
 class Teacher:
-    """A frozen network that is asked for its prediction and for some of its features.
+    """A frozen network: its predictions, and some of its features.
 
     It is not an ``nn.Module``: a student that holds one has it neither in its parameters nor in its state dict,
     checkpoints, EMA or export.
@@ -34,15 +34,15 @@ class Teacher:
         checkpoint, weights, scheduler, config: see :func:`~slimdiff.models.distillation.loading.load_teacher`.
         bf16: keep the weights in bfloat16, half the memory and faster. On a device without bfloat16 products
             (:func:`~slimdiff.functional.precision.has_bf16_products`) the teacher stays in float32: there it is slower.
-        micro_batch: so many samples at once; None takes the whole batch. Less memory, the same features.
+        micro_batch: samples that run at once; None takes the whole batch. Less memory, the same features.
         compile: ``torch.compile`` the network (one to two minutes at the start). It needs a C++ compiler on CPU.
         conditioner: config of the teacher's own text encoder
             (:class:`~slimdiff.models.conditioners.TextConditioner`), if it isn't the student's: both then read the
             same captions.
-        cache: a folder that keeps the answers, for other students of the same seed and data (see
+        cache: a folder that keeps the outputs, for other students of the same seed and data (see
             :class:`~slimdiff.models.distillation.teacher_cache.TeacherCache`); 4 bytes a value, for as long as the
             folder is there. It pays where the teacher is slow and runs share their seeds, as in a study on a CPU.
-        overlap: on a GPU, let the forward run beside the student's, on a CUDA stream of its own: the same answers, and
+        overlap: on a GPU, let the forward run beside the student's, on a CUDA stream of its own: the same outputs, and
             the activations of both in memory at once. Without effect on a CPU, or with a ``cache``.
 
     Raises:
@@ -73,7 +73,7 @@ class Teacher:
         self._settle_precision()
         self.recorder: TapRecorder | None = None
         self.paths: dict[str, str] = {}
-        self.cache, self._answers = cache, None
+        self.cache, self._store = cache, None
         if cache is not None:
             self._open_cache()
 
@@ -200,7 +200,7 @@ class Teacher:
             self.unet.compile()
         return paths
 
-    def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Answer:
+    def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Outputs:
         """Prediction (N, C, H, W) float32, of the teacher's own type, and features by tap.
 
         Args:
@@ -210,31 +210,31 @@ class Teacher:
 
     @torch.no_grad()
     def start(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None,
-              context: Tensor | None = None) -> Callable[[], Answer]:
+              context: Tensor | None = None) -> Callable[[], Outputs]:
         """As a call, but returns a function that gives the outputs: the caller works on meanwhile (``overlap``)."""
         if self.overlap and self.cache is None and x_t.is_cuda:
             return beside(self._forward, x_t, t, labels, context)
-        answer = (self._forward if self.cache is None else self._recall)(x_t, t, labels, context)
-        return lambda: answer
+        outputs = (self._forward if self.cache is None else self._cached)(x_t, t, labels, context)
+        return lambda: outputs
 
-    def _recall(self, x_t: Tensor, t: Tensor, labels: Tensor | None, context: Tensor | None) -> Answer:
-        """The answer in the cache, or else the network's, which is then kept there."""
+    def _cached(self, x_t: Tensor, t: Tensor, labels: Tensor | None, context: Tensor | None) -> Outputs:
+        """The outputs in the cache, or else the network's, which are then kept there."""
         store = self._open_cache()
-        question = store.question(x_t, t, labels, context)
-        answers = store.get(question, [OUTPUT, *self.paths], x_t.device)
-        if answers is None:
+        key = store.key(x_t, t, labels, context)
+        found = store.get(key, [OUTPUT, *self.paths], x_t.device)
+        if found is None:
             prediction, features = self._forward(x_t, t, labels, context)
-            answers = {OUTPUT: prediction} | features
-            store.put(question, answers)
-        return answers.pop(OUTPUT), answers
+            found = {OUTPUT: prediction} | features
+            store.put(key, found)
+        return found.pop(OUTPUT), found
 
     def _open_cache(self) -> TeacherCache:
         """The store of this network in its present precision."""
-        if self._answers is None or self._answers[0] != self.bf16:
-            self._answers = (self.bf16, TeacherCache(self.cache, self.unet))
-        return self._answers[1]
+        if self._store is None or self._store[0] != self.bf16:
+            self._store = (self.bf16, TeacherCache(self.cache, self.unet))
+        return self._store[1]
 
-    def _forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None, context: Tensor | None) -> Answer:
+    def _forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None, context: Tensor | None) -> Outputs:
         """Run the network."""
         size = self.micro_batch or len(x_t)
         outputs, features = [], []

@@ -1,4 +1,4 @@
-"""A teacher's answers on disk, for studies in which many students ask the same questions."""
+"""A teacher's outputs on disk, for studies in which many students see the same batches."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from slimdiff.checkpoint.tensor_store import TensorStore, content_key, network_f
 
 
 class TeacherCache(TensorStore):
-    """Keeps what a teacher said to a batch: its prediction and features, by tap.
+    """Keeps what a teacher computed for a batch: its prediction and features, by tap.
 
     Students trained with the same seed, batch size and data meet the same ``(x_t, t, condition)`` in every iteration
-    (:class:`~slimdiff.models.algorithms.DiffusionModel`), so the second one need not ask the teacher again. An answer
-    is found by the content of the question, so a store can never give that of another one, and a run of another seed
-    only finds nothing.
+    (:class:`~slimdiff.models.algorithms.DiffusionModel`), so the teacher runs for the first of them only. The key is
+    the content of the batch: another batch never finds these outputs, and a run of another seed finds none.
 
     Args:
         folder: one file for each teacher is made in it.
@@ -29,6 +28,6 @@ class TeacherCache(TensorStore):
         super().__init__(Path(folder) / f'{network_fingerprint(teacher)}.sqlite')
 
     @staticmethod
-    def question(*parts: Tensor | None) -> bytes:
+    def key(*parts: Tensor | None) -> bytes:
         """Key of a batch: its tensors' content, shapes and dtypes."""
         return content_key(*parts)

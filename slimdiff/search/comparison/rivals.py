@@ -57,7 +57,7 @@ class Rival:
     @classmethod
     def dense(cls, model: Any) -> Rival:
         """A model whose network has one width, as it is."""
-        costs = NetworkCosts({1.0: float(unet_cost(model, context_length_of(model)).published)},
+        costs = NetworkCosts({1.0: float(unet_cost(model, context_length_of(model)).conv_linear_macs)},
                              calls_per_step=calls_per_step(model))
         return cls(model, costs, StepAllocation.uniform(1.0, model.num_train_timesteps))
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from slimdiff.arguments import plain
 from slimdiff.checkpoint.tensor_store import content_key
-from slimdiff.registry import plain
 from slimdiff.sampling import StepAllocation
 from slimdiff.search.evaluation import Evaluation, Work
 from slimdiff.search.problem import Problem, in_words

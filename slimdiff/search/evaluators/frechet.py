@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 
+from slimdiff.arguments import plain
 from slimdiff.evaluation.common import concatenate
 from slimdiff.evaluation.evaluate import collect_real, quantise
 from slimdiff.evaluation.metrics.base import SetMetric
-from slimdiff.registry import EVALUATORS, METRICS, plain
+from slimdiff.registry import EVALUATORS, METRICS
 from slimdiff.sampling import StepAllocation
 from slimdiff.search.evaluators.sampling import SamplingEvaluator
 

@@ -85,14 +85,14 @@ def test_a_tap_that_is_missing_is_asked_for_once(folder, tmp_path):
 def test_values_come_back_bit_for_bit(tmp_path):
     store = TeacherCache(tmp_path, torch.nn.Linear(2, 2))
     answers = {'output': torch.randn(2, 3, 4, 4), 'half': torch.randn(2, 5).bfloat16(), 'one': torch.tensor(1.5)}
-    question = store.question(torch.ones(2), None)
-    assert store.get(question, answers, torch.device('cpu')) is None
-    store.put(question, answers)
-    assert TeacherCache(tmp_path, torch.nn.Linear(2, 2)).get(question, answers, torch.device('cpu')) is None
-    found = copy.deepcopy(store).get(question, answers, torch.device('cpu'))
+    key = store.key(torch.ones(2), None)
+    assert store.get(key, answers, torch.device('cpu')) is None
+    store.put(key, answers)
+    assert TeacherCache(tmp_path, torch.nn.Linear(2, 2)).get(key, answers, torch.device('cpu')) is None
+    found = copy.deepcopy(store).get(key, answers, torch.device('cpu'))
     for name, value in answers.items():
         assert found[name].dtype == value.dtype and torch.equal(found[name], value)
-    assert store.question(None, torch.ones(2)) != question != store.question(torch.ones(1, 2), None)
+    assert store.key(None, torch.ones(2)) != key != store.key(torch.ones(1, 2), None)
 
 
 def test_a_full_disk_does_not_stop_the_training(folder, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from studies.reproduce.experiment import Arm, Column, Experiment
 from studies.reproduce.follow_up import comparisons_of, to_compare
 from studies.reproduce.plan import Planned
-from studies.reproduce.work_dirs import Run
+from studies.reproduce.work_dirs import StudyRun
 
 
 def test_a_study_follows_up_what_it_has_trained(tmp_path):
@@ -21,7 +21,7 @@ def test_a_study_follows_up_what_it_has_trained(tmp_path):
         work_dir = tmp_path / 'work' / arm.run_name(seed)
         work_dir.mkdir(parents=True)
         (work_dir / 'iter_7.pth').touch()
-        run = Run(arm, seed, work_dir, tmp_path / 'results' / f'{arm.run_name(seed)}.json', {})
+        run = StudyRun(arm, seed, work_dir, tmp_path / 'results' / f'{arm.run_name(seed)}.json', {})
         planned.append(Planned(run, 'done', result=dict(date='today')))
     (tmp_path / 'results').mkdir()
     for seed, date in ((2, 'today'), (3, 'yesterday')):

@@ -12,7 +12,7 @@ import pytest
 
 from studies.reproduce import Arm
 from studies.reproduce.queue import work
-from studies.reproduce.work_dirs import Run
+from studies.reproduce.work_dirs import StudyRun
 
 TRAIN = '''
 import json, os, pathlib, sys, time
@@ -31,7 +31,7 @@ except KeyboardInterrupt:
 
 
 def runs(folder, *names):
-    return [Run(Arm(name, 'x.py', seeds=[0]), 0, folder / f'{name}-seed0', folder / f'{name}.json', {})
+    return [StudyRun(Arm(name, 'x.py', seeds=[0]), 0, folder / f'{name}-seed0', folder / f'{name}.json', {})
             for name in names]
 
 

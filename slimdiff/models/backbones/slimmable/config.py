@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from slimdiff.arguments import plain
 from slimdiff.models.backbones.unet import UNet
 from slimdiff.models.layers.attention import drops_heads
 from slimdiff.models.layers.channels import whole
-from slimdiff.registry import plain
 
 
 def slim_config(config: Mapping[str, Any], width: float, widths: Sequence[float]) -> dict[str, Any]:

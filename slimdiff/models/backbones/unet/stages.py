@@ -138,7 +138,7 @@ class DownStage(BlockSequence):
 
     def __init__(self, stage: Stage, blocks, attentions, downsampler: nn.Module | None) -> None:
         super().__init__(blocks, attentions)
-        self.keep = stage.skips
+        self.num_skips = stage.skips
         self.downsampler = downsampler
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None, skips: list[Tensor]) -> Tensor:
@@ -152,7 +152,7 @@ class DownStage(BlockSequence):
         for i in range(len(self.blocks)):
             x = self.step(i, x, embedding, context)
             outputs.append(x)
-        skips.extend(outputs[len(outputs) - self.keep:])
+        skips.extend(outputs[len(outputs) - self.num_skips:])
         return x
 
 
@@ -170,7 +170,7 @@ class UpStage(BlockSequence):
 
     def __init__(self, stage: Stage, blocks, attentions, upsampler: nn.Module | None) -> None:
         super().__init__(blocks, attentions)
-        self.take = stage.skips
+        self.num_skips = stage.skips
         self.upsampler = upsampler
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None, skips: list[Tensor]) -> Tensor:
@@ -178,7 +178,7 @@ class UpStage(BlockSequence):
         if self.upsampler is not None:
             x = self.resample(self.upsampler, x, embedding)
         for i in range(len(self.blocks)):
-            if i < self.take:
+            if i < self.num_skips:
                 x = torch.cat([x, skips.pop()], dim=1)
             x = self.step(i, x, embedding, context)
         return x
