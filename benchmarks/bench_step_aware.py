@@ -121,7 +121,8 @@ def measure_inference(supernet: SlimmableUNet, allocation: StepAllocation, batch
               'step-aware': lambda t: step_aware(sample, t, **conditions),
               'slimmable': lambda t: supernet(sample, t, width=allocation.action_at(t).width, **conditions),
               'DDSM': lambda t: walk(sample, t, **conditions)}
-    macs = {name: {w: getattr(cost, name) for w, cost in costs.items()} for name in ('published', 'with_attention')}
+    macs = {'published': {w: cost.conv_linear_macs for w, cost in costs.items()},
+            'with_attention': {w: cost.macs_with_attention for w, cost in costs.items()}}
     tolerance = 1e-3 if dtype == torch.float32 else 1e-1
     with torch.inference_mode():
         for t in timesteps:  # the same images from both, or the comparison is void
