@@ -217,3 +217,10 @@ def test_published_counts_to_the_printed_digit(path, millions, giga):
     tokens = unet.class_embedding.weight.numel() if unet.class_embedding is not None else 0  # LDM counts them apart
     assert round((cost.params - tokens) / 1e6, 1) == millions
     assert round(cost.ptflops / 1e9, 1) == giga
+
+
+def test_the_base_lists_all_hooks_of_a_run():
+    from slimdiff.engine.runner import DEFAULT_HOOKS
+    listed = load_config(ROOT / 'configs/_base_/default_runtime.py').default_hooks
+    assert list(listed)[:len(DEFAULT_HOOKS)] == list(DEFAULT_HOOKS)  # the order in which they are registered
+    assert all(listed[name].type == hook['type'] for name, hook in DEFAULT_HOOKS.items())

@@ -3,11 +3,15 @@
 default_scope = 'slimdiff'
 runner_type = 'SlimRunner'
 
-# Further hooks of every run (NonFiniteGuardHook, SpeedHook, ProgressHook, ParamSchedulerHook) are in SlimRunner.
+# All hooks of a run. `name=None` leaves one out; a config's `custom_hooks` adds to them.
 default_hooks = dict(
-    ema=dict(type='EMAHook', decay=0.9999),
+    guard=dict(type='NonFiniteGuardHook'),
+    speed=dict(type='SpeedHook'),
     log=dict(type='TrainLogHook', interval=50),
+    progress=dict(type='ProgressHook'),
+    param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1000, max_keep=3),
+    ema=dict(type='EMAHook', decay=0.9999),
     samples=dict(type='SampleGridHook', interval=1000, num_images=36),
     spectra=dict(type='SpectrumPlotHook', interval=1000, num_images=64),
     report=dict(type='ReportHook'))

@@ -34,7 +34,8 @@ from slimdiff.evaluation.common import check_classes, locked, run_on_rank0
 from slimdiff.models import computation
 from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, building
 
-#: hooks of every run; a config's ``default_hooks`` changes or removes (``name=None``) them by name
+#: hooks of a run whose config lists none (configs/_base_/default_runtime.py lists all); ``default_hooks`` changes or
+#: removes (``name=None``) them by name
 DEFAULT_HOOKS = dict(
     guard=dict(type='NonFiniteGuardHook'),
     speed=dict(type='SpeedHook'),
