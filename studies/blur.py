@@ -60,6 +60,7 @@ class BlurredWiener(nn.Module):
     """
 
     num_classes = None
+    num_train_timesteps = 1000
 
     def __init__(self, spectrum: Tensor, sigma2: float = 0.0, size: int = 9) -> None:
         super().__init__()

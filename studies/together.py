@@ -57,7 +57,8 @@ class Arm:
             model_cfg['teacher'] = {**model_cfg['teacher'], 'overlap': False}
         self.model = MODELS.build(model_cfg).train().to(device)
         # Outside a graph these are copied from the host at every iteration, which a graph can't.
-        self.model.alphas_cumprod = self.model.alphas_cumprod.to(device)
+        process = self.model.noise_process
+        process.alphas_cumprod = process.alphas_cumprod.to(device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         settings = {k: v for k, v in cfg.optim_wrapper.optimizer.items() if k not in ('type', 'fused', 'lr')}
         self.lr = torch.tensor(rates[0], device=device) if device.type == 'cuda' else rates[0]

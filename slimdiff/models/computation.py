@@ -27,7 +27,7 @@ from slimdiff.models.backbones.protocol import bare
 from slimdiff.models.backbones.unet.stages import Stage
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS, RESAMPLERS, SCHEDULERS, building
-from slimdiff.sampling.process import SCHEDULE_KEYS, alphas_of, process_of, same_alphas
+from slimdiff.sampling.process import SCHEDULE_KEYS, is_flow, noise_process, process_of, same_process
 from slimdiff.sampling.schedulers import build_scheduler
 
 #: the key of the record in a network's config
@@ -157,10 +157,10 @@ def _of_scheduler(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
                   if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in ('self', *config)]
         with building(f'The scheduler of {folder}', TypeError):
             scheduler = None if needed else kind.from_config(dict(config))
-    if not isinstance(getattr(scheduler, 'alphas_cumprod', None), Tensor):
+    if scheduler is None or not (is_flow(scheduler) or isinstance(getattr(scheduler, 'alphas_cumprod', None), Tensor)):
         raise ValueError(f"The network in {folder} was trained for another process than denoising diffusion with "
-                         f"discrete timesteps: its scheduler is a '{name}', which has no alphas_cumprod. slimdiff "
-                         'cannot use it; take a network of DDPM, LDM or Stable Diffusion 1 or 2.')
+                         f"discrete timesteps or rectified flow: its scheduler is a '{name}'. slimdiff cannot use it; "
+                         'take a network of DDPM, LDM or Stable Diffusion 1 or 2, or one trained by flow matching.')
     if scheduler.config.get('timestep_type', 'discrete') != 'discrete':
         raise ValueError(f"The network in {folder} takes logarithms of noise levels for timesteps ({name} with "
                          f"timestep_type='{scheduler.config.timestep_type}'); slimdiff's networks take 0..T-1.")
@@ -194,7 +194,7 @@ def _as_record(found: Any, where: Any) -> dict[str, Any]:
     try:
         if not all(isinstance(found[key], kinds[key]) for key in kinds if key in found):
             raise TypeError('a value of another type')
-        alphas_of(found.get('schedule', {}))
+        noise_process(found.get('schedule', {}))
         return dict(found)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f'{where}: the record of what the network computes is damaged: {error}.') from None
@@ -263,11 +263,15 @@ def _equal(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:
 
 def _schedule_differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """By what the schedules give, not by how they say it; named by the words that differ."""
-    given, wanted = alphas_of(theirs), alphas_of(mine)
-    if len(given) != len(wanted):
-        return [('num_train_timesteps', len(given), len(wanted))]
-    if same_alphas(given, wanted):
+    kinds = [schedule.get('process', 'variance_preserving') for schedule in (theirs, mine)]
+    if kinds[0] != kinds[1]:
+        return [('noise process', *kinds)]
+    one, other = noise_process(theirs), noise_process(mine)
+    if one.num_train_timesteps != other.num_train_timesteps:
+        return [('num_train_timesteps', one.num_train_timesteps, other.num_train_timesteps)]
+    if same_process(one, other):
         return []
+    given, wanted = one.alphas_cumprod, other.alphas_cumprod
     if 'trained_betas' not in theirs and 'trained_betas' not in mine:
         words = [(key, theirs.get(key), mine.get(key)) for key in SCHEDULE_KEYS if theirs.get(key) != mine.get(key)]
         if words:

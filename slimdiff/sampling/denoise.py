@@ -11,6 +11,8 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
+from slimdiff.sampling.process import is_flow
+
 Predict = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -78,10 +80,11 @@ def prepared(scheduler: SchedulerMixin, num_steps: int, device: torch.device | s
     timesteps = scheduler.timesteps.tolist()
     if timesteps[0] < timesteps[-1]:
         raise ValueError(f'{name}: its timesteps rise, it turns images into noise.')
-    if not (min(timesteps) >= 0 and max(timesteps) <= limit - 1):  # NaN, too
+    last = limit if is_flow(scheduler) else limit - 1
+    if not (min(timesteps) >= 0 and max(timesteps) <= last):  # NaN, too
         offset = scheduler.config.get('steps_offset')
         raise ValueError(f'{name}: {num_steps} steps go from timestep {timesteps[0]:g} to {timesteps[-1]:g}, but the '
-                         f'network is trained on 0..{limit - 1}. Ask for fewer steps, or '
+                         f'network is trained on 0..{last}. Ask for fewer steps, or '
                          f'{f"set steps_offset=0 (now {offset})" if offset else "change the settings"}.')
     key = (type(scheduler), str(scheduler.config), num_steps)
     if key not in _TRIALS:
@@ -99,12 +102,27 @@ def _trial(scheduler: SchedulerMixin, num_steps: int, start: float = 1.0, eta: f
     """What the steps make of a single number, with a prediction of 0."""
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(num_steps)
-    x = torch.full((1, 1, 1, 1), start) * scheduler.init_noise_sigma
+    x = torch.full((1, 1, 1, 1), start) * getattr(scheduler, 'init_noise_sigma', 1.0)
     options = step_options(scheduler, [torch.Generator().manual_seed(0)], eta)
     for t in scheduler.timesteps:
-        scheduler.scale_model_input(x, t)
+        scaled(scheduler, x, t)
         x = scheduler.step(torch.zeros_like(x), t, x, **options, return_dict=False)[0]
     return x
+
+
+def scaled(scheduler: SchedulerMixin, x: Tensor, t: Tensor) -> Tensor:
+    """The network's input; samplers of flow matching scale nothing, and have no method for it."""
+    return scheduler.scale_model_input(x, t) if hasattr(scheduler, 'scale_model_input') else x
+
+
+def network_timesteps(scheduler: SchedulerMixin) -> Tensor:
+    """What the network is told at each step: the timesteps, or of a flow the noise levels that some samplers round to
+    whole timesteps."""
+    timesteps = scheduler.timesteps
+    if not is_flow(scheduler) or timesteps.is_floating_point():
+        return timesteps
+    levels = scheduler.sigmas[:len(timesteps)].to(timesteps.device)
+    return (levels * scheduler.config.num_train_timesteps).float()
 
 
 def _trouble(scheduler: SchedulerMixin, num_steps: int) -> str | None:
@@ -151,7 +169,7 @@ def denoise(predict: Predict,
     """Run ``num_steps`` steps of ``scheduler`` from ``noise`` (N, C, H, W) to clean samples.
 
     Args:
-        predict: ``predict(x_t, t)``, t a scalar tensor; in the scheduler's prediction type.
+        predict: ``predict(x_t, t)``, t a scalar tensor (a float of a flow); in the scheduler's prediction type.
         scheduler: any of diffusers'; it is copied.
         num_steps: at most the scheduler's training timesteps.
         generators: one for each image, for stochastic samplers.
@@ -164,9 +182,9 @@ def denoise(predict: Predict,
     """
     scheduler = prepared(scheduler, num_steps, noise.device)
     extra = step_options(scheduler, generators, eta)
-    x = noise * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
-        prediction = predict(scheduler.scale_model_input(x, t), t)
+    x = noise * getattr(scheduler, 'init_noise_sigma', 1.0)
+    for t, told in zip(scheduler.timesteps, network_timesteps(scheduler)):
+        prediction = predict(scaled(scheduler, x, t), told)
         x = scheduler.step(prediction, t, x, **extra, return_dict=False)[0]
         if on_step is not None:
             on_step()

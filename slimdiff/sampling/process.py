@@ -1,8 +1,8 @@
-"""The noise process that a network was trained with, as plain data: x_t = sqrt(a_t) x0 + sqrt(1 - a_t) eps.
+"""The noise process that a network was trained with, as plain data.
 
 A scheduler of diffusers says it only in part, and each class has its own defaults for the rest. Here it is a dict of
-``schedule``, keys of :data:`SCHEDULE_KEYS` with which diffusers' ``DDPMScheduler`` has the very ``alphas_cumprod``, and
-``prediction_type``.
+``prediction_type`` and ``schedule``: keys of :data:`SCHEDULE_KEYS` with which diffusers' ``DDPMScheduler`` has the very
+``alphas_cumprod``, or ``dict(process='rectified_flow', num_train_timesteps=1000)``.
 """
 
 from __future__ import annotations
@@ -15,23 +15,38 @@ from diffusers import DDPMScheduler, SchedulerMixin
 from torch import Tensor
 
 from slimdiff.functional.prediction import check_prediction_type
+from slimdiff.functional.process import NoiseProcess, RectifiedFlow, VariancePreserving
+
+#: ``schedule['process']`` of rectified flow; a schedule without the key is variance-preserving
+FLOW = 'rectified_flow'
 
 #: what of a scheduler's config decides its alphas_cumprod
 SCHEDULE_KEYS = ('num_train_timesteps', 'beta_schedule', 'beta_start', 'beta_end', 'trained_betas',
                  'rescale_betas_zero_snr')
 
 
+def is_flow(scheduler: SchedulerMixin) -> bool:
+    """Whether a scheduler of diffusers is for rectified flow."""
+    if type(scheduler).__name__.startswith('FlowMatch'):
+        return True
+    return bool(scheduler.config.get('use_flow_sigmas')) and hasattr(scheduler, 'alphas_cumprod')
+
+
 def process_of(scheduler: SchedulerMixin) -> dict[str, Any]:
-    """The process of a network that is trained with ``scheduler``'s ``alphas_cumprod`` and ``prediction_type``.
+    """The process of a network that is trained with ``scheduler``: rectified flow, or its ``alphas_cumprod`` and
+    ``prediction_type``.
 
     Raises:
-        ValueError: a scheduler without them.
+        ValueError: a scheduler with neither.
     """
+    config = scheduler.config
+    if is_flow(scheduler):
+        return {'schedule': {'process': FLOW, 'num_train_timesteps': config['num_train_timesteps']},
+                'prediction_type': 'flow_prediction'}
     alphas = getattr(scheduler, 'alphas_cumprod', None)
     if not isinstance(alphas, Tensor):
         raise ValueError(f'{type(scheduler).__name__} has no discrete noise schedule (alphas_cumprod); train with one '
-                         'that has, such as DDPMScheduler.')
-    config = scheduler.config
+                         'that has, such as DDPMScheduler, or by flow matching with FlowMatchEulerDiscreteScheduler.')
     schedule = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
     if 'trained_betas' in schedule:
         schedule['trained_betas'] = [float(beta) for beta in schedule['trained_betas']]
@@ -42,7 +57,32 @@ def process_of(scheduler: SchedulerMixin) -> dict[str, Any]:
     if not same:
         schedule = {'num_train_timesteps': len(alphas), 'trained_betas': betas_of(alphas)}
     # Classes without the setting know eps alone.
-    return {'schedule': schedule, 'prediction_type': check_prediction_type(config.get('prediction_type') or 'epsilon')}
+    kind = check_prediction_type(config.get('prediction_type') or 'epsilon')
+    if kind not in VariancePreserving.prediction_types:
+        allowed = ', '.join(VariancePreserving.prediction_types)
+        raise ValueError(f"prediction_type '{kind}' is for rectified flow, and {type(scheduler).__name__} has a "
+                         f'variance-preserving schedule: choose one of {allowed}, or train with '
+                         'FlowMatchEulerDiscreteScheduler.')
+    return {'schedule': schedule, 'prediction_type': kind}
+
+
+def noise_process(schedule: Mapping[str, Any]) -> NoiseProcess:
+    """The process that a record's ``schedule`` describes.
+
+    Raises:
+        ValueError: it describes none.
+    """
+    if schedule.get('process') == FLOW:
+        return RectifiedFlow(schedule.get('num_train_timesteps', 1000))
+    return VariancePreserving(alphas_of(schedule))
+
+
+def same_process(one: NoiseProcess, other: NoiseProcess) -> bool:
+    """Whether two processes have the same noise at every timestep."""
+    if one.num_train_timesteps != other.num_train_timesteps:
+        return False
+    t = torch.arange(one.num_train_timesteps)
+    return all(same_alphas(a**2, b**2) for a, b in zip(one.levels(t), other.levels(t)))
 
 
 def alphas_of(schedule: Mapping[str, Any]) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from slimdiff.arguments import accepted_arguments, check_arguments, plain
 from slimdiff.registry import SCHEDULERS, RegistryError, check_kind, suggest
 from slimdiff.sampling.denoise import eta_of, prepared, takes_eta
-from slimdiff.sampling.process import SCHEDULE_KEYS, alphas_of, betas_of, process_of, same_alphas
+from slimdiff.sampling.process import SCHEDULE_KEYS, alphas_of, betas_of, is_flow, process_of, same_alphas
 from slimdiff.spelling import nearest
 
 #: settings of the config's own sampler that one of another class keeps; one of the same class keeps all
@@ -32,10 +32,15 @@ UNBENT = {'snr_shift_scale': 1.0}
 #: what a class must take for a network trained on a discrete variance-preserving schedule
 NEEDED = ('beta_schedule', 'trained_betas', 'prediction_type')
 #: classes that take all that and run, and whose samples still aren't those of the network -> why
-EXCEPTIONS = {'LCMScheduler': 'it samples networks that were distilled to consistency models, of others it narrows '
-                              'the distribution'}
+CONSISTENCY = 'it samples networks that were distilled to consistency models, of others it narrows the distribution'
+EXCEPTIONS = {'LCMScheduler': CONSISTENCY, 'FlowMatchLCMScheduler': CONSISTENCY,
+              'DPMSolverMultistepInverseScheduler': 'it turns images into noise'}
+#: what makes a class that also knows other processes a sampler of rectified flow
+FLOW_ARGUMENTS = {'use_flow_sigmas': True, 'prediction_type': 'flow_prediction'}
+#: the shift of a flow's noise levels towards the noise (Esser et al. 2024, Eq. 23), by its names in diffusers
+SHIFTS = ('shift', 'flow_shift')
 #: what an error offers besides the names that are near
-USUAL = ('DDIMScheduler', 'DPMSolverMultistepScheduler')
+USUAL = ('DDIMScheduler', 'FlowMatchEulerDiscreteScheduler', 'DPMSolverMultistepScheduler')
 #: steps of the trial that a class is put to
 TRIAL = 4
 
@@ -103,6 +108,8 @@ def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixi
     check_arguments(cls, args)
     process = process_of(base)
     _check_class(cls, process['prediction_type'])
+    if is_flow(base):
+        return _flow_sampler(cls, args, eta, base)
     trained = {**process['schedule'], 'prediction_type': process['prediction_type']}
     for key in (*SCHEDULE_KEYS, 'prediction_type'):
         if args.get(key) and args[key] != trained.get(key):
@@ -128,6 +135,13 @@ def check_sampler(scheduler: SchedulerMixin, process: Mapping[str, Any]) -> Sche
     """
     name, kind = type(scheduler).__name__, process['prediction_type']
     _check_class(type(scheduler), kind)
+    if kind == 'flow_prediction':
+        total = process['schedule']['num_train_timesteps']
+        if not is_flow(scheduler) or scheduler.config.num_train_timesteps != total:
+            raise ValueError(f'{name} is not set to the noise levels of a flow of {total} timesteps, which the network '
+                             "is trained on. Build it by slimdiff.sampling.build_scheduler(dict(type=...), base=the "
+                             "network's own scheduler).")
+        return scheduler
     advice = "Build it by slimdiff.sampling.build_scheduler(dict(type=...), base=the network's own scheduler)."
     if scheduler.config.prediction_type != kind:
         raise ValueError(f'{name} has prediction_type={scheduler.config.prediction_type}, but the network is trained '
@@ -147,6 +161,15 @@ def misfit(cls: type[SchedulerMixin], prediction_type: str = 'epsilon') -> str |
     if cls.__name__ in EXCEPTIONS:
         return EXCEPTIONS[cls.__name__]
     takes = accepted_arguments(cls)
+    if prediction_type == 'flow_prediction':
+        own = cls.__name__.startswith('FlowMatch')
+        if not own and takes is not None and 'use_flow_sigmas' not in takes:
+            return 'it takes no use_flow_sigmas: it is for another noise process'
+        try:
+            prepared(_built(cls, {} if own else FLOW_ARGUMENTS), TRIAL)
+        except ValueError as error:
+            return str(error).removeprefix(f'{cls.__name__}: ').rstrip('.')
+        return None
     missing = [key for key in NEEDED if takes is not None and key not in takes]
     if missing:
         return f'it takes no {", ".join(missing)}: it is for another noise process'
@@ -170,6 +193,23 @@ def sampler_names(prediction_type: str = 'epsilon') -> list[str]:
     return sorted(name for name, cls in SCHEDULERS.module_dict.items() if misfit(cls, prediction_type) is None)
 
 
+def _flow_sampler(cls: type[SchedulerMixin], args: dict[str, Any], eta: float | None,
+                  base: SchedulerMixin) -> SchedulerMixin:
+    """A sampler of rectified flow, with the shift that was set in ``base`` unless ``args`` has one."""
+    if args.get('use_dynamic_shifting'):
+        raise ValueError(f'{cls.__name__}: use_dynamic_shifting shifts by the number of tokens (mu), which slimdiff '
+                         'does not pass on: set shift.')
+    takes = accepted_arguments(cls) or frozenset()
+    kept = _settings_of(base, None if type(base) is cls else SHARED)
+    shift = next((base.config[key] for key in SHIFTS if base.config.get(key, 1.0) != 1.0), 1.0)
+    given = {**kept, **{key: shift for key in SHIFTS}, **FLOW_ARGUMENTS,
+             'num_train_timesteps': base.config.num_train_timesteps, **args}
+    scheduler = _built(cls, {key: value for key, value in given.items() if key in takes})
+    check_sampler(scheduler, process_of(base))
+    _set_eta(scheduler, eta, eta_of(base))
+    return scheduler
+
+
 def _check_class(cls: type[SchedulerMixin], prediction_type: str) -> None:
     why = misfit(cls, prediction_type)
     if why is None:
@@ -177,8 +217,9 @@ def _check_class(cls: type[SchedulerMixin], prediction_type: str) -> None:
     names = {name.removesuffix('Scheduler'): name for name in sampler_names(prediction_type)}
     near = [names[key] for key in nearest(cls.__name__.removesuffix('Scheduler'), names, n=2)]
     usual = [name for name in USUAL if name in names.values() and name not in near]
-    raise ValueError(f'{cls.__name__} cannot sample this network (discrete variance-preserving schedule, '
-                     f'{prediction_type}): {why}. Schedulers that can: {", ".join(near + usual)}.')
+    process = 'rectified flow' if prediction_type == 'flow_prediction' else 'discrete variance-preserving schedule'
+    raise ValueError(f'{cls.__name__} cannot sample this network ({process}, {prediction_type}): {why}. Schedulers '
+                     f'that can: {", ".join(near + usual)}.')
 
 
 def _built(cls: type[SchedulerMixin], args: Mapping[str, Any]) -> SchedulerMixin:

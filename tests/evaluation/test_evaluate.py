@@ -44,6 +44,7 @@ class Model(nn.Module):
 
     num_classes = None
     num_steps = 4
+    num_train_timesteps = 1000
 
     def __init__(self, std=0.25, size=20):
         super().__init__()

@@ -76,7 +76,7 @@ def test_noised_images_have_common_noise_whatever_the_batch():
     images, labels = torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 0, 1, 0])
     m.unet.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     whole = gates_on_noised_images(m, images, labels, [900, 100]).describe()
-    noise = [(x - m.alphas_cumprod[t].sqrt() * images) / (1 - m.alphas_cumprod[t]).sqrt()
+    noise = [(x - m.noise_process.alphas_cumprod[t].sqrt() * images) / (1 - m.noise_process.alphas_cumprod[t]).sqrt()
              for x, t in zip(inputs, (900, 100))]
     torch.testing.assert_close(noise[0], noise[1], atol=1e-5, rtol=1e-5)
     done = []

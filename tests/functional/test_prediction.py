@@ -9,12 +9,13 @@ from slimdiff.functional.prediction import PREDICTION_TYPES, check_prediction_ty
 
 @pytest.fixture
 def known():
-    """x0, eps and v of some samples at t = 1, 300, 900, and the x_t they make, by diffusers' scheduler."""
+    """x0, eps, v and u of some samples at t = 1, 300, 900, and the x_t they make, by diffusers' scheduler."""
     scheduler = DDPMScheduler()
     t = torch.tensor([1, 300, 900])
     x0, eps = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
     alpha = scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
-    values = {'sample': x0, 'epsilon': eps, 'v_prediction': scheduler.get_velocity(x0, eps, t)}
+    values = {'sample': x0, 'epsilon': eps, 'v_prediction': scheduler.get_velocity(x0, eps, t),
+              'flow_prediction': eps - x0}
     return values, scheduler.add_noise(x0, eps, t), alpha.sqrt(), (1 - alpha).sqrt()
 
 
@@ -28,9 +29,9 @@ def test_every_pair_against_diffusers(known, source, target):
 
 
 def test_by_hand():
-    # a = .6, b = .8, x0 = 1, eps = 2: x_t = .6 + 1.6 = 2.2 and v = .6 * 2 - .8 * 1 = .4.
+    # a = .6, b = .8, x0 = 1, eps = 2: x_t = .6 + 1.6 = 2.2, v = .6 * 2 - .8 * 1 = .4 and u = 2 - 1 = 1.
     one = torch.ones(1, 1, 1, 1)
-    values = {'sample': one, 'epsilon': 2 * one, 'v_prediction': 0.4 * one}
+    values = {'sample': one, 'epsilon': 2 * one, 'v_prediction': 0.4 * one, 'flow_prediction': one}
     for source, target in itertools.product(values, repeat=2):
         got = convert_prediction(values[source], 2.2 * one, 0.6 * one, 0.8 * one, source, target)
         torch.testing.assert_close(got, values[target])

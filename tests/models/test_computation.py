@@ -127,7 +127,7 @@ def test_other_words_for_the_same():
 
 def usable(kind):
     try:
-        return hasattr(kind(), 'alphas_cumprod')
+        return hasattr(kind(), 'alphas_cumprod') or kind.__name__.startswith('FlowMatch')
     except TypeError:
         return False
 
@@ -144,6 +144,9 @@ def test_every_scheduler_of_diffusers_is_read_by_its_own_defaults_or_refused(nam
             of_folder(tmp_path, tmp_path / 'unet')
         return
     found = of_folder(tmp_path, tmp_path / 'unet')
+    if name.startswith('FlowMatch'):
+        assert found['prediction_type'] == 'flow_prediction' and found['schedule']['process'] == 'rectified_flow'
+        return
     torch.testing.assert_close(alphas_of(found['schedule']).float(), kind().alphas_cumprod.float(),
                                rtol=0, atol=1e-5)
     assert found['prediction_type'] == 'epsilon'
@@ -158,10 +161,10 @@ def test_ends_of_the_schedules_that_differ_from_ddpm():
 
 @pytest.mark.parametrize('config, message', [
     (dict(_class_name='EulerDiscreteScheduler', timestep_type='continuous'), 'logarithms of noise levels'),
-    (dict(_class_name='DPMSolverMultistepScheduler', prediction_type='flow_prediction', use_flow_sigmas=True),
-     "prediction_type 'flow_prediction' is unknown"),
+    (dict(_class_name='DPMSolverMultistepScheduler', prediction_type='flow_prediction'),
+     "prediction_type 'flow_prediction' is for rectified flow"),
     (dict(_class_name='torch.nn.Identity'), "scheduler is a 'torch.nn.Identity'"),
-    (dict(_class_name=['a']), 'has no alphas_cumprod')])
+    (dict(_class_name=['a']), 'trained for another process')])
 def test_other_processes_under_known_names(config, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         computation._of_scheduler(config, tmp_path)

@@ -80,7 +80,7 @@ def make_model(broken=()):
     model = DiffusionModel(unet=dict(type='UNet', sample_size=4, stages=[dict(channels=8, downsample=False)],
                                      norm_groups=4), sigma_data=None,
                            sampler=dict(type='DDIMScheduler', clip_sample=False, set_alpha_to_one=True))
-    model.unet = ScaledNoise(model.alphas_cumprod, broken=broken)
+    model.unet = ScaledNoise(model.noise_process.alphas_cumprod, broken=broken)
     return model.eval()
 
 
@@ -92,7 +92,7 @@ def make_problem(model=None, num_steps=5, cache=None, scheduler=None):
 
 def shrink(model, problem, actions):
     """What DDIM multiplies the noise by in all, under these widths: by hand from Song et al. (2021), Eq. 12."""
-    alphas, factor = model.alphas_cumprod, 1.0
+    alphas, factor = model.noise_process.alphas_cumprod, 1.0
     times = [int(t) for t in problem.timesteps]
     for k, (t, action) in enumerate(zip(times, actions)):
         a = alphas[t]

@@ -94,9 +94,9 @@ class BandwiseDenoisingError(ModelMetric):
         Raises:
             ValueError: a bin beyond the model's timesteps.
         """
-        if self.timestep_edges[-1] > len(model.alphas_cumprod):
+        if self.timestep_edges[-1] > model.num_train_timesteps:
             raise ValueError(f'BandwiseDenoisingError: timestep_edges end at {self.timestep_edges[-1]}, but the model '
-                             f'has {len(model.alphas_cumprod)} timesteps.')
+                             f'has {model.num_train_timesteps} timesteps.')
         indices, loader = shard_loader(dataloader, self.num_images)
         device = device_of(model)
         tables, position = [], 0

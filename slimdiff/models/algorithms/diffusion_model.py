@@ -11,17 +11,23 @@ from diffusers import SchedulerMixin
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from slimdiff.arguments import plain
-from slimdiff.functional.prediction import convert_prediction
+from slimdiff.arguments import check_arguments, plain
 from slimdiff.models.algorithms import batches
-from slimdiff.models.algorithms.draws import NoisedBatch, draw_posterior, draw_step, drop_conditions
+from slimdiff.models.algorithms.draws import NoisedBatch, draw_posterior, draw_step, draw_timesteps, drop_conditions
 from slimdiff.models.backbones.adapt import predict
 from slimdiff.models.backbones.load import build_backbone
 from slimdiff.models.backbones.protocol import input_shape
 from slimdiff.models.conditioners import build_conditioner
-from slimdiff.models.losses import signal_to_noise
 from slimdiff.registry import LOSSES, MODELS
-from slimdiff.sampling import build_scheduler, denoise, guided, image_generators, initial_noise, process_of
+from slimdiff.sampling import (
+    build_scheduler,
+    denoise,
+    guided,
+    image_generators,
+    initial_noise,
+    noise_process,
+    process_of,
+)
 from slimdiff.sampling.denoise import Predict, prepared
 
 #: of the condition, in training
@@ -35,14 +41,17 @@ class DiffusionModel(BaseModel):
     Args:
         unet: config of the network: a registered class, or one of diffusers, by its name.
         noise_scheduler: config of a diffusers scheduler: x_t comes from its ``alphas_cumprod``, and its
-            ``prediction_type`` says what the network predicts.
+            ``prediction_type`` says what the network predicts. ``FlowMatchEulerDiscreteScheduler`` makes it rectified
+            flow: the network then predicts the velocity noise - x0.
         sampler: config of the scheduler that samples, and its ``eta``; what it leaves out comes from
             ``noise_scheduler``. On latents x0 is clipped at +-1 only if one of the two has ``clip_sample=True``.
         num_steps: denoising steps when sampling.
         guidance_scale: classifier-free guidance when sampling; 1 is none.
         sigma_data: standard deviation of the data, for the output preconditioning
             (:mod:`slimdiff.models.backbones.preconditioned`); None trains the bare network.
-        loss_weight: config of a weight over timesteps (plain, min-SNR, P2).
+        loss_weight: config of a weight over timesteps (plain, min-SNR, P2, SD3).
+        timestep_sampling: arguments of :func:`~slimdiff.models.algorithms.draws.draw_timesteps`, the density of the
+            timesteps in training: ``dict(scheme='logit_normal', shift=3.0)``; uniform by default.
         autoencoder: config of the first stage.
         num_classes: None for an unconditional model. The null class is the label ``num_classes``.
         class_dropout: probability of training a sample on the null class, or on the empty caption.
@@ -51,8 +60,8 @@ class DiffusionModel(BaseModel):
         sample_captions: what :meth:`sample` draws without captions, image i the one at ``i % len``.
 
     Raises:
-        ValueError: an argument out of range, a prediction type that is not eps, x0 or v, classes of the network that
-            the model doesn't have, or a text encoder of another width than the network's context.
+        ValueError: an argument out of range, a prediction type that the process doesn't have, classes of the network
+            that the model doesn't have, or a text encoder of another width than the network's context.
         RegistryError: an unknown scheduler, network, loss weight or autoencoder.
     """
 
@@ -67,6 +76,7 @@ class DiffusionModel(BaseModel):
                  guidance_scale: float = 1.0,
                  sigma_data: float | None = 0.5,
                  loss_weight: Mapping[str, Any] = dict(type='UniformWeight'),
+                 timestep_sampling: Mapping[str, Any] = {},
                  autoencoder: Mapping[str, Any] = dict(type='IdentityAutoencoder'),
                  num_classes: int | None = None,
                  class_dropout: float = CLASS_DROPOUT,
@@ -82,7 +92,7 @@ class DiffusionModel(BaseModel):
         self.noise_scheduler = build_scheduler(noise_scheduler)
         self.process = process_of(self.noise_scheduler)
         self.prediction_type = self.process['prediction_type']
-        self.alphas_cumprod = self.noise_scheduler.alphas_cumprod.double()
+        self.noise_process = noise_process(self.process['schedule'])
         self.autoencoder = MODELS.build(autoencoder, kind=nn.Module).requires_grad_(False).eval()
         self.sampler = build_scheduler(sampler, base=self.noise_scheduler,
                                        clip=self.autoencoder.downsampling == 1)  # latents have no bounds
@@ -91,6 +101,8 @@ class DiffusionModel(BaseModel):
         self.num_classes = num_classes
         self.class_dropout = class_dropout
         self.loss_weight = LOSSES.build(loss_weight)
+        check_arguments(draw_timesteps, timestep_sampling)
+        self.timestep_sampling = plain(dict(timestep_sampling))
         self.unet = build_backbone(unet, num_classes, class_dropout,
                                    None if sigma_data is None else {**self.process, 'sigma_data': sigma_data})
         self.sample_captions = list(sample_captions)
@@ -141,7 +153,7 @@ class DiffusionModel(BaseModel):
 
     @property
     def num_train_timesteps(self) -> int:
-        return self.alphas_cumprod.shape[0]
+        return self.noise_process.num_train_timesteps
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -184,30 +196,20 @@ class DiffusionModel(BaseModel):
     def draw(self, batch: int, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Draw timesteps (N,), noise (N, *shape) and the condition-dropout mask (N,) of this rank's batch."""
         seed, self._step_seed = self._step_seed, None
-        return draw_step(batch, shape, self.num_train_timesteps, self.class_dropout, seed, self.device)
+        return draw_step(batch, shape, self.noise_process, self.class_dropout, seed, self.device,
+                         **self.timestep_sampling)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t = sqrt(a) x0 + sqrt(1-a) noise (Ho et al. 2020, Eq. 4). Not all schedulers' own ``add_noise`` is that."""
-        a, b = self._coefficients(t, x0)
-        return a * x0 + b * noise
+        """x_t = alpha x0 + sigma noise of the process (:mod:`slimdiff.functional.process`)."""
+        return self.noise_process.add_noise(x0, noise, t)
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network should predict: noise, x0, or v = sqrt(a) noise - sqrt(1-a) x0 (Salimans & Ho 2022)."""
-        if self.prediction_type == 'epsilon':
-            return noise
-        if self.prediction_type == 'sample':
-            return x0
-        a, b = self._coefficients(t, x0)
-        return a * noise - b * x0
-
-    def _coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(alphas_cumprod) and sqrt(1 - alphas_cumprod) at t, as (N, 1, 1, 1) of ``like``'s type."""
-        a = self.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
-        return a.sqrt().to(like), (1 - a).sqrt().to(like)
+        """What the network should predict (N, C, H, W): noise, x0, v, or the velocity of a flow."""
+        return self.noise_process.target(x0, noise, t, self.prediction_type)
 
     def to_epsilon(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Convert a prediction of this model's type at x_t into the noise that it implies."""
-        return convert_prediction(prediction, x_t, *self._coefficients(t, x_t), self.prediction_type, 'epsilon')
+        return self.noise_process.convert(prediction, x_t, t, self.prediction_type, 'epsilon')
 
     def predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         """The network's output; ``labels`` are left out for an unconditional model."""
@@ -302,7 +304,7 @@ class DiffusionModel(BaseModel):
         """Mean over the batch of weight(t) * mean squared error."""
         target = self.target(batch.x0, batch.noise, batch.t)
         error = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))
-        snr = signal_to_noise(self.alphas_cumprod.to(batch.t.device)[batch.t])
+        snr = self.noise_process.snr(batch.t)
         return (self.loss_weight(snr, self.prediction_type).to(error) * error).mean()
 
     # ---- sampling ---------------------------------------------------------------------------------------------

@@ -116,14 +116,13 @@ class Distiller(DiffusionModel):
         return self._start_teacher(batch, self.teacher.context_for(batch.caption, batch.context))
 
     def _start_teacher(self, batch: NoisedBatch, context: Tensor | None) -> Callable[[], dict[str, Tensor]]:
-        finish = self.teacher.start(batch.x_t, batch.t, batch.labels, context)
+        finish = self.teacher.start(*self.teacher.own_input(batch.x_t, batch.t, self), batch.labels, context)
 
         def outputs() -> dict[str, Tensor]:
             nonlocal finish
             (prediction, features), finish = finish(), None  # which would keep the maps
             self._check_teacher(prediction, batch)
-            a, b = self._coefficients(batch.t, prediction)
-            return {OUTPUT: self.teacher.convert(prediction, batch.x_t, a, b, self.prediction_type)} | features
+            return {OUTPUT: self.teacher.convert(prediction, batch.x_t, batch.t, self)} | features
 
         return outputs
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor, nn
+
+from slimdiff.functional.process import NoiseProcess
 
 #: added to a step's seed for the posterior: beyond the 32 bits of step seeds, so that no other step draws the same
 POSTERIOR = 2**32
@@ -29,21 +32,48 @@ class NoisedBatch:
     caption: list[str] | None = None
 
 
-def draw_step(batch: int, shape: Sequence[int], timesteps: int, dropout: float, seed: int | None,
-              device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def draw_step(batch: int, shape: Sequence[int], process: NoiseProcess, dropout: float, seed: int | None,
+              device: torch.device, **timestep_sampling: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Timesteps (N,), noise (N, *shape) and the mask (N,) of dropped conditions, of this rank's batch.
 
     Args:
         batch: N, samples of a rank.
-        timesteps: of the noise schedule.
+        process: gives the timesteps.
         dropout: probability of dropping a condition.
+        timestep_sampling: see :func:`draw_timesteps`.
     """
     generator = _generator(seed, device)
     total, part = _share(batch)
-    t = torch.randint(timesteps, (total, ), generator=generator, device=device)
+    t = draw_timesteps(process, total, generator, device, **timestep_sampling)
     drop = torch.rand(total, generator=generator, device=device) < dropout
     noise = torch.randn(total, *shape, generator=generator, device=device)
     return t[part], noise[part], drop[part]
+
+
+def draw_timesteps(process: NoiseProcess, count: int, generator: torch.Generator | None, device: torch.device,
+                   scheme: str = 'uniform', logit_mean: float = 0.0, logit_std: float = 1.0, mode_scale: float = 1.29,
+                   shift: float = 1.0) -> Tensor:
+    """Timesteps (count,) for training: integers of a discrete process, real numbers of a flow.
+
+    Args:
+        scheme: the density of the noise level in [0, 1]: ``'uniform'``, ``'logit_normal'`` or ``'mode'`` (Esser et al.
+            2024, section 3.1).
+        logit_mean, logit_std: of ``'logit_normal'``.
+        mode_scale: of ``'mode'``.
+        shift: above 1 moves the levels s towards the noise, to shift s / (1 + (shift - 1) s) (their Eq. 23).
+
+    Raises:
+        ValueError: an unknown scheme, or a shift that is not positive.
+    """
+    if scheme not in ('uniform', 'logit_normal', 'mode') or not shift > 0:
+        raise ValueError(f"timestep_sampling: got scheme='{scheme}' and shift={shift}; the scheme is uniform, "
+                         'logit_normal or mode, and the shift is positive.')
+    if scheme == 'uniform' and shift == 1:
+        return process.draw_uniform(count, generator, device)
+    from diffusers.training_utils import compute_density_for_timestep_sampling
+    level = compute_density_for_timestep_sampling('none' if scheme == 'uniform' else scheme, count, logit_mean,
+                                                  logit_std, mode_scale, device, generator)
+    return process.timesteps_at(shift * level / (1 + (shift - 1) * level))
 
 
 def drop_conditions(drop: Tensor, labels: Tensor | None, caption: Sequence[str] | None,

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.arguments import plain
-from slimdiff.functional.prediction import PREDICTION_TYPES
+from slimdiff.functional.process import VariancePreserving
 from slimdiff.models.backbones.adapt import AdaptedBackbone
-from slimdiff.sampling.process import alphas_of
+from slimdiff.sampling.process import FLOW, alphas_of
 
 
 def preconditioning_coefficients(alphas_cumprod: Tensor, prediction_type: str,
@@ -53,8 +53,23 @@ def preconditioning_coefficients(alphas_cumprod: Tensor, prediction_type: str,
         c_skip, c_out = (a * (1 - a)).sqrt() * (1 - s2) / d, (s2 / d).sqrt()
     else:
         raise ValueError(f"prediction_type '{prediction_type}' is unknown; "
-                         f"choose one of {', '.join(PREDICTION_TYPES)}.")
+                         f"choose one of {', '.join(VariancePreserving.prediction_types)}.")
     return d.rsqrt(), c_skip, c_out
+
+
+def flow_preconditioning_coefficients(s: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor]:
+    """``c_in, c_skip, c_out`` for the velocity eps - x0 of rectified flow, x_t = (1 - s) x0 + s eps.
+
+    The same derivation: with d = (1-s)^2 sigma_data^2 + s^2 the variance of x_t, the best linear guess of the velocity
+    is (s - (1-s) sigma_data^2) / d * x_t, and what is left has the variance sigma_data^2 / d.
+
+    Args:
+        s: noise levels, any shape, in [0, 1].
+    """
+    s = s.double()
+    s2 = sigma_data**2
+    d = (1 - s)**2 * s2 + s**2
+    return d.rsqrt(), (s - (1 - s) * s2) / d, sigma_data * d.rsqrt()
 
 
 class Preconditioning(nn.Module):
@@ -81,6 +96,31 @@ class Preconditioning(nn.Module):
         return tuple(columns[:, :, None, None, None])
 
 
+class FlowPreconditioning(nn.Module):
+    """:func:`flow_preconditioning_coefficients` at real timesteps.
+
+    Args:
+        num_train_timesteps: T; a network of diffusers sees t = T s.
+        sigma_data: see the function.
+    """
+
+    def __init__(self, num_train_timesteps: int, sigma_data: float) -> None:
+        super().__init__()
+        self.num_train_timesteps, self.sigma_data = num_train_timesteps, sigma_data
+
+    def forward(self, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return c_in, c_skip, c_out as (N, 1, 1, 1) float32 for timesteps (N,)."""
+        found = flow_preconditioning_coefficients(timestep / self.num_train_timesteps, self.sigma_data)
+        return tuple(value.float()[:, None, None, None] for value in found)
+
+
+def make_preconditioning(schedule: Mapping[str, Any], prediction_type: str, sigma_data: float) -> nn.Module:
+    """The coefficients of a network by timestep, for a process as :func:`~slimdiff.sampling.process_of` gives it."""
+    if schedule.get('process') == FLOW:
+        return FlowPreconditioning(schedule['num_train_timesteps'], sigma_data)
+    return Preconditioning(alphas_of(schedule), prediction_type, sigma_data)
+
+
 class PreconditionedBackbone(AdaptedBackbone):
     """``c_skip * x_t + c_out * network(c_in * x_t)`` around any network.
 
@@ -100,8 +140,7 @@ class PreconditionedBackbone(AdaptedBackbone):
                  preconditioning: Mapping[str, Any]) -> None:
         preconditioning = plain(dict(preconditioning))
         super().__init__(network, arguments, preconditioning=preconditioning)
-        self.precondition = Preconditioning(alphas_of(preconditioning['schedule']), preconditioning['prediction_type'],
-                                            preconditioning['sigma_data'])
+        self.precondition = make_preconditioning(**preconditioning)
 
     def around(self, network: Callable[[Tensor], Tensor], sample: Tensor, timestep: Tensor) -> Tensor:
         c_in, c_skip, c_out = self.precondition(timestep)

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.model import BaseModel
-from torch import Tensor, nn
+from torch import nn
 
 from slimdiff.checkpoint import find_path, load_checkpoint, read_json
 from slimdiff.checkpoint.files import check_weights, weights_of
 from slimdiff.checkpoint.hub import download, is_hub_id
+from slimdiff.functional.process import NoiseProcess
 from slimdiff.models import computation
 from slimdiff.models.backbones.load import find_class, load_folder, network_folder
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS, building
-from slimdiff.sampling import alphas_of
+from slimdiff.sampling import noise_process
 
 #: arguments of diffusers' networks that want an input which no student has, or timesteps of another kind: what each of
 #: them is, and the values that do not
@@ -40,10 +41,10 @@ class LoadedTeacher:
     null_class: bool = True
 
     @property
-    def alphas_cumprod(self) -> Tensor | None:
-        """(T,), None if unknown."""
+    def noise_process(self) -> NoiseProcess | None:
+        """None if unknown."""
         schedule = self.computes.get('schedule')
-        return None if schedule is None else alphas_of(schedule)
+        return None if schedule is None else noise_process(schedule)
 
     @property
     def prediction_type(self) -> str | None:

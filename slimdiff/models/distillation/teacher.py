@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from slimdiff.checkpoint.files import check_finite
 from slimdiff.checkpoint.tensor_store import network_fingerprint
 from slimdiff.functional.precision import has_bf16_products
-from slimdiff.functional.prediction import convert_prediction
+from slimdiff.functional.process import translate
 from slimdiff.models import computation
 from slimdiff.models.backbones.adapt import predict
 from slimdiff.models.backbones.protocol import bare, class_rows, expected_context, input_dtype, input_shape
@@ -62,7 +62,7 @@ class Teacher:
         # makes another run.
         self.fingerprint = network_fingerprint(loaded.unet)
         self.source, self.computes = loaded.source, loaded.computes
-        self.alphas_cumprod = loaded.alphas_cumprod
+        self.noise_process = loaded.noise_process
         self.prediction_type = loaded.prediction_type
         self.classes, self.null_class = loaded.classes, loaded.null_class
         self.unet = loaded.unet.eval().requires_grad_(False)
@@ -145,14 +145,18 @@ class Teacher:
             refuse('image size', *(' x '.join(map(str, dict.fromkeys(shape[1:]))) for shape in (mine, theirs)),
                    "Train the student at the teacher's size (model.unet.sample_size and the dataset's image_size), or "
                    'fine-tune the teacher at the new size first.')
-        if self.alphas_cumprod is None:
-            self.alphas_cumprod, self.prediction_type = model.alphas_cumprod, model.prediction_type
+        if self.noise_process is None:
+            self.noise_process, self.prediction_type = model.noise_process, model.prediction_type
+        self.translates = model.prediction_type not in self.noise_process.prediction_types
         own = computation.of_model(model)
         for key, what, advice in (
                 ('schedule', 'noise schedule', "Give the student's noise_scheduler the teacher's values: at another "
                                                'noise level its features mean something else.'),
                 ('first_stage', 'first stage', "Give the student's autoencoder the teacher's first stage: in another "
                                                'one the same latents are other images.')):
+            # At the same signal-to-noise ratio a flow and a diffusion hold the same images and noise.
+            if key == 'schedule' and self.translates:
+                continue
             for name, teacher, student in computation.differences(self.computes, own, [key]):
                 refuse(f'{what} ({name.removeprefix("first_stage.")})', teacher, student, advice)
         if self.num_classes is not None and num_classes is None:
@@ -260,9 +264,22 @@ class Teacher:
         with precision, self.recorder or contextlib.nullcontext():
             return predict(self.unet, x, t, labels, context)
 
-    def convert(self, prediction: Tensor, x_t: Tensor, a: Tensor, b: Tensor, target: str) -> Tensor:
-        """The prediction in the student's prediction type; ``a``, ``b`` as in ``convert_prediction``."""
-        return convert_prediction(prediction, x_t, a, b, self.prediction_type, target)
+    def own_input(self, x_t: Tensor, t: Tensor, model: Any) -> tuple[Tensor, Tensor]:
+        """x_t and t of a model's process as the teacher knows them: it may be a flow and the model none, or the
+        reverse."""
+        if not self.translates:
+            return x_t, t
+        return translate(x_t, t, model.noise_process, self.noise_process)
+
+    def convert(self, prediction: Tensor, x_t: Tensor, t: Tensor, model: Any) -> Tensor:
+        """The teacher's prediction for :meth:`own_input` of ``x_t`` and t (N,), in the model's prediction type."""
+        if not self.translates:
+            return model.noise_process.convert(prediction, x_t, t, self.prediction_type, model.prediction_type)
+        # x_t determines x0 and the noise together with either of them: go by the one that is safe at all levels.
+        own_x, own_t = self.own_input(x_t, t, model)
+        x0 = self.noise_process.convert(prediction, own_x, own_t, self.prediction_type, 'sample')
+        eps = self.noise_process.convert(prediction, own_x, own_t, self.prediction_type, 'epsilon')
+        return model.noise_process.target(x0, eps, t, model.prediction_type)
 
 
 def _context(channels: int | None) -> str:

@@ -7,11 +7,11 @@ from slimdiff.models.losses.spectral import SpectralLoss
 from slimdiff.models.losses.timestep_weights import (
     MinSNRWeight,
     P2Weight,
+    SD3Weight,
     UniformWeight,
     epsilon_equivalent,
-    signal_to_noise,
 )
 from slimdiff.models.losses.wavelet_band import WaveletBandLoss
 
-__all__ = ['DistillationLoss', 'FourierLoss', 'MinSNRWeight', 'P2Weight', 'SpatialLoss', 'SpectralLoss',
-           'UniformWeight', 'WaveletBandLoss', 'epsilon_equivalent', 'signal_to_noise']
+__all__ = ['DistillationLoss', 'FourierLoss', 'MinSNRWeight', 'P2Weight', 'SD3Weight', 'SpatialLoss',
+           'SpectralLoss', 'UniformWeight', 'WaveletBandLoss', 'epsilon_equivalent']

@@ -1,7 +1,7 @@
 """Weights of the denoising loss over timesteps, one registered class for each rule.
 
-All are functions of the signal-to-noise ratio ``snr = a / (1 - a)`` with ``a = alphas_cumprod[t]``. The same error
-counts differently in the three prediction types; :func:`epsilon_equivalent` converts, so each rule is written once.
+All are functions of the signal-to-noise ratio ``snr = alpha^2 / sigma^2`` at t. The same error counts differently in
+the prediction types; :func:`epsilon_equivalent` converts, so each rule is written once.
 """
 
 from __future__ import annotations
@@ -13,15 +13,11 @@ from slimdiff.functional.prediction import PREDICTION_TYPES
 from slimdiff.registry import LOSSES
 
 
-def signal_to_noise(alphas_cumprod: Tensor) -> Tensor:
-    """snr = a / (1 - a)."""
-    return alphas_cumprod / (1 - alphas_cumprod)
-
-
 def epsilon_equivalent(snr: Tensor, prediction_type: str) -> Tensor:
     """The factor k with ``|eps error|^2 = k |error of the prediction type|^2``.
 
-    From x_t = sqrt(a) x0 + sqrt(1-a) eps at fixed x_t: 1 for eps, snr for x0, and a = snr / (1 + snr) for v.
+    From x_t = alpha x0 + sigma eps at fixed x_t: 1 for eps, snr for x0, alpha^2 = snr / (1 + snr) for v, and for the
+    velocity of a flow alpha^2 = (r / (1 + r))^2 with r = sqrt(snr) = alpha / sigma and alpha + sigma = 1.
     """
     if prediction_type == 'epsilon':
         return torch.ones_like(snr)
@@ -29,6 +25,8 @@ def epsilon_equivalent(snr: Tensor, prediction_type: str) -> Tensor:
         return snr
     if prediction_type == 'v_prediction':
         return snr / (1 + snr)
+    if prediction_type == 'flow_prediction':
+        return (snr.sqrt() / (1 + snr.sqrt()))**2
     raise ValueError(f"prediction_type '{prediction_type}' is unknown; choose one of {', '.join(PREDICTION_TYPES)}.")
 
 
@@ -74,3 +72,24 @@ class P2Weight:
 
     def __call__(self, snr: Tensor, prediction_type: str) -> Tensor:
         return epsilon_equivalent(snr, prediction_type) / (self.k + snr)**self.gamma
+
+
+@LOSSES.register_module()
+class SD3Weight:
+    """Weights on the velocity error of rectified flow (Esser et al. 2024, section 3.1), as diffusers has them.
+
+    Args:
+        scheme: ``'cosmap'``, 2 / (pi (1 - 2 s + 2 s^2)), or ``'sigma_sqrt'``, 1 / s^2, at noise level s.
+    """
+
+    def __init__(self, scheme: str = 'cosmap') -> None:
+        if scheme not in ('cosmap', 'sigma_sqrt'):
+            raise ValueError(f"SD3Weight: scheme='{scheme}' is unknown; choose cosmap or sigma_sqrt.")
+        self.scheme = scheme
+
+    def __call__(self, snr: Tensor, prediction_type: str) -> Tensor:
+        from diffusers.training_utils import compute_loss_weighting_for_sd3
+        if prediction_type != 'flow_prediction':
+            raise ValueError(f'SD3Weight is for rectified flow; this model predicts {prediction_type}. Take '
+                             'MinSNRWeight, P2Weight or UniformWeight.')
+        return compute_loss_weighting_for_sd3(self.scheme, 1 / (1 + snr.sqrt()))

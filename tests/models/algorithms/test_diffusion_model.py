@@ -3,6 +3,7 @@ import torch
 
 from slimdiff.models import DiffusionModel
 from slimdiff.registry import RegistryError
+from slimdiff.sampling import image_generators, initial_noise
 
 STAGES = [dict(channels=8, blocks=1), dict(channels=16, blocks=1, heads=2)]
 
@@ -12,7 +13,7 @@ def model(unet=None, noise=None, **kwargs):
     noise = dict(type='DDPMScheduler', beta_schedule='scaled_linear', beta_start=0.0015, beta_end=0.0195,
                  **(noise or {}))
     m = DiffusionModel(unet=dict(type='UNet', sample_size=8, stages=STAGES, norm_groups=4, **(unet or {})),
-                       noise_scheduler=noise, num_steps=4, **kwargs)
+                       **{'noise_scheduler': noise, 'num_steps': 4, **kwargs})
     for p in m.unet.parameters():  # zero-initialised layers would hide the network
         torch.nn.init.normal_(p, std=0.1)
     return m.eval()
@@ -41,7 +42,7 @@ def test_loss_by_hand():
     t = torch.randint(1000, (4, ), generator=generator)
     torch.rand(4, generator=generator)
     noise = torch.randn(4, 3, 8, 8, generator=generator)
-    a = m.alphas_cumprod[t].float().view(-1, 1, 1, 1)
+    a = m.noise_process.alphas_cumprod[t].float().view(-1, 1, 1, 1)
     prediction = m.unet(a.sqrt() * images + (1 - a).sqrt() * noise, t).sample
     snr = (a / (1 - a)).flatten()
     weight = snr.clamp(max=5) / snr
@@ -164,6 +165,28 @@ def test_bad_labels():
         m.sample([0], labels=torch.tensor([7]))
 
 
-def test_a_flow_matching_scheduler_cannot_train_it():
-    with pytest.raises(ValueError, match='no discrete noise schedule'):
-        DiffusionModel(unet=dict(type='UNet'), noise_scheduler=dict(type='FlowMatchEulerDiscreteScheduler'))
+def test_a_flow_by_hand():
+    m = model(noise_scheduler=dict(type='FlowMatchEulerDiscreteScheduler'), sigma_data=None,
+              sampler=dict(type='FlowMatchEulerDiscreteScheduler'))
+    images = torch.randn(4, 3, 8, 8)
+    m.seed_step(7)
+    loss = m(images)['loss']
+    generator = torch.Generator().manual_seed(7)
+    s = 1 - torch.rand(4, generator=generator)
+    torch.rand(4, generator=generator)
+    noise = torch.randn(4, 3, 8, 8, generator=generator)
+    x_t = (1 - s.view(-1, 1, 1, 1)) * images + s.view(-1, 1, 1, 1) * noise
+    expected = (m.unet(x_t, 1000 * s).sample - (noise - images)).square().mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_two_euler_steps_of_a_flow_by_hand():
+    m = model(noise_scheduler=dict(type='FlowMatchEulerDiscreteScheduler'), sigma_data=None,
+              sampler=dict(type='FlowMatchEulerDiscreteScheduler', shift=3.0))
+    x = initial_noise((3, 8, 8), image_generators(0, [0, 1]), torch.device('cpu'))
+    with torch.no_grad():
+        # The sampler's two levels, 1 and 1/1000, of which the second is shifted to 3 s / (1 + 2 s); then none.
+        low = 3 * 0.001 / (1 + 2 * 0.001)
+        for level, following in ((1.0, low), (low, 0.0)):
+            x = x + (following - level) * m.unet(x, torch.tensor(1000 * level)).sample
+    torch.testing.assert_close(m.sample([0, 1], num_steps=2), x.clamp(-1, 1), rtol=1e-3, atol=1e-4)

@@ -74,7 +74,7 @@ def test_guidance_by_hand(clip):
     x, t, conditional = predict(CAPTIONS[:2])
     unconditional = predict(['', ''])[2]
     eps = unconditional + 3.0 * (conditional - unconditional)
-    a = model.alphas_cumprod[int(t if t.dim() == 0 else t[0])].float()
+    a = model.noise_process.alphas_cumprod[int(t if t.dim() == 0 else t[0])].float()
     x0 = ((x - (1 - a).sqrt() * eps) / a.sqrt()).clamp(-1, 1)
     torch.testing.assert_close(found, x0, rtol=1e-4, atol=1e-4)
 

@@ -1,9 +1,11 @@
 import pytest
 import torch
 
-from slimdiff.functional.prediction import PREDICTION_TYPES
+from slimdiff.functional.process import VariancePreserving
 from slimdiff.models.backbones.preconditioned import (
     Preconditioning,
+    flow_preconditioning_coefficients,
+    make_preconditioning,
     preconditioning_coefficients,
 )
 
@@ -16,7 +18,7 @@ def moments(a, s, kind):
     return (x_t**2).sum(0), (x_t * target).sum(0), (target**2).sum(0)
 
 
-@pytest.mark.parametrize('kind', PREDICTION_TYPES)
+@pytest.mark.parametrize('kind', VariancePreserving.prediction_types)
 @pytest.mark.parametrize('s', [0.3, 1.0, 2.0])
 def test_is_the_linear_regression_of_the_target_on_x_t(kind, s):
     a = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
@@ -25,6 +27,21 @@ def test_is_the_linear_regression_of_the_target_on_x_t(kind, s):
     torch.testing.assert_close(c_in, var_x.rsqrt())
     torch.testing.assert_close(c_skip, cov / var_x)
     torch.testing.assert_close(c_out, (var - cov**2 / var_x).sqrt())
+
+
+@pytest.mark.parametrize('sigma_data', [0.3, 1.0])
+def test_of_a_flow_is_the_linear_regression_of_the_velocity_on_x_t(sigma_data):
+    s = torch.linspace(0.01, 1, 50, dtype=torch.float64)
+    x_t = torch.stack([(1 - s) * sigma_data, s])  # coefficients on (x0 / sigma_data, eps)
+    velocity = torch.stack([0 * s - sigma_data, 0 * s + 1])
+    var_x, cov, var = (x_t**2).sum(0), (x_t * velocity).sum(0), (velocity**2).sum(0)
+    c_in, c_skip, c_out = flow_preconditioning_coefficients(s, sigma_data)
+    torch.testing.assert_close(c_in, var_x.rsqrt())
+    torch.testing.assert_close(c_skip, cov / var_x)
+    torch.testing.assert_close(c_out, (var - cov**2 / var_x).clamp_min(0).sqrt(), rtol=1e-5, atol=1e-8)
+    schedule = dict(process='rectified_flow', num_train_timesteps=1000)
+    module = make_preconditioning(schedule, 'flow_prediction', sigma_data)
+    torch.testing.assert_close(module(1000 * s)[1].flatten(), c_skip.float())
 
 
 def test_unit_variance_and_epsilon_is_v_prediction():

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import tiny_distiller as tiny
 import torch
-from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import DDPMScheduler, EDMEulerScheduler, UNet2DConditionModel, UNet2DModel
 from first_stages import tiny_kl, tiny_vq
 from safetensors.torch import load_file, save_file
 
@@ -45,8 +45,8 @@ def test_features_that_no_student_serves(kind, changes, message, tmp_path):
 
 def test_another_process(tmp_path):
     UNet2DModel(**PLAIN).save_pretrained(tmp_path / 'unet')
-    FlowMatchEulerDiscreteScheduler().save_pretrained(tmp_path / 'scheduler')
-    with pytest.raises(ValueError, match="its scheduler is a 'FlowMatchEulerDiscreteScheduler'"):
+    EDMEulerScheduler().save_pretrained(tmp_path / 'scheduler')
+    with pytest.raises(ValueError, match="its scheduler is a 'EDMEulerScheduler'"):
         load_teacher(str(tmp_path))
 
 

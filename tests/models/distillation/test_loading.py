@@ -29,7 +29,7 @@ def test_pipeline_folder(tmp_path):
     loaded = load_teacher(tiny.save_pipeline(model, tmp_path / 'teacher'))
     assert_same_weights(loaded.unet, model.unet)
     assert loaded.prediction_type == 'v_prediction' and str(tmp_path) in loaded.source
-    torch.testing.assert_close(loaded.alphas_cumprod, model.alphas_cumprod)
+    torch.testing.assert_close(loaded.noise_process.alphas_cumprod, model.noise_process.alphas_cumprod)
 
 
 def test_unet_folder_of_ours_knows_its_schedule_by_its_preconditioning(tmp_path):
@@ -38,15 +38,15 @@ def test_unet_folder_of_ours_knows_its_schedule_by_its_preconditioning(tmp_path)
     loaded = load_teacher(str(tmp_path / 'only'))
     assert_same_weights(loaded.unet, model.unet)
     assert loaded.prediction_type == 'v_prediction'
-    torch.testing.assert_close(loaded.alphas_cumprod, model.alphas_cumprod)
+    torch.testing.assert_close(loaded.noise_process.alphas_cumprod, model.noise_process.alphas_cumprod)
 
 
 def test_unet_folder_that_says_nothing(tmp_path):
     tiny.teacher_model(sigma_data=None).unet.save_pretrained(tmp_path / 'bare')
     loaded = load_teacher(str(tmp_path / 'bare'))
-    assert loaded.alphas_cumprod is None and loaded.prediction_type is None
+    assert loaded.noise_process is None and loaded.prediction_type is None
     told = load_teacher(str(tmp_path / 'bare'), scheduler=dict(beta_schedule='linear', prediction_type='sample'))
-    assert told.prediction_type == 'sample' and len(told.alphas_cumprod) == 1000
+    assert told.prediction_type == 'sample' and len(told.noise_process.alphas_cumprod) == 1000
 
 
 @pytest.mark.parametrize('weights, offset', [('ema', 1.0), ('online', 0.0)])
@@ -56,7 +56,7 @@ def test_checkpoint(tmp_path, weights, offset):
     save_pth(model, tmp_path / 'iter_1.pth', config)
     loaded = load_teacher(str(tmp_path / 'iter_1.pth'), weights)
     torch.testing.assert_close(loaded.unet.stem.weight, model.unet.stem.weight + offset)
-    torch.testing.assert_close(loaded.alphas_cumprod, model.alphas_cumprod)
+    torch.testing.assert_close(loaded.noise_process.alphas_cumprod, model.noise_process.alphas_cumprod)
     assert loaded.prediction_type == 'epsilon'
 
 
@@ -83,7 +83,7 @@ def test_networks_of_diffusers(tmp_path):
     loaded = load_teacher(str(tmp_path / 'pipe'))
     assert_same_weights(loaded.unet, crossed)
     expected = DDIMScheduler(beta_schedule='scaled_linear').alphas_cumprod
-    torch.testing.assert_close(loaded.alphas_cumprod.float(), expected)
+    torch.testing.assert_close(loaded.noise_process.alphas_cumprod.float(), expected)
 
 
 # ---- what cannot be loaded ------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import tiny_distiller as tiny
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel, UNet2DModel
 
-from slimdiff.functional.prediction import PREDICTION_TYPES
+from slimdiff.functional.process import VariancePreserving
 from slimdiff.models.distillation import Teacher
 
 
@@ -96,7 +96,7 @@ def test_a_new_record_replaces_the_old_one(folder):
         teacher.record(['mit'])
 
 
-@pytest.mark.parametrize('mine, students', itertools.product(PREDICTION_TYPES, repeat=2))
+@pytest.mark.parametrize('mine, students', itertools.product(VariancePreserving.prediction_types, repeat=2))
 def test_predictions_of_every_type_are_converted(tmp_path, mine, students):
     """Three networks of the same denoiser, one for each type: converted, they agree."""
     x, t = torch.randn(3, 3, 8, 8), torch.tensor([50, 300, 600])
@@ -104,8 +104,7 @@ def test_predictions_of_every_type_are_converted(tmp_path, mine, students):
     assert teacher.prediction_type == mine
     other = tiny.teacher_model(students)
     check(teacher, other)
-    a = teacher.alphas_cumprod[t].view(-1, 1, 1, 1)
-    converted = teacher.convert(teacher(x, t)[0], x, a.sqrt().float(), (1 - a).sqrt().float(), students)
+    converted = teacher.convert(teacher(x, t)[0], x, t, other)
     torch.testing.assert_close(converted, other.unet(x, t).sample, rtol=1e-3, atol=1e-4)
 
 
@@ -182,7 +181,7 @@ def test_a_teacher_that_says_nothing_takes_the_students_schedule(tmp_path):
     teacher = Teacher(str(tmp_path))
     student = tiny.teacher_model('v_prediction')
     check(teacher, student)
-    assert teacher.prediction_type == 'v_prediction' and teacher.alphas_cumprod is student.alphas_cumprod
+    assert teacher.prediction_type == 'v_prediction' and teacher.noise_process is student.noise_process
 
 
 @pytest.mark.parametrize('changes, message', [

@@ -1,13 +1,36 @@
 import pytest
 import torch
 
-from slimdiff.models.losses import MinSNRWeight, P2Weight, UniformWeight, epsilon_equivalent, signal_to_noise
+from slimdiff.functional.process import RectifiedFlow, VariancePreserving
+from slimdiff.models.losses import MinSNRWeight, P2Weight, SD3Weight, UniformWeight, epsilon_equivalent
 
 SNR = torch.tensor([1e-3, 0.1, 1.0, 5.0, 40.0], dtype=torch.float64)
 
 
 def test_signal_to_noise_by_hand():
-    torch.testing.assert_close(signal_to_noise(torch.tensor([0.5, 0.8])), torch.tensor([1.0, 4.0]))
+    process = VariancePreserving(torch.tensor([0.8, 0.5]))
+    torch.testing.assert_close(process.snr(torch.tensor([0, 1])), torch.tensor([4.0, 1.0]).double())
+    torch.testing.assert_close(RectifiedFlow().snr(torch.tensor([250.0, 500.0])), torch.tensor([9.0, 1.0]).double())
+
+
+def test_a_flows_error_is_that_of_its_noise():
+    """Perturb the velocity at fixed x_t and measure what happens to eps."""
+    flow, t = RectifiedFlow(), torch.tensor([100.0, 700.0])
+    x0, eps, step = torch.randn(2, 1, 1, 1).double(), torch.randn(2, 1, 1, 1).double(), 1e-3
+    x_t = flow.add_noise(x0, eps, t)
+    moved = flow.convert(eps - x0 + step, x_t, t, 'flow_prediction', 'epsilon')
+    torch.testing.assert_close((moved - eps).flatten()**2,
+                               epsilon_equivalent(flow.snr(t), 'flow_prediction') * step**2, rtol=1e-8, atol=0)
+
+
+def test_sd3_weights_by_hand():
+    s = torch.tensor([0.25, 0.5]).double()
+    snr = ((1 - s) / s)**2
+    weights = SD3Weight('sigma_sqrt')(snr, 'flow_prediction')
+    torch.testing.assert_close(weights.float(), torch.tensor([16.0, 4.0]))
+    torch.testing.assert_close(SD3Weight()(snr, 'flow_prediction'), 2 / (torch.pi * (1 - 2 * s + 2 * s**2)))
+    with pytest.raises(ValueError, match='rectified flow; this model predicts epsilon'):
+        SD3Weight()(snr, 'epsilon')
 
 
 def test_epsilon_equivalent_converts_real_errors():
