@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from slimdiff.evaluation.evaluate import build_metrics, noise_floor, quantise
 from slimdiff.evaluation.metrics import BandwiseDenoisingError, SetMetric
+from slimdiff.functional.process import VariancePreserving
 from slimdiff.functional.spectrum import power_spectrum
 
 #: the supplement's list of variances, in square pixels; its kernel has 9 taps.
@@ -60,18 +61,17 @@ class BlurredWiener(nn.Module):
     """
 
     num_classes = None
-    num_train_timesteps = 1000
 
     def __init__(self, spectrum: Tensor, sigma2: float = 0.0, size: int = 9) -> None:
         super().__init__()
         self.sigma2, self.size = sigma2, size
         self.register_buffer('spectrum', spectrum)
-        self.register_buffer('alphas_cumprod',
-                             torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0))
+        betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+        self.noise_process = VariancePreserving(torch.cumprod(1 - betas, 0))
 
     def coefficients(self, t: Tensor) -> Tensor:
         """alphas_cumprod at t, (N, 1, 1, 1) float32."""
-        return self.alphas_cumprod[t].float().view(-1, 1, 1, 1)
+        return self.noise_process.signal(t).float().view(-1, 1, 1, 1)
 
     def encode(self, images: Tensor) -> Tensor:
         return images

@@ -208,10 +208,11 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.models.backbones.protocol import Slimmable, require
     from slimdiff.models.serving import sampling_identity
     from slimdiff.sampling import StepAllocation
+    from slimdiff.sampling.denoise import timesteps_of
     from slimdiff.search import count_macs
     from slimdiff.search.comparison import Rival, baselines, compare, judge_fronts
     from slimdiff.search.comparison.compare import FULL
-    from slimdiff.search.comparison.rivals import merged, timesteps_of
+    from slimdiff.search.comparison.rivals import merged
     from slimdiff.search.comparison.tables import comparison_table
     from slimdiff.search.widths import widths_of
 

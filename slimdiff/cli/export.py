@@ -128,7 +128,8 @@ def export_program(args: argparse.Namespace) -> None:
     length = args.context_length or getattr(model.conditioner, 'max_length', 77)
 
     def inputs(batch: int) -> dict[str, Any]:
-        return programs.random_inputs(model.unet, batch, length, model.num_train_timesteps)
+        made = programs.random_inputs(model.unet, batch, length, model.num_train_timesteps)
+        return {**made, 'timestep': model.noise_process.timesteps(made['timestep'].double())}
 
     info = {'slimdiff_version': __version__, 'config': args.config, 'scheduler': type(model.sampler).__name__,
             'scheduler_config': json.loads(model.sampler.to_json_string()), 'eta': eta_of(model.sampler),

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
     from slimdiff.sampling.allocation import Reuse, StepAllocation
-    from slimdiff.sampling.denoise import prepared
+    from slimdiff.sampling.denoise import timesteps_of
     from slimdiff.search.allocation_plot import allocation_table, plot_allocations
     from slimdiff.search.costs import count_macs
     from slimdiff.search.widths import widths_of
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f'{name}: {error}') from None
     steps = model.num_steps if args.steps is None else args.steps
     sampler = model.sampler_of(None if args.scheduler is None else dict(type=args.scheduler), steps)
-    timesteps = prepared(sampler, steps).timesteps.tolist()
+    timesteps = timesteps_of(sampler, steps)
     actions = {segment.action for allocation in allocations.values() for segment in allocation.segments}
     widths = sorted({width for allocation in allocations.values() for width in allocation.widths} | {1.0})
     costs = count_macs(model, widths, features=Reuse('features') in actions)

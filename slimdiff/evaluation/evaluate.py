@@ -65,7 +65,7 @@ def evaluate(model: Any,
 
     Args:
         model: has ``sample(indices, seed=..., **sampling)``, and for model metrics ``encode``, ``add_noise``,
-            ``predict_eps`` and ``num_train_timesteps``.
+            ``predict_eps`` and ``noise_process``.
         dataloader: of real images, ``dict(inputs=(N, 3, H, W) in [-1, 1], ...)``. Its data set is read in order, once.
         metrics: configs or built metrics. Built ones keep the statistics of the real images from call to call.
         num_images: how many to generate; none are if no metric compares sets.

@@ -140,7 +140,7 @@ def gates_on_noised_images(model: Any, images: Tensor, labels: Tensor | None, ti
                                  for i in range(start, start + len(x0))]).to(x0)
             part = None if labels is None else labels[start:start + batch_size].to(device)
             for step in timesteps:
-                t = torch.full((len(x0), ), step, device=device)
+                t = model.noise_process.timesteps(torch.full((len(x0), ), float(step), device=device))
                 model.predict(model.add_noise(x0, noise, t), t, part)
                 on_batch(len(x0))
     return recorder.statistics

@@ -19,6 +19,7 @@ from slimdiff.models.autoencoders.pretrained import PretrainedAutoencoder
 from slimdiff.models.backbones.protocol import StepAllocated, expected_context, offers
 from slimdiff.models.conditioners import PretrainedText, TextConditioner
 from slimdiff.sampling.denoise import eta_of
+from slimdiff.sampling.process import training_config
 
 #: the stock pipeline that samples with a scheduler as slimdiff does
 STOCK = {'DDIMScheduler': 'DDIMPipeline', 'DDPMScheduler': 'DDPMPipeline'}
@@ -116,8 +117,7 @@ def model_of(pipeline: DiffusionPipeline) -> DiffusionModel:
             model['autoencoder'] = kind.around(parts[name], config.latent_scale)
     if parts['text_encoder'] is not None and parts['tokenizer'] is not None:
         model['conditioner'] = PipelineText(pipeline)
-    noise = dict(type='DDPMScheduler', **process['schedule'], prediction_type=process['prediction_type'])
-    model = DiffusionModel(unet=parts['unet'], noise_scheduler=noise,
+    model = DiffusionModel(unet=parts['unet'], noise_scheduler=training_config(process),
                            sampler=parts['scheduler'], num_steps=config.num_inference_steps,
                            guidance_scale=config.guidance_scale, sigma_data=None, num_classes=pipeline.num_classes,
                            class_dropout=CLASS_DROPOUT if config.null_class else 0.0, **model)

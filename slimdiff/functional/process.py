@@ -19,14 +19,28 @@ class NoiseProcess:
     Attributes:
         num_train_timesteps: T. The noise grows with t, from about none at 0 to about nothing else at T.
         prediction_types: what a network of this process may predict (diffusers' names).
+        name: in files, as ``schedule['process']`` of a record.
     """
 
     num_train_timesteps: int
     prediction_types: tuple[str, ...]
+    name: str
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and sigma at timesteps of any shape, in float64."""
         raise NotImplementedError
+
+    def check(self, t: Tensor) -> None:
+        """Raise ValueError for timesteps of a type that networks of this process are not trained on."""
+
+    def timesteps(self, t: Tensor) -> Tensor:
+        """Real numbers in [0, T] as timesteps that networks are trained at: a discrete process floors them."""
+        raise NotImplementedError
+
+    def covers(self, other: NoiseProcess) -> float:
+        """The share of the other's timesteps whose signal-to-noise ratio this process has."""
+        snr = other.snr(other.timesteps_at((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000))
+        return ((self.snr(self.timesteps_of(snr)) / snr - 1).abs() < 0.01).double().mean().item()
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and sigma at t (N,), as (N, 1, 1, 1) of the type of ``like``."""
@@ -64,7 +78,7 @@ class NoiseProcess:
 
     def timesteps_at(self, level: Tensor) -> Tensor:
         """Timesteps for training at levels in [0, 1], their share of the way from no noise to all."""
-        raise NotImplementedError
+        return self.timesteps(level * self.num_train_timesteps)
 
     def timesteps_of(self, snr: Tensor) -> Tensor:
         """Real timesteps (float64) at which the process has these signal-to-noise ratios, as near as it comes."""
@@ -79,6 +93,7 @@ class VariancePreserving(NoiseProcess):
     """
 
     prediction_types = ('epsilon', 'sample', 'v_prediction')
+    name = 'variance_preserving'
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
         self.alphas_cumprod = alphas_cumprod.double()
@@ -104,15 +119,16 @@ class VariancePreserving(NoiseProcess):
     def draw_uniform(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         return torch.randint(self.num_train_timesteps, (count, ), generator=generator, device=device)
 
-    def timesteps_at(self, level: Tensor) -> Tensor:
-        return (level * self.num_train_timesteps).long().clamp(max=self.num_train_timesteps - 1)
+    def timesteps(self, t: Tensor) -> Tensor:
+        return t.floor().long().clamp(max=self.num_train_timesteps - 1)
 
     def timesteps_of(self, snr: Tensor) -> Tensor:
         logs = self.alphas_cumprod.to(snr.device).logit().flip(0)  # rising
         wanted = snr.double().log().clamp(logs[0], logs[-1])
         high = torch.searchsorted(logs, wanted).clamp(1, len(logs) - 1)
         share = (wanted - logs[high - 1]) / (logs[high] - logs[high - 1])
-        return len(logs) - 1 - (high - 1 + share)
+        # Next to a timestep of pure noise, whose logarithm is infinite, the share is undefined.
+        return len(logs) - high - share.nan_to_num(1.0)
 
 
 class RectifiedFlow(NoiseProcess):
@@ -123,11 +139,18 @@ class RectifiedFlow(NoiseProcess):
     """
 
     prediction_types = ('flow_prediction', )
+    name = 'rectified_flow'
 
     def __init__(self, num_train_timesteps: int = 1000) -> None:
         self.num_train_timesteps = num_train_timesteps
 
+    def check(self, t: Tensor) -> None:
+        if not t.is_floating_point():
+            raise ValueError(f'Timesteps of a flow network are real numbers in [0, {self.num_train_timesteps}], got '
+                             f'{t.dtype}: give t = {self.num_train_timesteps} s as floating point.')
+
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(t)
         s = t.double() / self.num_train_timesteps
         return 1 - s, s
 
@@ -135,8 +158,8 @@ class RectifiedFlow(NoiseProcess):
         # In (0, T]: without noise there is nothing to learn.
         return (1 - torch.rand(count, generator=generator, device=device)) * self.num_train_timesteps
 
-    def timesteps_at(self, level: Tensor) -> Tensor:
-        return level * self.num_train_timesteps
+    def timesteps(self, t: Tensor) -> Tensor:
+        return t.float()
 
     def timesteps_of(self, snr: Tensor) -> Tensor:
         return self.num_train_timesteps / (1 + snr.double().sqrt())

@@ -263,10 +263,9 @@ def _equal(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:
 
 def _schedule_differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """By what the schedules give, not by how they say it; named by the words that differ."""
-    kinds = [schedule.get('process', 'variance_preserving') for schedule in (theirs, mine)]
-    if kinds[0] != kinds[1]:
-        return [('noise process', *kinds)]
     one, other = noise_process(theirs), noise_process(mine)
+    if one.name != other.name:
+        return [('noise process', one.name, other.name)]
     if one.num_train_timesteps != other.num_train_timesteps:
         return [('num_train_timesteps', one.num_train_timesteps, other.num_train_timesteps)]
     if same_process(one, other):

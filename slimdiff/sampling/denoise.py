@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
@@ -74,10 +75,10 @@ def prepared(scheduler: SchedulerMixin, num_steps: int, device: torch.device | s
         raise ValueError(f'num_steps must lie in 1..{limit} (the training timesteps), got {num_steps}.')
     scheduler = copy.deepcopy(scheduler)
     try:
-        scheduler.set_timesteps(num_steps, device=device)
+        set_steps(scheduler, num_steps, device)
     except Exception as error:  # each class has its own for what it can't do
         raise ValueError(f'{name}: {num_steps} steps cannot be set: {error}') from error
-    timesteps = scheduler.timesteps.tolist()
+    timesteps = network_timesteps(scheduler).tolist()
     if timesteps[0] < timesteps[-1]:
         raise ValueError(f'{name}: its timesteps rise, it turns images into noise.')
     last = limit if is_flow(scheduler) else limit - 1
@@ -101,13 +102,37 @@ _TRIALS: dict[tuple[type, str, int], str | None] = {}
 def _trial(scheduler: SchedulerMixin, num_steps: int, start: float = 1.0, eta: float | None = None) -> Tensor:
     """What the steps make of a single number, with a prediction of 0."""
     scheduler = copy.deepcopy(scheduler)
-    scheduler.set_timesteps(num_steps)
-    x = torch.full((1, 1, 1, 1), start) * getattr(scheduler, 'init_noise_sigma', 1.0)
+    set_steps(scheduler, num_steps)
+    x = first_input(scheduler, torch.full((1, 1, 1, 1), start))
     options = step_options(scheduler, [torch.Generator().manual_seed(0)], eta)
     for t in scheduler.timesteps:
         scaled(scheduler, x, t)
         x = scheduler.step(torch.zeros_like(x), t, x, **options, return_dict=False)[0]
     return x
+
+
+def set_steps(scheduler: SchedulerMixin, num_steps: int, device: torch.device | str = 'cpu') -> None:
+    """``set_timesteps``, at the noise levels that :func:`~slimdiff.sampling.build_scheduler` was given, if any."""
+    sigmas = scheduler.config.get('_sigmas')
+    if sigmas is None:
+        scheduler.set_timesteps(num_steps, device=device)
+    elif len(sigmas) == num_steps:
+        scheduler.set_timesteps(sigmas=np.array(sigmas), device=device)
+    else:
+        raise ValueError(f'it has {len(sigmas)} sigmas: set num_steps={len(sigmas)}')
+    if is_flow(scheduler):
+        # It would look the first timestep up, and of two that its rounding has made equal take the second.
+        scheduler.set_begin_index(0)
+
+
+def first_input(scheduler: SchedulerMixin, noise: Tensor) -> Tensor:
+    """What sampling begins with; samplers of flow matching begin with the noise itself."""
+    return noise * getattr(scheduler, 'init_noise_sigma', 1.0)
+
+
+def timesteps_of(scheduler: SchedulerMixin, num_steps: int) -> list[float]:
+    """What the network is told in a sampling, the noisiest first."""
+    return [float(t) for t in network_timesteps(prepared(scheduler, num_steps))]
 
 
 def scaled(scheduler: SchedulerMixin, x: Tensor, t: Tensor) -> Tensor:
@@ -182,7 +207,7 @@ def denoise(predict: Predict,
     """
     scheduler = prepared(scheduler, num_steps, noise.device)
     extra = step_options(scheduler, generators, eta)
-    x = noise * getattr(scheduler, 'init_noise_sigma', 1.0)
+    x = first_input(scheduler, noise)
     for t, told in zip(scheduler.timesteps, network_timesteps(scheduler)):
         prediction = predict(scaled(scheduler, x, t), told)
         x = scheduler.step(prediction, t, x, **extra, return_dict=False)[0]

@@ -18,7 +18,7 @@ from slimdiff.functional.prediction import check_prediction_type
 from slimdiff.functional.process import NoiseProcess, RectifiedFlow, VariancePreserving
 
 #: ``schedule['process']`` of rectified flow; a schedule without the key is variance-preserving
-FLOW = 'rectified_flow'
+FLOW = RectifiedFlow.name
 
 #: what of a scheduler's config decides its alphas_cumprod
 SCHEDULE_KEYS = ('num_train_timesteps', 'beta_schedule', 'beta_start', 'beta_end', 'trained_betas',
@@ -79,10 +79,18 @@ def noise_process(schedule: Mapping[str, Any]) -> NoiseProcess:
 
 def same_process(one: NoiseProcess, other: NoiseProcess) -> bool:
     """Whether two processes have the same noise at every timestep."""
-    if one.num_train_timesteps != other.num_train_timesteps:
+    if (one.name, one.num_train_timesteps) != (other.name, other.num_train_timesteps):
         return False
-    t = torch.arange(one.num_train_timesteps)
+    t = one.timesteps(torch.arange(one.num_train_timesteps, dtype=torch.float64))
     return all(same_alphas(a**2, b**2) for a, b in zip(one.levels(t), other.levels(t)))
+
+
+def training_config(process: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a scheduler to train with by a process of :func:`process_of`."""
+    schedule = dict(process['schedule'])
+    if schedule.pop('process', None) == FLOW:
+        return dict(type='FlowMatchEulerDiscreteScheduler', **schedule)
+    return dict(type='DDPMScheduler', **schedule, prediction_type=process['prediction_type'])
 
 
 def alphas_of(schedule: Mapping[str, Any]) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import UserDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import diffusers.schedulers
@@ -82,7 +82,8 @@ def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixi
 
     Args:
         cfg: ``dict(type='DDIMScheduler', ...)``, or a scheduler. Of a sampler also ``eta``, the noise of DDIM (0 is
-            deterministic, 1 like DDPM); without ``type``, it is one of the class of ``base``.
+            deterministic, 1 like DDPM), and of a flow ``sigmas``, the noise levels of the steps, which no shift
+            changes; without ``type``, it is one of the class of ``base``.
         base: what says the noise schedule and the prediction type: the scheduler that the network is trained with or
             a sampler that was built from it. Settings that were made there hold, too, where the class has them.
         clip: whether the class's default decides on ``clip_sample``, the clipping of x0 at +-1 in each step. False,
@@ -90,7 +91,8 @@ def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixi
 
     Raises:
         RegistryError: a name that diffusers lacks, or an argument that the scheduler does not take.
-        ValueError: a scheduler that doesn't fit the network, or an ``eta`` that it has no use for.
+        ValueError: a scheduler that doesn't fit the network, an ``eta`` or ``sigmas`` that it has no use for, or sigmas
+            that don't fall.
     """
     if isinstance(cfg, SchedulerMixin):
         return cfg if base is None else check_sampler(cfg, process_of(base))
@@ -104,12 +106,15 @@ def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixi
     if base is None:
         check_arguments(cls, args)
         return _built(cls, args)
-    eta = args.pop('eta', None)
+    eta, sigmas = args.pop('eta', None), args.pop('sigmas', None)
     check_arguments(cls, args)
     process = process_of(base)
     _check_class(cls, process['prediction_type'])
     if is_flow(base):
-        return _flow_sampler(cls, args, eta, base)
+        return _flow_sampler(cls, args, eta, sigmas, base)
+    if sigmas is not None:
+        raise ValueError(f'{name}: sigmas are the noise levels of flow matching, but the network is trained on a '
+                         'variance-preserving schedule: leave them out.')
     trained = {**process['schedule'], 'prediction_type': process['prediction_type']}
     for key in (*SCHEDULE_KEYS, 'prediction_type'):
         if args.get(key) and args[key] != trained.get(key):
@@ -136,7 +141,13 @@ def check_sampler(scheduler: SchedulerMixin, process: Mapping[str, Any]) -> Sche
     name, kind = type(scheduler).__name__, process['prediction_type']
     _check_class(type(scheduler), kind)
     if kind == 'flow_prediction':
-        total = process['schedule']['num_train_timesteps']
+        total, config = process['schedule']['num_train_timesteps'], scheduler.config
+        if config.get('use_dynamic_shifting'):
+            raise ValueError(f'{name}: use_dynamic_shifting needs a mu for each image size, which slimdiff does not '
+                             'pass on: set use_dynamic_shifting=False and shift (or flow_shift) to exp(mu), which is '
+                             'the same.')
+        if config.get('stochastic_sampling'):
+            raise ValueError(f'{name} with stochastic_sampling=True cannot sample this network: {CONSISTENCY}.')
         if not is_flow(scheduler) or scheduler.config.num_train_timesteps != total:
             raise ValueError(f'{name} is not set to the noise levels of a flow of {total} timesteps, which the network '
                              "is trained on. Build it by slimdiff.sampling.build_scheduler(dict(type=...), base=the "
@@ -193,21 +204,34 @@ def sampler_names(prediction_type: str = 'epsilon') -> list[str]:
     return sorted(name for name, cls in SCHEDULERS.module_dict.items() if misfit(cls, prediction_type) is None)
 
 
-def _flow_sampler(cls: type[SchedulerMixin], args: dict[str, Any], eta: float | None,
+def _flow_sampler(cls: type[SchedulerMixin], args: dict[str, Any], eta: float | None, sigmas: Sequence[float] | None,
                   base: SchedulerMixin) -> SchedulerMixin:
     """A sampler of rectified flow, with the shift that was set in ``base`` unless ``args`` has one."""
-    if args.get('use_dynamic_shifting'):
-        raise ValueError(f'{cls.__name__}: use_dynamic_shifting shifts by the number of tokens (mu), which slimdiff '
-                         'does not pass on: set shift.')
     takes = accepted_arguments(cls) or frozenset()
     kept = _settings_of(base, None if type(base) is cls else SHARED)
     shift = next((base.config[key] for key in SHIFTS if base.config.get(key, 1.0) != 1.0), 1.0)
     given = {**kept, **{key: shift for key in SHIFTS}, **FLOW_ARGUMENTS,
              'num_train_timesteps': base.config.num_train_timesteps, **args}
+    if sigmas is not None:
+        given |= dict.fromkeys(SHIFTS, 1.0)
     scheduler = _built(cls, {key: value for key, value in given.items() if key in takes})
     check_sampler(scheduler, process_of(base))
     _set_eta(scheduler, eta, eta_of(base))
+    if sigmas is not None:
+        _set_sigmas(scheduler, sigmas)
     return scheduler
+
+
+def _set_sigmas(scheduler: SchedulerMixin, sigmas: Sequence[float]) -> None:
+    """Write down the noise levels of the steps."""
+    name, sigmas = type(scheduler).__name__, [float(sigma) for sigma in sigmas]
+    if 'sigmas' not in inspect.signature(scheduler.set_timesteps).parameters:
+        raise ValueError(f'{name} takes no sigmas; FlowMatchEulerDiscreteScheduler and UniPCMultistepScheduler do. '
+                         'Leave them out.')
+    if not sigmas or sigmas != sorted(set(sigmas), reverse=True) or sigmas[-1] <= 0 or sigmas[0] > 1:
+        raise ValueError(f'{name}: sigmas={sigmas} must fall, from at most 1 (pure noise) to above 0; the end at 0 is '
+                         'added.')
+    scheduler.register_to_config(_sigmas=sigmas)
 
 
 def _check_class(cls: type[SchedulerMixin], prediction_type: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
-from slimdiff.sampling.denoise import prepared, step_options
+from slimdiff.sampling.denoise import first_input, network_timesteps, prepared, scaled, step_options
 
 #: ``call(action, x_t, t, memory) -> prediction, memory``: what a step's action does, and what it leaves to the next one
 Call = Callable[[Any, Tensor, Tensor, Any], tuple[Tensor, Any]]
@@ -31,8 +31,9 @@ class Branch:
             generators = [torch.Generator(g.device).set_state(g.get_state()) for g in generators]
         return Branch(self.x, copy.deepcopy(self.scheduler), generators, self.eta, self.memory)
 
-    def step(self, call: Call, action: Any, t: Tensor) -> None:
-        prediction, self.memory = call(action, self.scheduler.scale_model_input(self.x, t), t, self.memory)
+    def step(self, call: Call, action: Any, t: Tensor, told: Tensor) -> None:
+        """Take the step of the scheduler's timestep ``t``, of which the network is told ``told``."""
+        prediction, self.memory = call(action, scaled(self.scheduler, self.x, t), told, self.memory)
         options = step_options(self.scheduler, self.generators, self.eta)
         self.x = self.scheduler.step(prediction, t, self.x, **options, return_dict=False)[0]
 
@@ -57,14 +58,14 @@ def sample_tree(call: Call,
         ValueError: a sequence of another length than the sampler has steps.
     """
     scheduler = prepared(scheduler, num_steps, noise.device)
-    timesteps = scheduler.timesteps
+    timesteps, told = scheduler.timesteps, network_timesteps(scheduler)
     for sequence in sequences:
         if len(sequence) != len(timesteps):
             raise ValueError(f'{len(sequence)} actions for the {len(timesteps)} steps of '
                              f'{type(scheduler).__name__}.')
     if not sequences:
         return
-    stack = [(0, list(range(len(sequences))), Branch(noise * scheduler.init_noise_sigma, scheduler, generators, eta))]
+    stack = [(0, list(range(len(sequences))), Branch(first_input(scheduler, noise), scheduler, generators, eta))]
     while stack:
         step, members, branch = stack.pop()
         for k in range(step, len(timesteps)):
@@ -73,5 +74,5 @@ def sample_tree(call: Call,
                 groups.setdefault(sequences[member][k], []).append(member)
             (action, members), *others = groups.items()
             stack += [(k, part, branch.fork()) for _, part in reversed(others)]
-            branch.step(call, action, timesteps[k])
+            branch.step(call, action, timesteps[k], told[k])
         yield members, branch.x

@@ -16,7 +16,7 @@ from slimdiff.checkpoint.tensor_store import TensorStore, content_key
 from slimdiff.datasets.fingerprint import dataset_fingerprint
 from slimdiff.models.serving import sampling_identity
 from slimdiff.sampling import Action, StepAllocation
-from slimdiff.sampling.denoise import prepared
+from slimdiff.sampling.denoise import timesteps_of
 from slimdiff.search.costs import NetworkCosts
 from slimdiff.search.evaluation import Evaluation
 
@@ -44,7 +44,7 @@ class Problem:
     @functools.cached_property
     def timesteps(self) -> tuple[float, ...]:
         """Of the sampler, in its order."""
-        return tuple(float(t) for t in prepared(self.scheduler, self.num_steps).timesteps)
+        return tuple(timesteps_of(self.scheduler, self.num_steps))
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from slimdiff.evaluation import (
     noise_floor,
 )
 from slimdiff.evaluation.evaluate import quantise, stratified_split
+from slimdiff.functional.process import VariancePreserving
 
 METRICS = [dict(type='FrechetDistance'), dict(type='LaplacianSWD', patches_per_image=16, projections=16),
            dict(type='RadialSpectrumDistance')]
@@ -44,13 +45,12 @@ class Model(nn.Module):
 
     num_classes = None
     num_steps = 4
-    num_train_timesteps = 1000
 
     def __init__(self, std=0.25, size=20):
         super().__init__()
         self.std = nn.Parameter(torch.tensor(std))
         self.size = size
-        self.register_buffer('alphas_cumprod', torch.linspace(0.999, 0.01, 1000, dtype=torch.float64))
+        self.noise_process = VariancePreserving(torch.linspace(0.999, 0.01, 1000, dtype=torch.float64))
         self.calls = []
 
     def sample(self, indices, seed, labels=None, scheduler=None, num_steps=None, guidance_scale=None, on_step=None):
@@ -66,11 +66,11 @@ class Model(nn.Module):
         return images
 
     def add_noise(self, x0, noise, t):
-        a = self.alphas_cumprod[t].float().view(-1, 1, 1, 1)
+        a = self.noise_process.alphas_cumprod[t].float().view(-1, 1, 1, 1)
         return a.sqrt() * x0 + (1 - a).sqrt() * noise
 
     def predict_eps(self, x_t, t, labels=None):
-        a = self.alphas_cumprod[t].float().view(-1, 1, 1, 1)
+        a = self.noise_process.alphas_cumprod[t].float().view(-1, 1, 1, 1)
         return (1 - a).sqrt() * x_t / (a * self.std**2 + 1 - a)
 
 
@@ -85,7 +85,7 @@ def test_figures_of_a_known_model():
     # Four times the variance, a little less where values are clipped.
     assert found['spectrum/power/whole_signed'] == pytest.approx(math.log(4), abs=0.15)
     # The denoiser believes in standard deviation 0.5 where it is 0.25.
-    a = model.alphas_cumprod
+    a = model.noise_process.alphas_cumprod
     gain = (1 - a).sqrt() / (a * 0.25 + 1 - a)
     expected = ((gain * (1 - a).sqrt() - 1)**2 + gain**2 * a * 0.0625).mean().item()
     assert found['denoise/total'] == pytest.approx(expected, rel=0.02)

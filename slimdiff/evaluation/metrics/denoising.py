@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -94,9 +95,9 @@ class BandwiseDenoisingError(ModelMetric):
         Raises:
             ValueError: a bin beyond the model's timesteps.
         """
-        if self.timestep_edges[-1] > model.num_train_timesteps:
+        if self.timestep_edges[-1] > model.noise_process.num_train_timesteps:
             raise ValueError(f'BandwiseDenoisingError: timestep_edges end at {self.timestep_edges[-1]}, but the model '
-                             f'has {model.num_train_timesteps} timesteps.')
+                             f'has {model.noise_process.num_train_timesteps} timesteps.')
         indices, loader = shard_loader(dataloader, self.num_images)
         device = device_of(model)
         tables, position = [], 0
@@ -118,17 +119,19 @@ class BandwiseDenoisingError(ModelMetric):
             error = x0.new_zeros(len(x0), len(masks), dtype=torch.float64)
             for draw in range(self.draws):
                 times = [self._timestep(number, b, draw, start, stop) for number in numbers]
-                noise = torch.stack([self._noise(number, t, x0.shape[1:]) for number, t in zip(numbers, times)])
-                noise, t = noise.to(x0), torch.tensor(times, device=x0.device)
+                noise = torch.stack([self._noise(number, int(t), x0.shape[1:]) for number, t in zip(numbers, times)])
+                t = model.noise_process.timesteps(torch.tensor(times, dtype=torch.float64))
+                noise, t = noise.to(x0), t.to(x0.device)
                 predicted = model.predict_eps(model.add_noise(x0, noise, t), t, **conditions)
                 error += band_energy(predicted.float() - noise.float(), masks)
                 bar.update(len(x0) / (self.draws * (len(self.timestep_edges) - 1)))
             bins.append(error / self.draws)
         return torch.stack(bins, 1)
 
-    def _timestep(self, number: int, b: int, draw: int, start: int, stop: int) -> int:
+    def _timestep(self, number: int, b: int, draw: int, start: int, stop: int) -> float:
+        """A real number, which a process with discrete timesteps floors."""
         fraction = mix_seed(self.seed, number, b, draw) / 2**63
-        return min(start + int((draw + fraction) / self.draws * (stop - start)), stop - 1)
+        return min(start + (draw + fraction) / self.draws * (stop - start), math.nextafter(stop, start))
 
     def _noise(self, number: int, t: int, shape: Sequence[int]) -> Tensor:
         return torch.randn(*shape, generator=torch.Generator().manual_seed(mix_seed(self.seed, number, t)))

@@ -212,7 +212,12 @@ class DiffusionModel(BaseModel):
         return self.noise_process.convert(prediction, x_t, t, self.prediction_type, 'epsilon')
 
     def predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Tensor:
-        """The network's output; ``labels`` are left out for an unconditional model."""
+        """The network's output; ``labels`` are left out for an unconditional model.
+
+        Raises:
+            ValueError: integer timesteps for a flow network.
+        """
+        self.noise_process.check(t)
         return predict(self.unet, x_t, t, None if self.num_classes is None else labels, context)
 
     def predict_eps(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None,

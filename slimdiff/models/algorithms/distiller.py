@@ -99,7 +99,8 @@ class Distiller(DiffusionModel):
         mine, width = example_inputs(self.unet), self.teacher.context_channels
         context = None if width is None else torch.zeros(1, 1, width)
         x, labels = mine['sample'], None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
-        batch = NoisedBatch(x, x, mine['timestep'], x, labels, mine.get('encoder_hidden_states'))
+        t = self.noise_process.timesteps(mine['timestep'].double())
+        batch = NoisedBatch(x, x, t, x, labels, mine.get('encoder_hidden_states'))
         training, _ = self.unet.training, self.unet.eval()
         student, teacher = self.student_outputs(batch), self._start_teacher(batch, context)()
         self.unet.train(training)

@@ -23,6 +23,9 @@ from slimdiff.models.distillation.overlap import Outputs, beside
 from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, find_tap
 from slimdiff.models.distillation.teacher_cache import TeacherCache
 
+#: share of the student's timesteps whose signal-to-noise ratio a teacher of another process must know
+COVERED = 0.9
+
 
 class Teacher:
     """A frozen network: its predictions, and some of its features.
@@ -152,7 +155,13 @@ class Teacher:
                    'fine-tune the teacher at the new size first.')
         if self.noise_process is None:
             self.noise_process, self.prediction_type = model.noise_process, model.prediction_type
-        self.translates = model.prediction_type not in self.noise_process.prediction_types
+        self.translates = model.noise_process.name != self.noise_process.name
+        covered = self.noise_process.covers(model.noise_process) if self.translates else 1.0
+        if covered < COVERED:
+            refuse('noise process', self.noise_process.name, model.noise_process.name,
+                   f"The teacher was trained at {covered:.0%} of the student's signal-to-noise ratios; it takes "
+                   f'{COVERED:.0%} to convert between the two. Take a teacher of the same process, or one that was '
+                   'trained down to noise.')
         own = computation.of_model(model)
         for key, what, advice in (
                 ('schedule', 'noise schedule', "Give the student's noise_scheduler the teacher's values: at another "

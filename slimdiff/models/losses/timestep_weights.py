@@ -26,7 +26,7 @@ def epsilon_equivalent(snr: Tensor, prediction_type: str) -> Tensor:
     if prediction_type == 'v_prediction':
         return snr / (1 + snr)
     if prediction_type == 'flow_prediction':
-        return (snr.sqrt() / (1 + snr.sqrt()))**2
+        return 1 / (1 + snr.rsqrt())**2  # also without noise, where snr is infinite
     raise ValueError(f"prediction_type '{prediction_type}' is unknown; choose one of {', '.join(PREDICTION_TYPES)}.")
 
 

@@ -14,7 +14,7 @@ from slimdiff.evaluation.unet_cost import context_length_of, unet_cost
 from slimdiff.models.backbones import StepAwareUNet
 from slimdiff.models.backbones.protocol import network_of, widths_of
 from slimdiff.sampling import StepAllocation
-from slimdiff.sampling.denoise import prepared
+from slimdiff.sampling.denoise import timesteps_of
 from slimdiff.search.costs import NetworkCosts, calls_per_step
 from slimdiff.search.widths import in_place
 
@@ -68,11 +68,6 @@ class Rival:
     def sampling(self) -> AbstractContextManager:
         """Within this context the model runs this rival's network."""
         return nullcontext() if self.network is None else in_place(self.model, self.network)
-
-
-def timesteps_of(scheduler: SchedulerMixin, num_steps: int) -> list[float]:
-    """The training timesteps of a sampling, the noisiest first."""
-    return [float(t) for t in prepared(scheduler, num_steps).timesteps]
 
 
 def baselines(costs: NetworkCosts, timesteps: Sequence[float], total: int, budget: float,

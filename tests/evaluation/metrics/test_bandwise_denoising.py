@@ -37,7 +37,7 @@ def test_error_of_the_wiener_filter_equals_its_closed_form(setup):
     loader, model = setup
     metric = BandwiseDenoisingError(timestep_edges=(0, 300, 1000), draws=2)
     found = metric.evaluate(model, loader)
-    a = model.alphas_cumprod.view(-1, 1, 1)
+    a = model.noise_process.alphas_cumprod.view(-1, 1, 1)
     # Per frequency: a S / (a S + 1 - a); then the mean over timesteps and the share of each band.
     error = a * model.spectrum / (a * model.spectrum + 1 - a)
     masks = band_masks(SIZE, SIZE, (0.125, 0.25))
@@ -71,7 +71,7 @@ def test_total_equals_the_pixel_mean_square_of_the_same_draws(setup):
     errors = []
     for i in range(10):
         x0 = loader.dataset[i]['inputs'][None]
-        t = metric._timestep(i, 0, 0, 0, 1000)
+        t = int(metric._timestep(i, 0, 0, 0, 1000))
         noise = metric._noise(i, t, x0.shape[1:])[None]
         t = torch.tensor([t])
         errors.append((model.predict_eps(model.add_noise(x0, noise, t), t) - noise).square().mean())
@@ -142,7 +142,7 @@ def test_a_model_of_text_and_classes_sees_its_conditions():
         x0 = data[k]['inputs'][None]
         context, label = model.conditioner([data[k]['caption']]), torch.tensor([k % 2])
         for b, (start, stop) in enumerate(((0, 500), (500, 1000))):
-            t = metric._timestep(k, b, 0, start, stop)
+            t = int(metric._timestep(k, b, 0, start, stop))
             noise, times = metric._noise(k, t, x0.shape[1:])[None], torch.tensor([t])
             with torch.no_grad():
                 found = model.predict_eps(model.add_noise(x0, noise, times), times, label, context)
