@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from slimdiff.arguments import check_arguments, plain
@@ -13,6 +15,7 @@ from slimdiff.models.algorithms.batches import check_classes
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.algorithms.draws import NoisedBatch
 from slimdiff.models.backbones.protocol import bare, example_inputs
+from slimdiff.models.backbones.slimmable.pruning import start_from_slice
 from slimdiff.models.distillation import OUTPUT, FeatureProjector, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
 from slimdiff.registry import LOSSES, MODELS
@@ -31,6 +34,8 @@ class Distiller(DiffusionModel):
     Args:
         unet: config of the student.
         teacher: arguments of :class:`~slimdiff.models.distillation.Teacher`: ``dict(checkpoint=..., bf16=...)``.
+        start_width: start from the teacher's most important channels, at this share of its width
+            (:func:`~slimdiff.models.backbones.slimmable.pruning.start_from_slice`); None for random weights.
         losses: configs of distillation losses, as ``dict(type='SpectralLoss', tap=['output', 'up1'], weight=0.1)``.
             One of weight 0 costs nothing; if all are 0, the teacher does not run.
         **settings: arguments of :class:`DiffusionModel`.
@@ -42,7 +47,7 @@ class Distiller(DiffusionModel):
     """
 
     def __init__(self, unet: Mapping[str, Any], teacher: Mapping[str, Any], losses: Sequence[Mapping[str, Any]],
-                 **settings: Any) -> None:
+                 start_width: float | None = None, **settings: Any) -> None:
         super().__init__(unet=unet, **settings)
         if not losses:
             raise ValueError("Distiller: losses is empty; give such as dict(type='SpatialLoss', tap='output'), or "
@@ -54,6 +59,10 @@ class Distiller(DiffusionModel):
         check_arguments(Teacher, teacher)
         self.teacher = Teacher(**plain(teacher))
         self.teacher.check_fits(self)
+        if start_width is not None:
+            fresh = start_from_slice(self.unet, self.teacher.unet, start_width)
+            print_log(f'The student starts from {start_width:g} of the width of its teacher ({self.teacher.source}); '
+                      f'{len(fresh)} weights start at random.', logger='current')
         self.teacher.record(dict.fromkeys(tap for _, tap in pairs))
         self.recorder = TapRecorder(bare(self.unet), self.student_paths.values())
         self.projections = nn.ModuleDict()
@@ -63,8 +72,8 @@ class Distiller(DiffusionModel):
     @staticmethod
     def serving_config(config: Mapping[str, Any]) -> dict[str, Any]:
         """The student's config as a plain :class:`DiffusionModel`: sampling needs neither teacher nor projections."""
-        config = plain(config)
-        return {**{k: v for k, v in config.items() if k not in ('teacher', 'losses')}, 'type': 'DiffusionModel'}
+        drop = ('teacher', 'losses', 'start_width')
+        return {**{k: v for k, v in plain(config).items() if k not in drop}, 'type': 'DiffusionModel'}
 
     def check_classes(self, names: Sequence[str] | None, source: str) -> None:
         """As of any model; the teacher's classes are compared, too."""
@@ -114,6 +123,7 @@ class Distiller(DiffusionModel):
         """Run the teacher on what the student sees, and return what gives its outputs by tap; {} if no loss counts."""
         if not any(loss.weight > 0 for loss in self.distillation_losses):
             return dict
+        batch = batch.first(math.ceil(self.teacher.share * len(batch.x0)))
         return self._start_teacher(batch, self.teacher.context_for(batch.caption, batch.context))
 
     def _start_teacher(self, batch: NoisedBatch, context: Tensor | None) -> Callable[[], dict[str, Tensor]]:
@@ -167,9 +177,11 @@ class Distiller(DiffusionModel):
         active = [loss for loss in self.distillation_losses if loss.weight > 0]
         # What several losses need is made once: maps of one shape in float32, and the input at their sizes.
         theirs = teacher()
-        projected = {pair: [x.float() for x in self.projectors[pair](student[pair[0]], theirs[pair[1]])]
+        seen = len(theirs[OUTPUT]) if theirs else 0  # the teacher's share of the batch, the first ones
+        projected = {pair: [x.float() for x in self.projectors[pair](student[pair[0]][:seen], theirs[pair[1]])]
                      for pair in dict.fromkeys(pair for loss in active for pair in loss.taps.items())}
-        inputs = {size: resize(batch.x0.float(), size) for size in {maps[1].shape[-2:] for maps in projected.values()}}
+        x0 = batch.x0[:seen].float()
+        inputs = {size: resize(x0, size) for size in {maps[1].shape[-2:] for maps in projected.values()}}
         student.clear()  # the maps at the taps are large: they are not kept while the losses are computed
         del theirs, teacher
         for loss in active:

@@ -31,6 +31,13 @@ class NoisedBatch:
     context: Tensor | None = None
     caption: list[str] | None = None
 
+    def first(self, count: int) -> NoisedBatch:
+        """The first samples alone."""
+        if count >= len(self.x0):
+            return self
+        return NoisedBatch(**{field.name: None if (value := getattr(self, field.name)) is None else value[:count]
+                              for field in dataclasses.fields(self)})
+
 
 def draw_step(batch: int, shape: Sequence[int], process: NoiseProcess, dropout: float, seed: int | None,
               device: torch.device, **timestep_sampling: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -38,6 +38,8 @@ class Teacher:
         bf16: keep the weights in bfloat16, half the memory and faster. On a device without bfloat16 products
             (:func:`~slimdiff.functional.precision.has_bf16_products`) the teacher stays in float32: there it is slower.
         micro_batch: samples that run at once; None takes the whole batch. Less memory, the same features.
+        share: of each batch that the teacher sees: the losses compare the first samples. On a CPU the teacher is most
+            of the cost of a step.
         compile: ``torch.compile`` the network (one to two minutes at the start). It needs a C++ compiler on CPU.
         conditioner: config of the teacher's own text encoder
             (:class:`~slimdiff.models.conditioners.TextConditioner`), if it isn't the student's: both then read the
@@ -49,16 +51,19 @@ class Teacher:
             the activations of both in memory at once. Without effect on a CPU, or with a ``cache``.
 
     Raises:
-        ValueError: see ``load_teacher``; a micro-batch below 1; a cache that can't be written.
+        ValueError: see ``load_teacher``; a micro-batch below 1; a share out of (0, 1]; a cache that can't be written.
     """
 
     def __init__(self, checkpoint: str | Mapping[str, Any], weights: str = 'ema',
                  scheduler: Mapping[str, Any] | None = None, config: str | None = None,
-                 bf16: bool = False, micro_batch: int | None = None, compile: bool = False,
+                 bf16: bool = False, micro_batch: int | None = None, share: float = 1.0, compile: bool = False,
                  conditioner: Mapping[str, Any] | None = None, cache: str | None = None,
                  overlap: bool = True) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f'teacher: micro_batch must be at least 1 (or None), got {micro_batch}.')
+        if not 0 < share <= 1:
+            raise ValueError(f'teacher: share must lie in (0, 1], the part of each batch that it sees, got {share}.')
+        self.share = share
         loaded = load_teacher(checkpoint, weights, scheduler, config)
         check_finite(loaded.unet.state_dict(), loaded.source)
         # Before its precision is settled, which is the machine's. Checkpoints have it: another teacher at the same path

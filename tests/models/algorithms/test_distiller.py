@@ -3,8 +3,11 @@ import tiny_distiller as tiny
 import torch
 from torch.nn import functional as F
 
+from slimdiff import SlimmableUNet
 from slimdiff.functional.spectral_weight import spectral_weight, weighted_spectral_error
 from slimdiff.models import DiffusionModel
+from slimdiff.models.backbones.protocol import bare
+from slimdiff.models.backbones.slimmable.importance import order_channels
 from slimdiff.registry import MODELS, RegistryError
 
 BOTH = [dict(type='SpatialLoss', tap=['output', 'up1'], weight=0.3),
@@ -340,3 +343,32 @@ def test_a_compiled_teacher_teaches_the_same(teacher):
     a, b = (tiny.losses(m, tiny.batch(m)) for m in (exact, compiled))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_teacher_sees_a_share_of_the_batch(teacher):
+    model = tiny.distiller(teacher, [dict(type='SpatialLoss', weight=1.0)], teacher=dict(share=0.5))
+    calls = calls_of(model.teacher.unet)
+    batch = tiny.batch(model, count=5)
+    terms = model.loss_terms(batch)
+    assert calls == [3]  # of 5, rounded up
+    student, theirs = model.predict(batch.x_t, batch.t), model.teacher.unet(batch.x_t[:3], batch.t[:3]).sample
+    torch.testing.assert_close(terms['spatial_output'], (student[:3] - theirs).square().mean())
+    torch.testing.assert_close(terms['denoising'], (student - batch.noise).square().mean())
+    with pytest.raises(ValueError, match=r'share must lie in \(0, 1\]'):
+        tiny.distiller(teacher, BOTH, teacher=dict(share=0))
+
+
+def test_a_student_starts_from_its_teachers_channels(teacher):
+    """Of half the width and the same resamplers it *is* the slice, of which the pruning of supernets has the oracle."""
+    config = tiny.distiller_config(teacher)
+    config['unet'] = {**config['unet'], 'norm_groups': 2, 'time_channels': 16}
+    model = MODELS.build({**config, 'start_width': 0.5}).eval()
+    wide = SlimmableUNet(widths=(0.5, 1.0), **{k: v for k, v in bare(model.teacher.unet).config.items()
+                                               if not k.startswith('_')})
+    wide.load_state_dict(bare(model.teacher.unet).state_dict())
+    order_channels(wide, (0.5, 1.0))
+    expected, found = wide.extract(0.5).state_dict(), bare(model.unet).state_dict()
+    copied = [name for name in found if name in expected and torch.equal(found[name], expected[name])]
+    assert copied == list(found)
+    with pytest.raises(ValueError, match='less than half. Give it stages of 4, 8 channels'):
+        MODELS.build({**tiny.distiller_config(teacher), 'start_width': 0.25})
