@@ -323,7 +323,8 @@ class StepAllocation:
         """Text table, the noisiest segment first: timesteps, action and, of ``timesteps``, how many steps take it."""
         rows = []
         for segment in reversed(self.segments):
-            row = (f'{segment.stop - 1}..{segment.start}', str(segment.action))
+            # Whole timesteps, or real ones up to the boundary.
+            row = (f'{segment.stop - (self.process == PROCESSES[0])}..{segment.start}', str(segment.action))
             if timesteps is not None:
                 whole = [whole_timestep(t, self.num_train_timesteps, self.process) for t in timesteps]
                 row += (str(sum(segment.start <= t < segment.stop for t in whole)), )
