@@ -241,9 +241,9 @@ def main(argv: list[str] | None = None) -> int:
         timesteps = searches[0].problem.timesteps if searches else timesteps_of(
             model.sampler_of(dict(type=samplers[0][0]), samplers[0][1]), samplers[0][1])
         costs = count_macs(model, widths)
-        total = model.num_train_timesteps
-        allocations = merged({FULL: StepAllocation.uniform(widths[-1], total)},
-                             baselines(costs, timesteps, total, args.budget, args.seed), given,
+        total, process = model.num_train_timesteps, model.noise_process.name
+        allocations = merged({FULL: StepAllocation.uniform(widths[-1], total, process)},
+                             baselines(costs, timesteps, total, args.budget, args.seed, process), given,
                              {name: outcome.chosen[0] for name, outcome in outcomes.items()})
         num_real = (cfg.get('val_cfg') or {}).get('num_real')
         results = Results(work_dir / FILE, dict(

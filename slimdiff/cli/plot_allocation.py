@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     available = widths_of(model)
     for name, allocation in allocations.items():
         try:
-            check_same_timesteps(allocation, model.num_train_timesteps)
+            check_same_timesteps(allocation, model.noise_process)
             allocation.check_widths(available)
         except ValueError as error:
             raise ValueError(f'{name}: {error}') from None

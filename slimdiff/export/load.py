@@ -139,7 +139,7 @@ def load_network(model: Any, folder: str | Path, trust_config: bool = False) -> 
         check_finite(network.state_dict(), source)
         check_alike({1.0: model.unet, **{w: network.network(w) for w in network.allocation.widths}})
         computation.check_same(computes, model, folder, trust_config)
-        check_same_timesteps(network.allocation, model.num_train_timesteps)
+        check_same_timesteps(network.allocation, model.noise_process)
         model.unet = network.to(model.unet.device)
         _tell(model, folder)
         return config

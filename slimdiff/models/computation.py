@@ -27,7 +27,7 @@ from slimdiff.models.backbones.protocol import bare
 from slimdiff.models.backbones.unet.stages import Stage
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS, RESAMPLERS, SCHEDULERS, building
-from slimdiff.sampling.process import SCHEDULE_KEYS, is_flow, noise_process, process_of, same_process
+from slimdiff.sampling.process import SCHEDULE_KEYS, is_flow, noise_process, process_of, same_process, training_config
 from slimdiff.sampling.schedulers import build_scheduler
 
 #: the key of the record in a network's config
@@ -88,7 +88,7 @@ def of_folder(folder: Path, network: Path, scheduler: Mapping[str, Any] | None =
     if not known:
         known = _of_network(config, kind) if kind else {}
         given = config.get('preconditioning') or {}
-        said = given.get('schedule') and {**given['schedule'], 'prediction_type': given['prediction_type']}
+        said = given.get('schedule') and _scheduler_words(given)
         said = said or _scheduler_config(folder, network)
         known |= _of_scheduler(said, folder) if said else {}
         if kind and 'num_classes' in config:
@@ -96,7 +96,7 @@ def of_folder(folder: Path, network: Path, scheduler: Mapping[str, Any] | None =
         stage = loading.describe_folder(folder)
         known |= {'first_stage': stage} if stage else {}
     if scheduler:
-        said = {**known.get('schedule', {}), 'prediction_type': known.get('prediction_type', 'epsilon')}
+        said = _scheduler_words({'schedule': {}, 'prediction_type': 'epsilon', **known})
         if scheduler.keys() & {'beta_schedule', 'beta_start', 'beta_end'}:
             said.pop('trained_betas', None)  # which would go first
         known |= _of_scheduler({**said, **scheduler}, folder)
@@ -165,6 +165,12 @@ def _of_scheduler(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         raise ValueError(f"The network in {folder} takes logarithms of noise levels for timesteps ({name} with "
                          f"timestep_type='{scheduler.config.timestep_type}'); slimdiff's networks take 0..T-1.")
     return process_of(scheduler)
+
+
+def _scheduler_words(process: Mapping[str, Any]) -> dict[str, Any]:
+    """A process as a ``scheduler_config.json`` says it."""
+    config = training_config(process)
+    return {'_class_name': config.pop('type'), **config}
 
 
 def _of_first_stage(autoencoder: nn.Module) -> dict[str, Any] | None:

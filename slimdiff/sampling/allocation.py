@@ -2,7 +2,8 @@
 
 DDSM (Yang et al., ICLR 2024) gives every step of one sampler its own width. Here the axis is the *training timestep*,
 the noise level, so that one allocation serves any sampler at any number of steps. Timestep 0 is the clean end; a
-sampler walks from the last segment to the first.
+sampler walks from the last segment to the first. A timestep is another noise level in another noise process, so an
+allocation belongs to one.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from slimdiff.checkpoint import atomic_write, read_json
+from slimdiff.functional.process import NoiseProcess, RectifiedFlow, VariancePreserving
 from slimdiff.spelling import did_you_mean
 from slimdiff.tables import text_table
 
 VERSION = 1
+#: noise processes by name; files without one are of the first
+PROCESSES = (VariancePreserving.name, RectifiedFlow.name)
 REUSABLE = ('prediction', 'features')
 
 
@@ -106,17 +112,22 @@ class StepAllocation:
         segments: from the clean end (timestep 0) to the noisiest, without gap or overlap. Neighbours of equal action
             are merged, so equal allocations are equal objects.
         num_train_timesteps: of the model; where the last segment stops.
+        process: name of the model's noise process. The last timestep of a rectified flow is num_train_timesteps itself.
 
     Raises:
-        ValueError: no segment, a gap, an overlap, segments in the wrong order or beyond the timesteps, or a last
-            segment (the first one that a sampler meets) that would reuse what isn't there.
+        ValueError: an unknown process, no segment, a gap, an overlap, segments in the wrong order or beyond the
+            timesteps, or a last segment (the first one that a sampler meets) that would reuse what isn't there.
     """
 
     segments: tuple[Segment, ...]
     num_train_timesteps: int = 1000
+    process: str = PROCESSES[0]
 
     def __post_init__(self) -> None:
         total = self.num_train_timesteps
+        if self.process not in PROCESSES:
+            raise ValueError(f'StepAllocation: process={self.process!r} is unknown; choose one of '
+                             f'{", ".join(PROCESSES)}.')
         if isinstance(total, bool) or not isinstance(total, int) or total < 1:
             raise ValueError(f'StepAllocation: num_train_timesteps={total!r} must be a whole number above 0.')
         segments = tuple(self.segments)
@@ -153,53 +164,55 @@ class StepAllocation:
     # ---- baselines --------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_pieces(cls, boundaries: Sequence[int], actions: Sequence[Action],
-                    num_train_timesteps: int = 1000) -> StepAllocation:
+    def from_pieces(cls, boundaries: Sequence[int], actions: Sequence[Action], num_train_timesteps: int = 1000,
+                    process: str = PROCESSES[0]) -> StepAllocation:
         """Actions from the clean end on, and the n - 1 timesteps between them."""
         if len(boundaries) != len(actions) - 1:
             raise ValueError(f'from_pieces: {len(actions)} actions have {len(actions) - 1} boundaries between them, '
                              f'got {len(boundaries)}.')
         edges = [0, *boundaries, num_train_timesteps]
         return cls(tuple(Segment(int(a), int(b), action) for (a, b), action in zip(pairwise(edges), actions)),
-                   num_train_timesteps)
+                   num_train_timesteps, process)
 
     @classmethod
-    def uniform(cls, width: float, num_train_timesteps: int = 1000) -> StepAllocation:
+    def uniform(cls, width: float, num_train_timesteps: int = 1000, process: str = PROCESSES[0]) -> StepAllocation:
         """One width at every step."""
-        return cls.from_pieces([], [Run(width)], num_train_timesteps)
+        return cls.from_pieces([], [Run(width)], num_train_timesteps, process)
 
     @classmethod
-    def prefix(cls, narrow: float, wide: float, fraction: float, num_train_timesteps: int = 1000) -> StepAllocation:
+    def prefix(cls, narrow: float, wide: float, fraction: float, num_train_timesteps: int = 1000,
+               process: str = PROCESSES[0]) -> StepAllocation:
         """T-Stitch (Pan et al. 2024): the first ``fraction`` of the steps, the noisiest, narrow, the others wide."""
         if not 0 <= fraction <= 1:
             raise ValueError(f'prefix: fraction={fraction} must lie in [0, 1].')
         border = num_train_timesteps - round(fraction * num_train_timesteps)
         if border in (0, num_train_timesteps):
-            return cls.uniform(narrow if border == 0 else wide, num_train_timesteps)
-        return cls.from_pieces([border], [Run(wide), Run(narrow)], num_train_timesteps)
+            return cls.uniform(narrow if border == 0 else wide, num_train_timesteps, process)
+        return cls.from_pieces([border], [Run(wide), Run(narrow)], num_train_timesteps, process)
 
     @classmethod
-    def random(cls, widths: Sequence[float], num_segments: int, seed: int,
-               num_train_timesteps: int = 1000) -> StepAllocation:
+    def random(cls, widths: Sequence[float], num_segments: int, seed: int, num_train_timesteps: int = 1000,
+               process: str = PROCESSES[0]) -> StepAllocation:
         """Equal segments, each of a width drawn evenly from ``widths``."""
         draw = random.Random(seed)
-        return cls._equal([draw.choice(list(widths)) for _ in range(num_segments)], num_train_timesteps)
+        return cls._equal([draw.choice(list(widths)) for _ in range(num_segments)], num_train_timesteps, process)
 
     @classmethod
-    def linear(cls, widths: Sequence[float], reverse: bool = False, num_train_timesteps: int = 1000) -> StepAllocation:
+    def linear(cls, widths: Sequence[float], reverse: bool = False, num_train_timesteps: int = 1000,
+               process: str = PROCESSES[0]) -> StepAllocation:
         """Equal segments, one for each width: widest at the clean end, or narrowest there with ``reverse``."""
-        return cls._equal(sorted(widths, reverse=not reverse), num_train_timesteps)
+        return cls._equal(sorted(widths, reverse=not reverse), num_train_timesteps, process)
 
     @classmethod
-    def _equal(cls, widths: Sequence[float], total: int) -> StepAllocation:
+    def _equal(cls, widths: Sequence[float], total: int, process: str) -> StepAllocation:
         if not 1 <= len(widths) <= total:
             raise ValueError(f'StepAllocation: {len(widths)} segments do not fit {total} timesteps; 1..{total} do.')
         edges = [total * i // len(widths) for i in range(1, len(widths))]
-        return cls.from_pieces(edges, [Run(width) for width in widths], total)
+        return cls.from_pieces(edges, [Run(width) for width in widths], total, process)
 
     @classmethod
-    def from_steps(cls, actions: Sequence[Action], timesteps: Sequence[float],
-                   num_train_timesteps: int = 1000) -> StepAllocation:
+    def from_steps(cls, actions: Sequence[Action], timesteps: Sequence[float], num_train_timesteps: int = 1000,
+                   process: str = PROCESSES[0]) -> StepAllocation:
         """One action for each sampling step; segments meet half-way between neighbouring timesteps.
 
         Args:
@@ -213,13 +226,33 @@ class StepAllocation:
                              'step.')
         found: dict[int, Action] = {}
         for action, t in zip(actions, timesteps):
-            t = _floored(t, num_train_timesteps)
+            t = whole_timestep(t, num_train_timesteps, process)
             if found.setdefault(t, action) != action:
                 raise ValueError(f"from_steps: the steps at timestep {t} have two actions, '{found[t]}' and "
                                  f"'{action}'.")
         times = sorted(found)
         return cls.from_pieces([(a + b + 1) // 2 for a, b in pairwise(times)], [found[t] for t in times],
-                               num_train_timesteps)
+                               num_train_timesteps, process)
+
+    def translated(self, source: NoiseProcess, target: NoiseProcess) -> StepAllocation:
+        """The allocation for another noise process: the same action at the same signal-to-noise ratio.
+
+        Boundaries are rounded to whole timesteps; a segment of noise levels that ``target`` doesn't have is left out.
+
+        Args:
+            source: of this allocation.
+
+        Raises:
+            ValueError: ``source`` is another one.
+        """
+        if (source.name, source.num_train_timesteps) != (self.process, self.num_train_timesteps):
+            raise ValueError(f'translated: the allocation is for {self.num_train_timesteps} timesteps of '
+                             f'{self.process}, but source has {source.num_train_timesteps} of {source.name}.')
+        total = target.num_train_timesteps
+        starts = source.timesteps(torch.tensor([s.start for s in self.segments], dtype=torch.float64))
+        edges = [0, *target.timesteps_of(source.snr(starts[1:])).round().long().clamp(0, total).tolist(), total]
+        kept = [(start, stop, s.action) for s, (start, stop) in zip(self.segments, pairwise(edges)) if start < stop]
+        return type(self)(tuple(Segment(*piece) for piece in kept), total, target.name)
 
     # ---- what it says -----------------------------------------------------------------------------------------
 
@@ -229,8 +262,13 @@ class StepAllocation:
         Raises:
             ValueError: a timestep beyond the model's.
         """
-        t = _floored(t, self.num_train_timesteps)
+        t = whole_timestep(t, self.num_train_timesteps, self.process)
         return next(segment.action for segment in self.segments if segment.start <= t < segment.stop)
+
+    def run_at(self, t: float) -> Run:
+        """What runs at ``t`` if there is nothing to reuse: its width, or that of the next noisier segment."""
+        t = whole_timestep(t, self.num_train_timesteps, self.process)
+        return next(s.action for s in self.segments if t < s.stop and isinstance(s.action, Run))
 
     def actions(self, timesteps: Iterable[float]) -> list[Action]:
         """One action for each of a sampler's timesteps, in their order."""
@@ -272,7 +310,7 @@ class StepAllocation:
         total, last, before = 0.0, None, math.inf
         for t, action in zip(timesteps, self.actions(timesteps)):
             if isinstance(action, Reuse) and (last is None or t >= before):
-                action = next(s.action for s in self.segments if t < s.stop and isinstance(s.action, Run))
+                action = self.run_at(t)
             before = t
             if isinstance(action, Run):
                 last = action.width
@@ -287,7 +325,8 @@ class StepAllocation:
         for segment in reversed(self.segments):
             row = (f'{segment.stop - 1}..{segment.start}', str(segment.action))
             if timesteps is not None:
-                row += (str(sum(segment.start <= math.floor(t) < segment.stop for t in timesteps)), )
+                whole = [whole_timestep(t, self.num_train_timesteps, self.process) for t in timesteps]
+                row += (str(sum(segment.start <= t < segment.stop for t in whole)), )
             rows.append(row)
         return text_table(['timesteps', 'action', *(['steps'] if timesteps is not None else [])], rows, left=2)
 
@@ -296,7 +335,9 @@ class StepAllocation:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         segments = [dict(start=s.start, stop=s.stop, **action_to_dict(s.action)) for s in self.segments]
-        return dict(version=VERSION, num_train_timesteps=self.num_train_timesteps, segments=segments)
+        # Without the key where it may be left out: files of this process are read by any slimdiff.
+        process = {} if self.process == PROCESSES[0] else {'process': self.process}
+        return dict(version=VERSION, num_train_timesteps=self.num_train_timesteps, **process, segments=segments)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StepAllocation:
@@ -305,7 +346,7 @@ class StepAllocation:
         Raises:
             ValueError: another version, a key that is missing or unknown, or what the constructor refuses.
         """
-        _check_keys(data, ('version', 'num_train_timesteps', 'segments'), (), 'allocation')
+        _check_keys(data, ('version', 'num_train_timesteps', 'segments'), ('process', ), 'allocation')
         if data['version'] != VERSION:
             raise ValueError(f'allocation: version {data["version"]!r} is unknown; this slimdiff reads {VERSION}.')
         if not isinstance(data['segments'], (list, tuple)):
@@ -314,7 +355,7 @@ class StepAllocation:
         for i, item in enumerate(data['segments']):
             _check_keys(item, ('start', 'stop'), ('width', 'reuse'), f'allocation, segment {i}')
             segments.append(Segment(item['start'], item['stop'], action_from_dict(item)))
-        return cls(tuple(segments), data['num_train_timesteps'])
+        return cls(tuple(segments), data['num_train_timesteps'], data.get('process', PROCESSES[0]))
 
     def save(self, path: str | Path) -> None:
         """Write JSON; the file appears whole or not at all, and folders are made."""
@@ -322,8 +363,8 @@ class StepAllocation:
         path.parent.mkdir(parents=True, exist_ok=True)
         data = self.to_dict()
         lines = ',\n'.join(f'  {json.dumps(segment)}' for segment in data['segments'])
-        text = (f'{{"version": {data["version"]}, "num_train_timesteps": {data["num_train_timesteps"]}, "segments": [\n'
-                f'{lines}\n]}}\n')
+        head = json.dumps({key: value for key, value in data.items() if key != 'segments'})
+        text = f'{head[:-1]}, "segments": [\n{lines}\n]}}\n'
         atomic_write(path, lambda file: file.write(text.encode()))
 
     @classmethod
@@ -345,12 +386,17 @@ def _listed(widths: Iterable[float]) -> str:
     return ', '.join(f'{width:g}' for width in widths)
 
 
-def _floored(t: float, total: int) -> int:
-    floored = math.floor(t)
-    if not 0 <= floored < total:
-        raise ValueError(f'timestep {float(t):g} is out of range: the allocation is for 0..{total - 1} '
+def whole_timestep(t: float, total: int, process: str = PROCESSES[0]) -> int:
+    """The timestep 0..total-1 that decides on the action at ``t``.
+
+    Raises:
+        ValueError: ``t`` is out of range.
+    """
+    last = total if process == RectifiedFlow.name else total - 1
+    if not 0 <= math.floor(t) <= last or t > total:
+        raise ValueError(f'timestep {float(t):g} is out of range: the allocation is for 0..{last} '
                          f'(num_train_timesteps={total}).')
-    return floored
+    return min(math.floor(t), total - 1)
 
 
 def _cost(costs: Mapping[float, float], width: float, name: str) -> float:

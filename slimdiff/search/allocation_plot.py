@@ -57,7 +57,7 @@ def steps_done(allocation: StepAllocation, timesteps: Sequence[float], macs_of: 
     steps: list[Done] = []
     for t, action in zip(timesteps, allocation.actions(timesteps)):
         if isinstance(action, Reuse) and (not steps or t >= steps[-1].timestep):
-            action = next(s.action for s in allocation.segments if t < s.stop and isinstance(s.action, Run))
+            action = allocation.run_at(t)
         width = action.width if isinstance(action, Run) else steps[-1].width
         if isinstance(action, Run):
             macs = macs_of[width]

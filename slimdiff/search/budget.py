@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from slimdiff.evaluation.cost import human
@@ -44,7 +44,7 @@ class Budget:
             raise ValueError(f'budget: give exactly one of {", ".join(KINDS)}, got {dict(data)}.')
         return cls(*next(iter(data.items())))
 
-    def bound(self, costs: NetworkCosts, timesteps: Sequence[float], num_train_timesteps: int) -> Budget:
+    def bound(self, costs: NetworkCosts, space: SearchSpace) -> Budget:
         """The same limit in MACs or seconds: a fraction is one of the widest width at every step.
 
         Raises:
@@ -55,8 +55,8 @@ class Budget:
                              'dict(batch_size=8).')
         if self.kind != 'fraction':
             return self
-        full = StepAllocation.uniform(max(costs.macs_of), num_train_timesteps)
-        return Budget('macs', self.limit * costs.macs(full, timesteps))
+        full = StepAllocation.uniform(max(costs.macs_of), space.num_train_timesteps, space.process)
+        return Budget('macs', self.limit * costs.macs(full, space.timesteps))
 
     def cost(self, evaluation: Evaluation) -> float:
         """What the limit is on."""

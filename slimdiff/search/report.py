@@ -147,7 +147,8 @@ def write_report(search: Search, outcome: Outcome, path: str | Path, num_images:
              f'{share[i]}, quality {outcome.front[i][1].quality:.5g}{" (chosen)" if i == place else ""}') for i in few]
     grids: dict[str, Tensor] = {}
     if num_images:
-        full = StepAllocation.uniform(max(search.problem.costs.macs_of), search.space.num_train_timesteps)
+        full = StepAllocation.uniform(max(search.problem.costs.macs_of), search.space.num_train_timesteps,
+                                      search.space.process)
         shown = {'full network': full, 'chosen': outcome.chosen[0]}
         shown |= {share[i]: outcome.front[i][0] for i in few[:-1] if i != place}
         grids = sample_grids(search, shown, num_images)

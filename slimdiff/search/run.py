@@ -111,8 +111,8 @@ class Search:
             require(model.unet, ReusableFeatures, 'To reuse features', "leave 'features' out of search.space.reuse")
         costs = costs or count_macs(model, sorted({max(widths_of(model)), *map(float, space['widths'])}), features)
         self.problem = Problem(model, scheduler, num_steps, costs, dataloader)
-        self.space = SearchSpace(num_train_timesteps=model.num_train_timesteps, timesteps=self.problem.timesteps,
-                                 **{'num_segments': 8, **space})
+        self.space = SearchSpace(num_train_timesteps=model.num_train_timesteps, process=model.noise_process.name,
+                                 timesteps=self.problem.timesteps, **{'num_segments': 8, **space})
         self.evaluators: list[Evaluator] = [EVALUATORS.build(cfg) for cfg in config['evaluators']]
         self.searcher: Searcher = SEARCHERS.build(config['searcher'])
         self.identity = self._identity()
@@ -143,7 +143,7 @@ class Search:
                 run_on_rank0(lambda: problem.costs.with_latency(self.model, **settings).to_dict()))
         self.budget = budget
         if budget is not None:
-            self.budget = budget.bound(problem.costs, problem.timesteps, self.space.num_train_timesteps)
+            self.budget = budget.bound(problem.costs, self.space)
             self.budget.check(self.space, problem.costs)
         if state is not None:
             self.partial = {Genome.from_plain(item[:2]): Evaluation.from_dict(item[2]) for item in state['partial']}
@@ -316,7 +316,8 @@ class Search:
     @property
     def full_macs(self) -> float:
         """Of the widest width at every step, for one image."""
-        widest = StepAllocation.uniform(max(self.problem.costs.macs_of), self.space.num_train_timesteps)
+        widest = StepAllocation.uniform(max(self.problem.costs.macs_of), self.space.num_train_timesteps,
+                                        self.space.process)
         return self.problem.costs.macs(widest, self.problem.timesteps)
 
     def best(self) -> tuple[Genome, Evaluation] | None:

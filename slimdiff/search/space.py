@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from slimdiff.sampling import Action, Reuse, Run, StepAllocation
+from slimdiff.sampling.allocation import PROCESSES, whole_timestep
 
 
 class Genome(NamedTuple):
@@ -41,7 +42,7 @@ class SearchSpace:
     Args:
         widths: of the supernet that may be used.
         num_segments: at most so many.
-        num_train_timesteps: of the model.
+        num_train_timesteps, process: of the model.
         timesteps: the sampler's, in its order, falling.
         reuse: further actions, of ``'prediction'`` and ``'features'``. A sampling begins with a width all the same.
         cells: boundaries lie on a grid of so many cells, equal parts of the steps; one for each step by default.
@@ -56,15 +57,16 @@ class SearchSpace:
                  num_train_timesteps: int,
                  timesteps: Sequence[float],
                  reuse: Sequence[str] = (),
-                 cells: int | None = None) -> None:
+                 cells: int | None = None,
+                 process: str = PROCESSES[0]) -> None:
         if not widths or num_segments < 1:
             raise ValueError(f'SearchSpace: widths={list(widths)} and num_segments={num_segments} must both be one or '
                              'more.')
         self.widths = tuple(sorted({float(width) for width in widths}))
         self.actions: tuple[Action, ...] = (*map(Run, self.widths), *map(Reuse, dict.fromkeys(reuse)))
-        self.num_train_timesteps = num_train_timesteps
+        self.num_train_timesteps, self.process = num_train_timesteps, process
         self.timesteps = tuple(float(t) for t in timesteps)
-        floored = [math.floor(t) for t in self.timesteps]
+        floored = [whole_timestep(t, num_train_timesteps, process) for t in self.timesteps]
         if not floored or floored != sorted(floored, reverse=True):
             raise ValueError(f'SearchSpace: timesteps must fall from noise to clean, got {list(timesteps)[:8]} ...')
         # Steps at one training timestep (second-order samplers have such) can't differ: the grid is over distinct ones.
@@ -102,7 +104,7 @@ class SearchSpace:
         """The allocation that a genome stands for."""
         cells = self.per_cell(genome)
         return StepAllocation.from_steps([self.actions[cells[cell]] for cell in self.cell_of_step], self.timesteps,
-                                         self.num_train_timesteps)
+                                         self.num_train_timesteps, self.process)
 
     def encode(self, allocation: StepAllocation) -> Genome:
         """The genome of an allocation, each cell with the action that most of its steps have.

@@ -4,7 +4,9 @@ import json
 import random
 
 import pytest
+import torch
 
+from slimdiff.functional.process import RectifiedFlow, VariancePreserving
 from slimdiff.sampling import Reuse, Run, Segment, StepAllocation
 
 
@@ -148,3 +150,51 @@ def test_bad_files(change, message):
     data = StepAllocation.uniform(1).to_dict() | change
     with pytest.raises(ValueError, match=message):
         StepAllocation.from_dict(data)
+
+
+# ---- noise processes ------------------------------------------------------------------------------------------------
+
+FLOW = dict(process='rectified_flow')
+VP = VariancePreserving(torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0))
+
+
+def test_a_flow_has_real_timesteps_up_to_the_last():
+    allocation = StepAllocation.from_steps([Run(.5), Run(1), Run(.25)], [1000.0, 667.3, 8.9], **FLOW)
+    assert allocation.actions([1000.0, 999.99, 667.3, 0.0]) == [Run(.5), Run(.5), Run(1), Run(.25)]
+    assert allocation.run_at(1000.0) == Run(.5)
+    assert allocation.macs([1000.0, 667.3, 8.9], {.25: 1.0, .5: 3.0, 1: 10.0}) == 14
+    assert allocation.describe([1000.0, 667.3, 8.9]).count(' 1\n') + allocation.describe([1000.0]).endswith('1') >= 2
+    for t in (1000.1, -0.5):
+        with pytest.raises(ValueError, match=r'out of range.*0\.\.1000'):
+            allocation.action_at(t)
+
+
+def test_the_file_says_the_process_and_old_ones_need_not(tmp_path, mixed):
+    allocation = StepAllocation.prefix(.5, 1.0, 0.4, **FLOW)
+    allocation.save(tmp_path / 'flow.json')
+    assert json.loads((tmp_path / 'flow.json').read_text())['process'] == 'rectified_flow'
+    assert StepAllocation.load(tmp_path / 'flow.json') == allocation != StepAllocation.prefix(.5, 1.0, 0.4)
+    mixed.save(tmp_path / 'old.json')
+    assert 'process' not in json.loads((tmp_path / 'old.json').read_text())
+    assert StepAllocation.load(tmp_path / 'old.json').process == 'variance_preserving'
+    with pytest.raises(ValueError, match="process='flow' is unknown; choose one of variance_preserving, rectified"):
+        StepAllocation.from_dict({**allocation.to_dict(), 'process': 'flow'})
+
+
+def test_translation_keeps_the_action_at_every_noise_level(mixed):
+    """Brute force: the flow's timestep of the SNR of each timestep, half-way between its neighbours."""
+    flow = mixed.translated(VP, RectifiedFlow())
+    assert flow.process == 'rectified_flow' and flow.widths == mixed.widths
+    for t in range(1000):
+        if min(abs(t - 300), abs(t - 340)) > 2:
+            a = VP.alphas_cumprod[t]
+            s = (1 - a).sqrt() / (a.sqrt() + (1 - a).sqrt())
+            assert flow.action_at(1000 * s.item()) == mixed.action_at(t), t
+    back = flow.translated(RectifiedFlow(), VP)
+    assert [s.action for s in back.segments] == [s.action for s in mixed.segments]
+    assert all(abs(one.start - two.start) <= 2 for one, two in zip(back.segments, mixed.segments))
+    # Below s = .0099 a flow has images cleaner than DDPM's first timestep: such a segment is left out.
+    clean = StepAllocation.from_pieces([5], [Run(1.0), Run(.5)], **FLOW)
+    assert clean.translated(RectifiedFlow(), VP) == StepAllocation.uniform(.5)
+    with pytest.raises(ValueError, match='1000 timesteps of variance_preserving, but source has 1000 of rectified'):
+        mixed.translated(RectifiedFlow(), VP)

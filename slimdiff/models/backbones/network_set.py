@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimdiff.sampling.allocation import StepAllocation
+from slimdiff.functional.process import NoiseProcess
+from slimdiff.sampling import StepAllocation, noise_process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +67,19 @@ def check_alike(networks: Mapping[float, nn.Module]) -> None:
 
 
 def check_timesteps(allocation: StepAllocation, network: nn.Module) -> None:
-    """Raise ValueError for another number of training timesteps than a preconditioned network knows."""
+    """Raise ValueError for other training timesteps than those that a preconditioned network knows."""
     schedule = (network.config.get('preconditioning') or {}).get('schedule')
     if schedule is not None:
-        check_same_timesteps(allocation, schedule.get('num_train_timesteps', 1000))
+        check_same_timesteps(allocation, noise_process(schedule))
 
 
-def check_same_timesteps(allocation: StepAllocation, timesteps: int) -> None:
-    """Raise ValueError unless the allocation is for that many training timesteps."""
-    if allocation.num_train_timesteps != timesteps:
+def check_same_timesteps(allocation: StepAllocation, process: NoiseProcess) -> None:
+    """Raise ValueError unless the allocation is for timesteps of this process."""
+    if allocation.process != process.name:
+        raise ValueError(f'The allocation is for the noise process {allocation.process}, the model is trained on '
+                         f'{process.name}, where its timesteps are other noise levels. Search an allocation with this '
+                         'model, or convert it by StepAllocation.translated.')
+    if allocation.num_train_timesteps != process.num_train_timesteps:
         raise ValueError(f'The allocation is for {allocation.num_train_timesteps} training timesteps '
-                         f'(num_train_timesteps), the model has {timesteps}. Search an allocation with this model.')
+                         f'(num_train_timesteps), the model has {process.num_train_timesteps}. Search an allocation '
+                         'with this model.')

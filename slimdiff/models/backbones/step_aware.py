@@ -163,9 +163,7 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
 
     def run_at(self, t: float) -> Run:
         """What runs at timestep ``t`` if nothing can be reused: its width, or that of the next noisier segment."""
-        self.allocation.action_at(t)  # refuses a timestep out of range
-        return next(segment.action for segment in self.allocation.segments
-                    if t < segment.stop and isinstance(segment.action, Run))
+        return self.allocation.run_at(t)
 
     def reset(self) -> None:
         """Forget the trajectory: the next step is the first of another."""
@@ -254,9 +252,10 @@ def make_step_aware(model: Any, allocation: StepAllocation) -> Any:
     """Put a :class:`StepAwareUNet` of its own network in a :class:`~slimdiff.models.algorithms.DiffusionModel`.
 
     Raises:
-        ValueError: an allocation for another number of training timesteps, or for widths that the network hasn't.
+        ValueError: an allocation for another noise process or number of training timesteps, or for widths that the
+            network hasn't.
     """
-    check_same_timesteps(allocation, model.num_train_timesteps)
+    check_same_timesteps(allocation, model.noise_process)
     model.unet = StepAwareUNet.from_supernet(model.unet, allocation)
     return model
 

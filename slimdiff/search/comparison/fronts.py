@@ -39,7 +39,8 @@ def judge_fronts(outcomes: Mapping[str, Outcome], problem: Problem, judges: Mapp
         if outcome.timesteps != first.timesteps or outcome.full_macs != first.full_macs:
             raise ValueError(f"The search '{name}' is of another sampler, number of steps or network than the others: "
                              'their fronts can not be compared.')
-    narrowest = StepAllocation.uniform(min(problem.costs.macs_of), problem.model.num_train_timesteps)
+    narrowest = StepAllocation.uniform(min(problem.costs.macs_of), problem.model.num_train_timesteps,
+                                      problem.model.noise_process.name)
     cheapest = problem.costs.macs(narrowest, problem.timesteps)
     found = {name: spent(outcome, narrowest, cheapest) for name, outcome in outcomes.items()}
     with Progress(len(outcomes) * len(judges), 'judging fronts', 'fronts') as bar:

@@ -14,6 +14,7 @@ from slimdiff.evaluation.unet_cost import context_length_of, unet_cost
 from slimdiff.models.backbones import StepAwareUNet
 from slimdiff.models.backbones.protocol import network_of, widths_of
 from slimdiff.sampling import StepAllocation
+from slimdiff.sampling.allocation import PROCESSES
 from slimdiff.sampling.denoise import timesteps_of
 from slimdiff.search.costs import NetworkCosts, calls_per_step
 from slimdiff.search.widths import in_place
@@ -59,7 +60,7 @@ class Rival:
         """A model whose network has one width, as it is."""
         costs = NetworkCosts({1.0: float(unet_cost(model, context_length_of(model)).conv_linear_macs)},
                              calls_per_step=calls_per_step(model))
-        return cls(model, costs, StepAllocation.uniform(1.0, model.num_train_timesteps))
+        return cls(model, costs, StepAllocation.uniform(1.0, model.num_train_timesteps, model.noise_process.name))
 
     def macs(self, scheduler: SchedulerMixin, num_steps: int) -> float:
         """MACs of one image: published convention (convolutions and linear layers), guidance included."""
@@ -70,14 +71,14 @@ class Rival:
         return nullcontext() if self.network is None else in_place(self.model, self.network)
 
 
-def baselines(costs: NetworkCosts, timesteps: Sequence[float], total: int, budget: float,
-              seed: int = 0) -> dict[str, StepAllocation]:
+def baselines(costs: NetworkCosts, timesteps: Sequence[float], total: int, budget: float, seed: int = 0,
+              process: str = PROCESSES[0]) -> dict[str, StepAllocation]:
     """The plain allocations: uniform ones, T-Stitch's prefix and a random one that use the budget.
 
     Args:
         costs: of the widths.
         timesteps: of the sampler that the budget is meant for.
-        total: training timesteps.
+        total, process: training timesteps, and of which noise process.
         budget: MACs as a fraction of the full network's, for the prefix and the random one.
         seed: of the random one.
 
@@ -89,24 +90,25 @@ def baselines(costs: NetworkCosts, timesteps: Sequence[float], total: int, budge
     if not share[widths[0]] < budget < 1:
         raise ValueError(f'The budget must lie between {share[widths[0]]:.3f}, what the narrowest width takes, and 1; '
                          f'got {budget}.')
-    found = {f'uniform {width:g}': StepAllocation.uniform(width, total) for width in reversed(widths[1:-1])}
+    found = {f'uniform {width:g}': StepAllocation.uniform(width, total, process) for width in reversed(widths[1:-1])}
     # The widest of the narrow networks that leaves the wide one some steps: T-Stitch joins two networks.
     narrow = max(width for width in widths if share[width] < budget)
     fraction = (1 - budget) / (1 - share[narrow])
-    found['prefix'] = StepAllocation.prefix(narrow, widths[-1], fraction, total)
-    found['random'] = random_within(costs, timesteps, total, budget, seed)
+    found['prefix'] = StepAllocation.prefix(narrow, widths[-1], fraction, total, process)
+    found['random'] = random_within(costs, timesteps, total, budget, seed, process)
     return found
 
 
-def random_within(costs: NetworkCosts, timesteps: Sequence[float], total: int, budget: float,
-                  seed: int) -> StepAllocation:
+def random_within(costs: NetworkCosts, timesteps: Sequence[float], total: int, budget: float, seed: int,
+                  process: str = PROCESSES[0]) -> StepAllocation:
     """Of some random allocations of equal segments the most expensive within the budget, so that it nearly uses it up.
 
     Raises:
         ValueError: none is within it.
     """
-    limit = budget * costs.macs(StepAllocation.uniform(max(costs.macs_of), total), timesteps)
-    drawn = [StepAllocation.random(sorted(costs.macs_of), SEGMENTS, seed * DRAWS + i, total) for i in range(DRAWS)]
+    limit = budget * costs.macs(StepAllocation.uniform(max(costs.macs_of), total, process), timesteps)
+    drawn = [StepAllocation.random(sorted(costs.macs_of), SEGMENTS, seed * DRAWS + i, total, process)
+             for i in range(DRAWS)]
     within = [allocation for allocation in drawn if costs.macs(allocation, timesteps) <= limit]
     if not within:
         raise ValueError(f'None of {DRAWS} random allocations of {SEGMENTS} segments is within {budget:.3g} of the '

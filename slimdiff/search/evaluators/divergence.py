@@ -34,7 +34,8 @@ class DivergenceEvaluator(SamplingEvaluator):
         super().prepare()
         self._reference: list[Tensor] = []
         problem = self.problem
-        full = StepAllocation.uniform(max(problem.costs.macs_of), problem.model.num_train_timesteps)
+        full = StepAllocation.uniform(max(problem.costs.macs_of), problem.model.num_train_timesteps,
+                                      problem.model.noise_process.name)
         for batch in self.shown_batches('sampling the full network'):
             key = self.key(f'reference {batch.start}..{batch.stop}')
             found = None if problem.cache is None else problem.cache.get(key, ['x0'])

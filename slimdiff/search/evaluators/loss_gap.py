@@ -116,7 +116,8 @@ class LossGapEvaluator(AdditiveEvaluator):
     def per_step(self) -> list[dict[float, float]]:
         """What each sampling step adds to the quality, by width."""
         table = self.table.tolist()
-        bins = [bisect.bisect_right(self._edges, t) - 1 for t in self.problem.timesteps]
+        # The last timestep of a flow, the end of the last bin, belongs to it.
+        bins = [bisect.bisect_right(self._edges[:-1], t) - 1 for t in self.problem.timesteps]
         return [{width: self.bin_weights[b] * table[b][i] / len(bins) for i, width in enumerate(self._widths)}
                 for b in bins]
 

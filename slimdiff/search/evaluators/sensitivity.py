@@ -72,7 +72,8 @@ class SensitivityEvaluator(AdditiveEvaluator):
     def _one_part(self, part: int, width: float) -> StepAllocation:
         """``width`` in one part of the steps, the widest in all others."""
         actions = [Run(width if own == part else self._widths[-1]) for own in self._bin_of_step]
-        return StepAllocation.from_steps(actions, self.problem.timesteps, self.problem.model.num_train_timesteps)
+        return StepAllocation.from_steps(actions, self.problem.timesteps, self.problem.model.num_train_timesteps,
+                                         self.problem.model.noise_process.name)
 
     @property
     def widths(self) -> list[float]:

@@ -66,7 +66,7 @@ class NSGA2Search(Searcher):
     def bind(self, space: Any, evaluators: Sequence[Any] = (), costs: Any = None) -> NSGA2Search:
         super().bind(space, evaluators, costs)
         if self.budget is not None:
-            self.budget = self.budget.bound(costs, space.timesteps, space.num_train_timesteps)
+            self.budget = self.budget.bound(costs, space)
             self.budget.check(space, costs)
         return self
 
