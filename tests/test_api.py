@@ -187,3 +187,10 @@ def test_the_page_names_the_zoo_and_no_job_takes_more_than_five_lines():
     assert all(len([line for line in block.splitlines() if line]) <= 5 for block in BLOCKS)
 
 
+@pytest.mark.parametrize('name', zoo())
+def test_every_shipped_model_opens_and_takes_its_labels(name):
+    pipe = slimdiff.load(name, device='cpu')
+    pipe.set_progress_bar_config(disable=True)
+    labels = {'labels': [0, 1]} if pipe.config.num_classes else {}
+    one, two = pipe(**labels, seed=0, num_images=2, num_inference_steps=1, output_type='np').images
+    assert one.shape == two.shape and abs(one - two).max() > 0.1

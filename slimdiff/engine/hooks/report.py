@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
+from slimdiff.checkpoint import find_path, read_json
 from slimdiff.checkpoint.files import atomic_write
 from slimdiff.engine.hooks.train_log import iterations_done
 from slimdiff.registry import HOOKS
@@ -26,8 +27,13 @@ def split_floor(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[st
 
 
 def report_table(final: Mapping[str, float], untrained: Mapping[str, float], floor: Mapping[str, float],
-                 iterations: int) -> str:
+                 iterations: int, beside: Mapping[str, Mapping[str, float]] = {},
+                 names: Sequence[str] | None = None) -> str:
     """One aligned table, a metric a row; what is unknown is a dash.
+
+    Args:
+        beside: name of another run -> its figures.
+        names: of the rows; all by default.
 
     What a metric calls ``<name>_stderr`` stands behind ``<name>``, and what ``EvaluationLoop`` measured in a variant
     of the model, ``width0.5/<name>``, in a column of its own.
@@ -43,11 +49,24 @@ def report_table(final: Mapping[str, float], untrained: Mapping[str, float], flo
         variant, name = (prefix, rest) if rest in final else ('', name)
         variants.setdefault(variant, {})[name] = value
     full = variants.pop('', {})
-    header = ('metric', 'untrained', f'after {iterations} it', *variants, 'real against real')
+    others = {**variants, **beside}
+    header = ('metric', 'untrained', f'after {iterations} it', *others, 'real against real')
+    listed = [name for name in full if name.removesuffix('_stderr') not in full.keys() - {name}]
     rows = [(name, show(untrained, name, '_stderr'), show(full, name, '_stderr'),
-             *(show(figures, name, '_stderr') for figures in variants.values()), show(floor, name, '_std'))
-            for name in full if name.removesuffix('_stderr') not in full.keys() - {name}]
+             *(show(figures, name, '_stderr') for figures in others.values()), show(floor, name, '_std'))
+            for name in (listed if names is None else [name for name in names if name in full])]
     return text_table(header, rows)
+
+
+def _final_figures(path: str) -> dict[str, float]:
+    """The figures in a ``metrics.json``."""
+    found = find_path(path)
+    if found is None:
+        raise ValueError(f"ReportHook: beside names '{path}', which is not there. Give the metrics.json of a run.")
+    figures = read_json(found, 'Give the metrics.json of a run.').get('final')
+    if not isinstance(figures, Mapping):
+        raise ValueError(f"ReportHook: {path} is not the metrics.json of a run: it has no 'final'.")
+    return dict(figures)
 
 
 @HOOKS.register_module()
@@ -56,12 +75,22 @@ class ReportHook(Hook):
 
     The loop's ``val_before_train=True`` measures the untrained network, the evaluation loop's ``floor_splits`` real
     images against real ones; without them these columns are empty. All validations are kept, through resumes too.
+
+    Args:
+        names: of the figures in the printed table; all by default. ``metrics.json`` has all.
+        beside: other runs to compare with, name of the column -> their ``metrics.json``; one of those in ``configs`` is
+            found from any folder.
+
+    Raises:
+        ValueError: a file of ``beside`` that is not there, or is not a ``metrics.json``.
     """
 
     # After the evaluation of the last iteration and everything else.
     priority = 'LOWEST'
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str] | None = None, beside: Mapping[str, str] | None = None) -> None:
+        self.names = names
+        self.beside = {name: _final_figures(path) for name, path in (beside or {}).items()}
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
 
@@ -81,7 +110,8 @@ class ReportHook(Hook):
         final, floor = split_floor(last['metrics'])
         untrained = split_floor(next((e['metrics'] for e in self.history if e['iter'] == 0), {}))[0]
         seconds = self.seconds + time.monotonic() - self._start
-        runner.logger.info('Metrics\n' + report_table(final, untrained, floor, last['iter']))
+        runner.logger.info('Metrics\n' + report_table(final, untrained, floor, last['iter'], self.beside,
+                                                      self.names))
         report = dict(config=str(runner.cfg.filename or ''), iterations=runner.iter, seed=runner.seed,
                       train_seconds=round(seconds, 1), final=final, untrained=untrained, real_against_real=floor,
                       history=self.history)

@@ -8,7 +8,7 @@ import pytest
 import tiny_run
 import torch
 
-from slimdiff.engine.hooks.report import report_table
+from slimdiff.engine.hooks.report import ReportHook, report_table
 from slimdiff.engine.hooks.speed import SpeedHook, batch_length, resident_memory
 
 
@@ -81,6 +81,15 @@ def test_report_table():
     assert table.splitlines() == ['metric  untrained  after 500 it  real against real',
                                   'fd            100          1.25         0.5 ± 0.25',
                                   'swd             -            30                  -']
+
+
+def test_report_table_beside_another_run(tmp_path):
+    table = report_table({'fd': 1.25, 'swd': 30.0}, {}, {}, 500, {'Lite': {'swd': 40.0, 'fd': 2.0}}, ['swd', 'gone'])
+    assert [line.split() for line in table.splitlines()][-1] == ['swd', '-', '30', '40', '-']
+    (tmp_path / 'metrics.json').write_text('{"final": {"fd": 3.0}}')
+    assert ReportHook(beside={'Lite': str(tmp_path / 'metrics.json')}).beside == {'Lite': {'fd': 3.0}}
+    with pytest.raises(ValueError, match="'gone.json', which is not there"):
+        ReportHook(beside={'Lite': 'gone.json'})
 
 
 def test_report_table_of_errors_and_variants():
