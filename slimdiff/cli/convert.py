@@ -97,7 +97,10 @@ def check_schedule(checkpoint: Any, scheduler: Any, config: str) -> None:
     """Raise CheckpointError where the file was trained with another noise schedule than the config's."""
     from slimdiff.checkpoint import CheckpointError
     alphas, betas = checkpoint.state.get('alphas_cumprod'), checkpoint.state.get('betas')
-    own = scheduler.alphas_cumprod
+    own = getattr(scheduler, 'alphas_cumprod', None)
+    if own is None and alphas is not None:
+        raise CheckpointError(f'{checkpoint.path} was trained with a noise schedule (alphas_cumprod), and {config} trains '
+                              'by flow matching: take a config with the noise_scheduler of the checkpoint.')
     if alphas is None or (len(alphas) == len(own)
                           and float((alphas.double() - own.double()).abs().max()) < SCHEDULE_TOLERANCE):
         return

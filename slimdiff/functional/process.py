@@ -47,10 +47,15 @@ class NoiseProcess:
         alpha, sigma = self.levels(t)
         return alpha.view(-1, 1, 1, 1).to(like), sigma.view(-1, 1, 1, 1).to(like)
 
+    def powers(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha^2 and sigma^2 at timesteps of any shape, in float64."""
+        alpha, sigma = self.levels(t)
+        return alpha**2, sigma**2
+
     def snr(self, t: Tensor) -> Tensor:
         """Signal-to-noise ratio alpha^2 / sigma^2, float64."""
-        alpha, sigma = self.levels(t)
-        return (alpha / sigma)**2
+        signal, noise = self.powers(t)
+        return signal / noise
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t (N, C, H, W)."""
@@ -112,9 +117,9 @@ class VariancePreserving(NoiseProcess):
         a = self.signal(t)
         return a.sqrt(), (1 - a).sqrt()
 
-    def snr(self, t: Tensor) -> Tensor:
+    def powers(self, t: Tensor) -> tuple[Tensor, Tensor]:
         a = self.signal(t)
-        return a / (1 - a)
+        return a, 1 - a
 
     def draw_uniform(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         return torch.randint(self.num_train_timesteps, (count, ), generator=generator, device=device)

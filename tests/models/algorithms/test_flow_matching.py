@@ -144,7 +144,7 @@ def test_a_teacher_that_never_saw_noise_is_refused(tmp_path):
     teacher.unet.register_to_config(preconditioning=None)
     teacher.unet.network.save_pretrained(tmp_path / 'unet')
     short.save_pretrained(tmp_path / 'scheduler')
-    with pytest.raises(ValueError, match='noise process: teacher variance_prerving, student rectified_flow. The tea'):
+    with pytest.raises(ValueError, match='noise process: teacher variance_preserving, student rectified_flow. The tea'):
         Teacher(str(tmp_path)).check_fits(flow_model())
 
 
@@ -202,6 +202,6 @@ def test_an_allocation_of_the_other_process_is_refused(flow):
     model = step_aware_model()
     if not flow:
         model = DiffusionModel(unet=dict(tiny.unet(8), type='SlimmableUNet', widths=(.5, 1.)), sigma_data=None)
-    process = 'variance_prerving' if flow else 'rectified_flow'
+    process = 'variance_preserving' if flow else 'rectified_flow'
     with pytest.raises(ValueError, match=f'is for the noise process {process}, the model is trained on'):
         make_step_aware(model, StepAllocation.uniform(.5, process=process))
