@@ -50,6 +50,7 @@ def report_table(final: Mapping[str, float], untrained: Mapping[str, float], flo
         variants.setdefault(variant, {})[name] = value
     full = variants.pop('', {})
     others = {**variants, **beside}
+    floor = {name.removesuffix('/real'): value for name, value in full.items() if name.endswith('/real')} | {**floor}
     header = ('metric', 'untrained', f'after {iterations} it', *others, 'real against real')
     listed = [name for name in full if name.removesuffix('_stderr') not in full.keys() - {name}]
     rows = [(name, show(untrained, name, '_stderr'), show(full, name, '_stderr'),
