@@ -99,8 +99,8 @@ def check_schedule(checkpoint: Any, scheduler: Any, config: str) -> None:
     alphas, betas = checkpoint.state.get('alphas_cumprod'), checkpoint.state.get('betas')
     own = getattr(scheduler, 'alphas_cumprod', None)
     if own is None and alphas is not None:
-        raise CheckpointError(f'{checkpoint.path} was trained with a noise schedule (alphas_cumprod), and {config} trains '
-                              'by flow matching: take a config with the noise_scheduler of the checkpoint.')
+        raise CheckpointError(f'{checkpoint.path} was trained with a noise schedule (alphas_cumprod), and {config} '
+                              'trains by flow matching: take a config with the noise_scheduler of the checkpoint.')
     if alphas is None or (len(alphas) == len(own)
                           and float((alphas.double() - own.double()).abs().max()) < SCHEDULE_TOLERANCE):
         return

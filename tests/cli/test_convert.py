@@ -57,7 +57,7 @@ def test_from_file_to_teacher(name, zipped, tmp_path, capsys):
     torch.testing.assert_close(teacher(x, t, labels, context)[0], expected, rtol=1e-5, atol=1e-5)
     start, end = files.SCHEDULES[name]
     schedule = DDPMScheduler(beta_schedule='scaled_linear', beta_start=start, beta_end=end)
-    torch.testing.assert_close(teacher.alphas_cumprod.float(), schedule.alphas_cumprod)
+    torch.testing.assert_close(teacher.noise_process.alphas_cumprod.float(), schedule.alphas_cumprod)
     assert teacher.prediction_type == 'epsilon'
 
     network = (VQModel if kind == 'vqvae' else AutoencoderKL).from_pretrained(out / kind)
