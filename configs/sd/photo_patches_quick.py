@@ -5,7 +5,6 @@ _base_ = [
     '../_base_/models/photo_patches.py',
     '../_base_/datasets/photo_patches.py',
     '../_base_/schedules/photo_patches_quick.py',
-    '../_base_/models/output_losses.py',
     '../_base_/runtime_quick.py',
 ]
 
@@ -16,7 +15,12 @@ model = dict(
     # The student begins as a quarter of the teacher's channels, the most important ones: so it needs stages of a quarter
     # of the teacher's width. Only its resamplers, which are of another kind, start at random.
     start_width=0.25,
-    losses=_base_.output_losses,
+    losses=[
+        # Three times the weight of configs/_base_/models/output_losses.py: in so short a run it helps class accuracy
+        # (0.71 against 0.64 after 1,500 iterations, one seed) and costs 2 % in the denoising error.
+        dict(type='SpatialLoss', tap='output', weight=3.0),
+        dict(type='SpectralLoss', tap='output', weight=1.0),
+    ],
     sampler=dict(type='DPMSolverMultistepScheduler'),
     num_steps=20,
     guidance_scale=2.0,
