@@ -150,9 +150,9 @@ class RectifiedFlow(NoiseProcess):
         self.num_train_timesteps = num_train_timesteps
 
     def check(self, t: Tensor) -> None:
-        if not t.is_floating_point():
+        if not torch.as_tensor(t).is_floating_point():
             raise ValueError(f'Timesteps of a flow network are real numbers in [0, {self.num_train_timesteps}], got '
-                             f'{t.dtype}: give t = {self.num_train_timesteps} s as floating point.')
+                             f'{torch.as_tensor(t).dtype}: give t = {self.num_train_timesteps} s as floating point.')
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         self.check(t)

@@ -71,6 +71,7 @@ class Teacher:
         self.fingerprint = network_fingerprint(loaded.unet)
         self.source, self.computes = loaded.source, loaded.computes
         self.noise_process = loaded.noise_process
+        self.translates = False  # between the student's process and another one: check_fits
         self.prediction_type = loaded.prediction_type
         self.classes, self.null_class = loaded.classes, loaded.null_class
         self.unet = loaded.unet.eval().requires_grad_(False)
