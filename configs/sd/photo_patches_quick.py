@@ -12,8 +12,8 @@ model = dict(
     type='Distiller',
     # The teacher is most of the cost of a step on a CPU: it sees half of each batch.
     teacher=dict(checkpoint='configs/ldm/photo_patches_weights', bf16=True, share=0.5),
-    # The student begins as a quarter of the teacher's channels, the most important ones: so it needs stages of a quarter
-    # of the teacher's width. Only its resamplers, which are of another kind, start at random.
+    # The student begins as a quarter of the teacher's channels, the most important ones, so it has a quarter of the
+    # teacher's width. Only its resamplers, which are of another kind, start at random.
     start_width=0.25,
     losses=[
         # Three times the weight of configs/_base_/models/output_losses.py: in so short a run it helps class accuracy
