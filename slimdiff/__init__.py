@@ -9,15 +9,16 @@ import importlib
 from slimdiff.export import diffusers_hook
 from slimdiff.version import __version__
 
-__all__ = ['AdaptedBackbone', 'DiT', 'PreconditionedBackbone', 'SlimDiffusionPipeline', 'SlimmableUNet',
-           'StepAllocation', 'StepAwareUNet', 'UNet', '__version__', 'count_macs', 'load', 'search', 'train']
+__all__ = ['AdaptedBackbone', 'DiT', 'PreconditionedBackbone', 'SlimDiffusionPipeline', 'SlimmableDiT',
+           'SlimmableUNet', 'StepAllocation', 'StepAwareUNet', 'UNet', '__version__', 'count_macs', 'load', 'search',
+           'train']
 
 #: name -> the module that has it, imported when the name is first used: `import slimdiff` stays free of torch. The
 #: paths of the networks (`slimdiff.UNet`, ...) are what exported folders of diffusers record.
 _HOMES = {
     **dict.fromkeys(('count_macs', 'load', 'train'), 'slimdiff.api'),
-    **dict.fromkeys(('AdaptedBackbone', 'DiT', 'PreconditionedBackbone', 'SlimmableUNet', 'StepAwareUNet', 'UNet'),
-                    'slimdiff.models.backbones'),
+    **dict.fromkeys(('AdaptedBackbone', 'DiT', 'PreconditionedBackbone', 'SlimmableDiT', 'SlimmableUNet',
+                     'StepAwareUNet', 'UNet'), 'slimdiff.models.backbones'),
     'SlimDiffusionPipeline': 'slimdiff.export.pipeline',
     'StepAllocation': 'slimdiff.sampling.allocation',
     # diffusers' pipelines look here for the base class that says how to load `slimdiff.UNet`.

@@ -14,7 +14,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from slimdiff.arguments import declared_arguments, plain
-from slimdiff.models.backbones.protocol import at_width
+from slimdiff.models.backbones.protocol import at_run
 
 #: what a condition may be called in the signature of a network's ``forward``
 NAMES = {'class_labels': ('class_labels', 'labels', 'class_label', 'y'),
@@ -123,7 +123,7 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
                 width: float | None = None) -> Prediction | tuple[Tensor]:
         """Predict, whatever the network's own arguments and outputs are; at ``width``, if it has several."""
         if width is not None:
-            with at_width(self.network, width):
+            with at_run(self.network, width):
                 return self(sample, timestep, class_labels, encoder_hidden_states, return_dict)
         timestep = each(timestep, sample)
         conditions = named(self.network, given(class_labels, encoder_hidden_states))
@@ -141,8 +141,8 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
 
     # ---- what the network offers, the wrapper offers: see __getattr__ -------------------------------------------
 
-    def _extract(self, width: float) -> AdaptedBackbone:
-        return self.rewrapped(self.network.extract(width)).train(self.training)
+    def _extract(self, *run: float) -> AdaptedBackbone:
+        return self.rewrapped(self.network.extract(*run)).train(self.training)
 
     def _with_features(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None = None,
                        encoder_hidden_states: Tensor | None = None) -> tuple[Prediction, Tensor]:

@@ -21,7 +21,7 @@ from slimdiff.evaluation.cost import count_cost
 from slimdiff.evaluation.unet_cost import network_cost
 from slimdiff.export.load import load_trained
 from slimdiff.models.backbones import build_backbone, make_step_aware
-from slimdiff.models.backbones.protocol import bare, example_inputs, widths_of
+from slimdiff.models.backbones.protocol import bare, example_inputs, runs_of
 from slimdiff.registry import MODELS
 from slimdiff.sampling import image_generators
 from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
@@ -208,7 +208,7 @@ def test_it_is_searched(trained, tmp_path, capsys):
     assert search.main([str(trained.config), str(trained.checkpoint), '--work-dir', str(tmp_path), '--samples', '0',
                         '--budget', '0.8']) == 0
     found = StepAllocation.load(tmp_path / 'allocation.json')
-    assert set(found.widths) <= set(widths_of(trained.model().unet))
+    assert set(found.runs) <= set(runs_of(trained.model().unet))
     make_step_aware(trained.model(), found).sample([0], num_steps=4)
 
 
@@ -216,7 +216,7 @@ def test_what_it_cannot_do_is_said_before_anything_runs(trained):
     model, backbone = trained.model(), trained.backbone
     features = StepAllocation.from_pieces([500], [Reuse('features'), Run(1.0)])
     if trained.name == 'OwnModel':
-        assert widths_of(model.unet) == backbone['widths']
+        assert runs_of(model.unet) == tuple(map(Run, backbone['widths']))
         make_step_aware(model, features).sample([0], num_steps=3)
     else:
         with pytest.raises(ValueError, match=rf'{trained.name} lacks with_features, shallow\. Add them, or reuse the'):
@@ -233,7 +233,7 @@ def test_what_it_cannot_do_is_said_before_anything_runs(trained):
 
 
 @pytest.mark.parametrize('sigma_data', [None, 0.5])
-def test_widths_of_a_users_network(sigma_data, tmp_path):
+def test_runs_of_a_users_network(sigma_data, tmp_path):
     """Trained by the sandwich rule, distilled at the output, cut out, allocated and reopened."""
     config = config_of('OwnModel', sigma_data, type='SlimmableDiffusion', num_random=0)
     config.search.space = dict(num_segments=2)

@@ -147,8 +147,8 @@ class DiT(ModelMixin, ConfigMixin):
         if channels % 4:
             raise ValueError(f'DiT: {num_attention_heads} heads of {attention_head_dim} are {channels} channels; the '
                              'positions need a multiple of 4.')
-        self.levels = check_layers(layers) // 2
-        self.groups = [range(sum(layers[:i]), sum(layers[:i + 1])) for i in range(len(layers))]
+        self.groups = groups_of(layers)
+        self.levels = len(layers) // 2
         self.size_multiple = patch_size * 2**self.levels
         self.check_size(sample_size, sample_size)
         self.time_proj = Timesteps(TIME_CHANNELS, True, freq_shift)
@@ -250,6 +250,12 @@ class DiT(ModelMixin, ConfigMixin):
         x = self._run(first, step.tokens, step) + features
         return self._leave(self._run(last, x, step), step)
 
+    def keep_blocks(self, kept: Sequence[int]) -> None:
+        """Leave out all other blocks, in place."""
+        self.register_to_config(layers=[sum(i in group for i in kept) for group in self.groups])
+        self.groups = groups_of(self.config.layers)
+        self.blocks = nn.ModuleList(self.blocks[i] for i in kept)
+
     # ---- the way of the tokens --------------------------------------------------------------------------------
 
     def _enter(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None,
@@ -320,8 +326,8 @@ class Step(NamedTuple):
     context: Tensor | None
 
 
-def check_layers(layers: Sequence[int]) -> int:
-    """The number of groups.
+def groups_of(layers: Sequence[int]) -> list[range]:
+    """The blocks of each group.
 
     Raises:
         ValueError: an even number of them, or one without blocks.
@@ -329,7 +335,7 @@ def check_layers(layers: Sequence[int]) -> int:
     if len(layers) % 2 == 0 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in layers):
         raise ValueError(f'DiT: layers={list(layers)} must be an odd number of groups of at least one block each, such '
                          'as (12, ), or (2, 8, 2) for a U-shaped one.')
-    return len(layers)
+    return [range(sum(layers[:i]), sum(layers[:i + 1])) for i in range(len(layers))]
 
 
 def _xavier(linear: nn.Linear) -> None:
