@@ -62,8 +62,10 @@ def takes(network: nn.Module, condition: str) -> bool:
 
 
 def has_our_names(network: nn.Module) -> bool:
-    """Whether ``network`` is called as diffusers' UNets are: ``(sample, timestep, ...)``, conditions by their names, and
-    one timestep for all samples is enough. diffusers' transformers (``hidden_states``) want one for each."""
+    """Whether ``network`` is called as diffusers' UNets are: ``(sample, timestep, ...)``, conditions by their names.
+
+    diffusers' transformers, which call the sample ``hidden_states``, want a timestep for each sample.
+    """
     forward = type(network).forward
     first = next(name for name in inspect.signature(forward).parameters if name != 'self')
     return first != 'hidden_states' and not wants_timestep_by_name(forward) and all(

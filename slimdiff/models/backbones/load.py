@@ -128,15 +128,15 @@ def check_classes(network: nn.Module, num_classes: int | None, class_dropout: fl
 
 
 def network_folder(folder: Path, whose: str = 'network') -> Path:
-    """The folder that holds a network's config.json: that of a pipeline's ``unet/``, or ``folder`` itself.
+    """The folder that holds a network's config.json: a pipeline's ``unet/`` or ``transformer/``, or ``folder`` itself.
 
     Raises:
         ValueError: neither does.
     """
-    source = folder / 'unet' if (folder / 'unet').is_dir() else folder
+    source = next((folder / part for part in ('unet', 'transformer') if (folder / part).is_dir()), folder)
     if not (source / 'config.json').is_file():
-        raise ValueError(f"The {whose}'s folder {folder} holds neither unet/config.json (a pipeline) nor config.json "
-                         '(a UNet): it was not written by save_pretrained.')
+        raise ValueError(f"The {whose}'s folder {folder} holds neither unet/config.json or transformer/config.json (a "
+                         'pipeline) nor config.json (a network): it was not written by save_pretrained.')
     return source
 
 

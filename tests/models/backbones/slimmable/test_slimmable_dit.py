@@ -7,7 +7,12 @@ import torch
 from torch import nn
 
 from slimdiff import DiT, SlimmableDiT, StepAwareUNet, count_macs
-from slimdiff.models.backbones.protocol import at_run, network_of, runs_of
+from slimdiff.checkpoint import save_checkpoint
+from slimdiff.checkpoint.files import FORMAT
+from slimdiff.export.folder import export_pipeline
+from slimdiff.export.load import load_trained
+from slimdiff.models import computation
+from slimdiff.models.backbones.protocol import at_run, bare, network_of, runs_of
 from slimdiff.models.backbones.slimmable.dit import block_influence, spread_out
 from slimdiff.registry import MODELS
 from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
@@ -176,3 +181,32 @@ def test_sizes_that_it_cannot_have_are_errors(change, message):
 def test_a_run_that_it_was_not_made_for():
     with pytest.raises(ValueError, match=r'depth: got 0\.75; this network has 0\.5, 1'), build().at(1.0, 0.75):
         pass
+
+
+def test_the_order_of_blocks_travels_with_the_weights(tmp_path):
+    """A start from a dense network decides it; the config, which leaves it open, would have another one."""
+    settings = dict(num_classes=5, noise_scheduler=dict(type='DDPMScheduler', beta_schedule='linear'))
+    torch.manual_seed(0)
+    dense = MODELS.build(dict(type='DiffusionModel', unet=dict(type='DiT', layers=(4, ), **SIZE), **settings))
+    for parameter in dense.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    with torch.no_grad():
+        bare(dense.unet).blocks[0].modulation.weight.zero_()  # does nothing, but stands first by default
+        bare(dense.unet).blocks[0].modulation.bias.zero_()
+    export_pipeline(dense, tmp_path / 'dense')
+    config = dict(type='SlimmableDiffusion', num_random=0, **settings,
+                  unet=dict(type='SlimmableDiT', layers=(4, ), depths=(0.5, 1.0), **SIZE))
+    trained = MODELS.build(dict(config, start_from=str(tmp_path / 'dense')))
+    order = bare(trained.unet).block_order
+    assert order[-1] == 0 and trained.unet.config.block_order == order
+    save_checkpoint(dict(state_dict=trained.state_dict(), meta=dict(
+        format=FORMAT, format_version=2, computes=computation.of_model(trained))), tmp_path / 'last.pth')
+    again = MODELS.build(config)
+    assert bare(again.unet).block_order != order
+    load_trained(again, tmp_path / 'last.pth', 'online')
+    x = X[:, :, :8, :8]
+    with at_run(again.unet, Run(1.0, 0.5)), at_run(trained.unet, Run(1.0, 0.5)):
+        torch.testing.assert_close(again.eval().predict(x, T, Y), trained.eval().predict(x, T, Y))
+    fixed = MODELS.build(dict(config, unet=dict(config['unet'], block_order=[0, 1, 2, 3])))
+    with pytest.raises(computation.ComputationError, match='block_order'):
+        load_trained(fixed, tmp_path / 'last.pth', 'online')
