@@ -4,7 +4,7 @@
 _base_ = [
     '../_base_/models/latents_kl_f8.py',
     '../_base_/datasets/imagenet_256.py',
-    '../_base_/schedules/adamw_constant.py',
+    '../_base_/schedules/dit.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -26,7 +26,3 @@ model = dict(
         num_attention_heads=16,
         attention_head_dim=72,
         layers=(28, )))
-# Section 4: AdamW without decay or warm-up, 1e-4 for 256 images (8 GPUs of 32), EMA of 0.9999, flips.
-train_cfg = dict(max_iters=7_000_000, val_interval=50_000, val_before_train=False)
-optim_wrapper = dict(optimizer=dict(lr=1e-4, betas=(0.9, 0.999)), clip_grad=None)
-param_scheduler = []

@@ -6,4 +6,4 @@ model = dict(
     type='Distiller',
     teacher=dict(checkpoint='checkpoints/dit-xl-2'),
     losses=_base_.output_losses,
-    unet=dict(num_attention_heads=8, attention_head_dim=64, layers=(3, 12, 3)))
+    unet=dict(num_attention_heads=10, attention_head_dim=64, layers=(3, 12, 3)))
