@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import DiTTransformer2DModel
+from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
 from slimdiff import DiT
 from slimdiff.checkpoint import CheckpointError
@@ -110,3 +110,25 @@ def test_what_diffusers_cannot_compute_is_said():
                                    num_layers=2, sample_size=8, patch_size=2, num_embeds_ada_norm=5)
     with pytest.raises(CheckpointError, match='each in its own way'):
         from_diffusers(theirs)
+
+
+@torch.no_grad()
+def test_diffusers_pipeline_samples_it():
+    """DiTPipeline, which knows ImageNet's 1,000 classes, gives what our network gives step by step."""
+    torch.manual_seed(0)
+    network = DiT(sample_size=8, in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8,
+                  layers=(2, ), num_classes=1000, freq_shift=1.0).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    vae = AutoencoderKL(block_out_channels=(8, ), norm_num_groups=4, latent_channels=4).eval()
+    scheduler = DDIMScheduler(clip_sample=False)
+    pipeline = DiTPipeline(to_diffusers(network), vae, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    found = pipeline([3, 999], guidance_scale=1.0, num_inference_steps=3, output_type='pt',
+                     generator=torch.Generator().manual_seed(5)).images
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    scheduler.set_timesteps(3)
+    for t in scheduler.timesteps:
+        x = scheduler.step(network(x, t, torch.tensor([3, 999])).sample, t, x).prev_sample
+    expected = (vae.decode(x / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
