@@ -1,7 +1,7 @@
 """Measure the networks that ``studies/together.py`` trained: sets of samples against real images.
 
     python studies/compare_networks.py work_dirs/central --model Teacher/0=configs/ldm/fashion_mnist.py
-    python studies/compare_networks.py work_dirs/central --sampler-study SD/0
+    python studies/compare_networks.py work_dirs/central --sampler-study SD/0 [--steps 10 25 50]
     python studies/compare_networks.py benchmarks/results/fashion_mnist --table
     python studies/compare_networks.py work_dirs/central --model ... --picture samples.png Teacher/0 SD/0 Lite/0
 
@@ -28,6 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from slimdiff.checkpoint import write_json
+from slimdiff.cli.common import use_allocation
 from slimdiff.configuration import load_config
 from slimdiff.datasets import build_dataloader
 from slimdiff.evaluation.evaluate import quantise
@@ -39,7 +40,7 @@ from slimdiff.sampling import build_scheduler, denoise, image_generators, initia
 
 SAMPLERS = {'DDIM': dict(type='DDIMScheduler'), 'DDIM, no clipping': dict(type='DDIMScheduler', clip_sample=False),
             'DPM-Solver++ 2M': dict(type='DPMSolverMultistepScheduler'),
-            'UniPC': dict(type='UniPCMultistepScheduler')}
+            'UniPC': dict(type='UniPCMultistepScheduler'), 'Heun': dict(type='HeunDiscreteScheduler')}
 SIZES = (64, 32)  # of the extractor's input
 STEPS = (5, 10, 15, 20, 25, 35, 50, 100)
 
@@ -127,12 +128,18 @@ def denoising_errors(model: Any, loader: Any, num_images: int) -> dict[str, floa
     return metric.evaluate(model, loader)
 
 
+def trained_arms(folder: Path) -> list[str]:
+    """``NAME=CONFIG[@SEEDS]`` of the networks that were trained into this folder."""
+    path = folder / 'training.json'
+    return json.loads(path.read_text())['arms'] if path.is_file() else []
+
+
 def networks(folder: Path, device: torch.device, others: Sequence[str]) -> dict[str, Any]:
     """Name/seed -> a function that builds the model with its weights."""
     weights = {key: value for path in sorted(folder.glob('weights_*.safetensors')) for key, value in
                load_file(path).items()}
     found: dict[str, Any] = {}
-    for arm in json.loads((folder / 'training.json').read_text())['arms']:
+    for arm in trained_arms(folder):
         name, _, rest = arm.partition('=')
         config = rest.partition('@')[0]
         for seed in sorted({key.split('/')[1] for key in weights if key.startswith(f'{name}/')}):
@@ -141,21 +148,23 @@ def networks(folder: Path, device: torch.device, others: Sequence[str]) -> dict[
             found[prefix[:-1]] = lambda config=config, state=state: load(config, state, device)
     for other in others:
         name, _, rest = other.partition('=')
-        config, _, where = rest.partition(',')
+        config, where, allocation = (*rest.split(','), '', '')[:3]
         weights_folder = Path(where) if where else shipped_weights(Path(config))
         if weights_folder is None:
             raise SystemExit(f'--model {other}: {config} came without weights. Give a folder of export: '
                              'NAME=CONFIG,FOLDER.')
-        found[name] = lambda config=config, folder=weights_folder: load(config, load_file(
-            folder / 'unet/diffusion_pytorch_model.safetensors'), device)
+        found[name] = lambda config=config, folder=weights_folder, allocation=allocation: load(config, load_file(
+            folder / 'unet/diffusion_pytorch_model.safetensors'), device, allocation)
     return found
 
 
-def load(config: str, state: Mapping[str, Tensor], device: torch.device) -> Any:
+def load(config: str, state: Mapping[str, Tensor], device: torch.device, allocation: str = '') -> Any:
+    """The model with these weights; step-aware, if there is a file that says which width each step gets."""
     model = MODELS.build(serving_config(load_config(config).model))
     if not all(key in state for key in model.unet.state_dict()):  # saved before preconditioning was a wrapper
         state = {f'network.{key}': value for key, value in state.items()}
     model.unet.load_state_dict(state)
+    use_allocation(model, allocation or None)
     return model.to(device).eval()
 
 
@@ -219,9 +228,10 @@ def picture(path: str, cfg: Any, builders: Mapping[str, Any], noise: Tensor, lab
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path, help='of studies/together.py')
-    parser.add_argument('--model', nargs='+', default=[], metavar='NAME/SEED=CONFIG[,FOLDER]',
+    parser.add_argument('--model', nargs='+', default=[], metavar='NAME/SEED=CONFIG[,FOLDER[,ALLOCATION]]',
                         help='also measure exported models; without a folder, those that came with slimdiff')
     parser.add_argument('--sampler-study', metavar='NAME/SEED', help='one network, many samplers')
+    parser.add_argument('--steps', type=int, nargs='+', default=STEPS, help='of --sampler-study')
     parser.add_argument('--picture', nargs='+', metavar='FILE', help='FILE NAME/SEED ...: samples in rows, and stop')
     parser.add_argument('--table', action='store_true', help='print what comparison.json holds')
     parser.add_argument('--num-images', type=int, default=10_000)
@@ -235,8 +245,8 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     device = torch.device(args.device)
     models = networks(args.folder, device, args.model)
-    first = json.loads((args.folder / 'training.json').read_text())['arms'][0].partition('=')[2].partition('@')[0]
-    cfg = load_config(first)
+    first = [*trained_arms(args.folder), *args.model][0].partition('=')[2]
+    cfg = load_config(first.partition(',')[0].partition('@')[0])
     if args.picture:
         path, *names = args.picture
         count, side = 20, cfg.model.unet.sample_size
@@ -253,7 +263,7 @@ def main() -> None:
         model = models[args.sampler_study]()
         result['network'] = args.sampler_study
         jobs = {f'{name}, {steps} steps': (lambda: model, config, steps)
-                for steps in STEPS for name, config in SAMPLERS.items()}
+                for steps in args.steps for name, config in SAMPLERS.items()}
     else:
         jobs = {name: (build, None, None) for name, build in models.items()}
     if lacking := {name: job for name, job in jobs.items() if 'class_accuracy' not in rows.get(name, {})}:

@@ -26,7 +26,7 @@ COMPOSITION = [
 ]
 #: of a wider network on easier data: as many MACs as uniform 0.75 has
 WIDE = [
-    '--budget', '0.57', '--num-images', '300',
+    '--budget', '0.56', '--num-images', '300',
     '--searches', 'two-stage, sensitivity=configs/_base_/search/two_stage_sensitivity.py',
     '--samplers', 'DPMSolverMultistepScheduler:20', 'DDIMScheduler:10', 'DDIMScheduler:50',
 ]
