@@ -18,11 +18,13 @@ from slimdiff.models import computation
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.algorithms.distiller import Distiller
 from slimdiff.models.algorithms.draws import NoisedBatch
+from slimdiff.models.backbones.adapt import described
 from slimdiff.models.backbones.protocol import (
     Orderable,
     Slimmable,
     at_run,
     axes_of,
+    bare,
     check_run,
     check_stages,
     offers,
@@ -87,6 +89,7 @@ class SandwichTraining:
         self.unet.load_state_dict(dense)
         if order and offers(self.unet, Orderable):
             self.unet.order_by_importance()
+            self.unet.register_to_config(**described(bare(self.unet)))  # the wrapper's copy, too
 
     @classmethod
     def serving_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,6 +96,8 @@ class StepAllocated(Protocol):
         """The network of a run."""
 
 
+#: fields of a config that say how many classes a network knows: ours, and those of diffusers
+CLASS_FIELDS = ('num_classes', 'num_class_embeds', 'num_embeds_ada_norm')
 #: the members of each protocol that are asked for
 MEMBERS = {Slimmable: ('widths', 'at', 'extract'),
            SlimmableDepth: ('widths', 'depths', 'at', 'extract'),
@@ -172,8 +174,11 @@ def expected_context(network: nn.Module) -> int | None:
 
 def class_rows(network: nn.Module) -> int:
     """Labels that ``network`` has a row for, the null class included; 0 if it takes none."""
-    classes = getattr(network.config, 'num_classes', None)
-    return classes + 1 if classes else getattr(network.config, 'num_class_embeds', None) or 0
+    config = network.config
+    # diffusers' DiT (norm_type 'ada_norm_zero') adds a row for the null class, too.
+    classes = getattr(config, 'num_classes', None) or (
+        getattr(config, 'norm_type', None) == 'ada_norm_zero' and getattr(config, 'num_embeds_ada_norm', None))
+    return classes + 1 if classes else getattr(config, 'num_class_embeds', None) or 0
 
 
 def num_classes(network: nn.Module) -> int | None:

@@ -43,6 +43,17 @@ def is_dit(state: Mapping[str, Any]) -> bool:
     return {'x_embedder.proj.weight', 't_embedder.mlp.0.weight', 'blocks.0.adaLN_modulation.1.weight'} <= state.keys()
 
 
+def weights_of(content: Any) -> dict[str, Tensor] | None:
+    """The weights in a file of DiT or SiT: the averaged ones of a training checkpoint (``ema``), or the file itself.
+
+    None for any other file.
+    """
+    for state in (content.get('ema'), content.get('model'), content) if isinstance(content, dict) else ():
+        if isinstance(state, dict) and is_dit(state):
+            return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    return None
+
+
 def from_original(state: Mapping[str, Tensor], flow: bool, heads: int | None = None, mean_only: bool = True) -> DiT:
     """A checkpoint of DiT's or SiT's code as ours.
 

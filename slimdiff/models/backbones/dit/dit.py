@@ -121,6 +121,8 @@ class DiT(ModelMixin, ConfigMixin):
         ValueError: sizes that do not divide, an even number of groups, or a group without blocks at both ends.
     """
 
+    #: what other networks may have otherwise than the weights' training: positions are measured in it
+    computes_with = ('sample_size', )
     _supports_gradient_checkpointing = True
     gradient_checkpointing = False
 

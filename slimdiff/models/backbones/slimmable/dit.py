@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,7 +53,7 @@ class SlimmableDiT(SlimmableNetwork, DiT):
         if sorted(order) != list(range(len(self.blocks))):
             raise ValueError(f'block_order: got {order}; it must hold each of the blocks 0..{len(self.blocks) - 1} '
                              'once.')
-        self.block_order = order
+        self.block_order, self._order_is_open = order, block_order is None
         self.widths = check_shares('widths', widths, self.config.num_attention_heads, 'heads', self._fits_width)
         self.depths = check_shares('depths', depths, len(self.blocks), 'blocks', self._fits_depth)
         self.register_to_config(widths=list(self.widths), depths=list(self.depths), block_order=order)
@@ -135,10 +135,21 @@ class SlimmableDiT(SlimmableNetwork, DiT):
         first = [next(i for i in best if i in group) for group in self.groups]  # no group loses all of its blocks
         order = first + [i for i in best if i not in first]
         moved += sum(a != b for a, b in zip(order, self.block_order))
+        self._set_order(order)
+        return moved
+
+    def adopt(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """Take the order of blocks that weights were trained with, if the config says none; returns what changed."""
+        order = recorded.get('block_order')
+        if not self._order_is_open or not order or sorted(order) != sorted(self.block_order):
+            return {}
+        self._set_order(list(order))
+        return {'block_order': self.block_order}
+
+    def _set_order(self, order: list[int]) -> None:
         self.block_order = order
         self.register_to_config(block_order=order)
         self.__dict__.pop('_views', None)
-        return moved
 
 
 @torch.no_grad()
