@@ -253,7 +253,7 @@ def main(argv: list[str] | None = None) -> int:
         fronts = {name: content_key(str([allocation.to_dict() for allocation, _ in outcome.front])).hex()
                   for name, outcome in outcomes.items()}
         if outcomes and results.content.get('fronts') != fronts:
-            judges = fresh_judges(cfg, args)
+            judges = fresh_judges(cfg, args) if len(outcomes) > 1 else {}  # a single front is not compared
             results.add(searches=rounded(judge_fronts(outcomes, searches[0].problem, judges)), fronts=fronts)
 
         dense = {name: Rival.dense(other) for name, other in others.items()}
