@@ -75,7 +75,7 @@ class Plan:
 
     def check(self, pipe: DiffusionPipeline) -> None:
         """Raise ValueError unless ``pipe`` has the network and the sampler that this plan was calibrated for."""
-        name, network = denoiser_of(pipe)
+        network = denoiser_of(pipe)[1]
         for what, mine, its in (('denoiser', self.denoiser, architecture_of(network)),
                                 ('sampler', self.scheduler, type(pipe.scheduler).__name__)):
             if mine != its:

@@ -53,8 +53,8 @@ def reclass(thing: Any, **methods: Callable[..., Any]) -> Callable[[], None]:
         return method
 
     own = {name: wrapped(getattr(cls, name), around) for name, around in methods.items() if hasattr(cls, name)}
-    thing.__class__ = type(cls.__name__, (cls, ), {**own, '__module__': cls.__module__, '__qualname__': cls.__qualname__,
-                                                  '__doc__': cls.__doc__})
+    same = {name: getattr(cls, name) for name in ('__module__', '__qualname__', '__doc__')}
+    thing.__class__ = type(cls.__name__, (cls, ), {**own, **same})
 
     def undo() -> None:
         thing.__class__ = cls

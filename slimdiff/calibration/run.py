@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
@@ -246,7 +247,8 @@ class Calibration:
         found |= rivals(options, self.steps, budget, self.ages)
         unique: dict[tuple[str, ...], str] = {}
         for label, actions in found.items():
-            unique.setdefault(actions, label)
+            if np.isfinite(additive_error(actions, options, self.ages)):
+                unique.setdefault(actions, label)
         return {label: actions for actions, label in unique.items()}
 
     def run(self, budget: float = 0.5, unit: str = 'macs', finalists: int = 10) -> Outcome:

@@ -41,8 +41,8 @@ def unet(**options):
 
 
 def sd15():
-    pipe = StableDiffusionPipeline(vae(), None, None, unet(), DDIMScheduler(clip_sample=False, steps_offset=1), None, None,
-                                   requires_safety_checker=False)
+    sampler = DDIMScheduler(clip_sample=False, steps_offset=1)
+    pipe = StableDiffusionPipeline(vae(), None, None, unet(), sampler, None, None, requires_safety_checker=False)
     return pipe, dict(prompt_embeds=randn(2, 3, 8), negative_prompt_embeds=randn(2, 3, 8, seed=1), guidance_scale=3.0)
 
 
