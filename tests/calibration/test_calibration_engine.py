@@ -292,7 +292,7 @@ def test_a_pipeline_without_a_denoiser():
 
 
 def test_files(tmp_path):
-    pipe, sample = made('sd15')
+    pipe, _ = made('sd15')
     plan, path = half(pipe, 'features:1'), tmp_path / 'new/allocation.json'
     plan.save(path)
     assert Plan.load(path) == plan and plan.describe().startswith('full, features:1, full')

@@ -108,15 +108,11 @@ def test_arithmetic_of_gains():
 
 @pytest.mark.parametrize('name', ['sd15', 'sd3'])
 def test_a_calibration(tmp_path, name):
+    calibration = calibration_of(name, tmp_path)
     if name == 'sd3':
-        pipe, _ = made('sd3')
-        extra = dict(pooled_prompt_embeds=torch.zeros(2, 8), negative_pooled_prompt_embeds=torch.zeros(2, 8), height=16,
-                     width=16)
-        calibration = calibration_of('sd3', tmp_path)
-        plain = calibration.inputs
-        calibration.inputs = lambda: {**plain(), **extra}
-    else:
-        calibration = calibration_of('sd15', tmp_path)
+        plain, pooled = calibration.inputs, torch.zeros(2, 8)
+        calibration.inputs = lambda: dict(plain(), pooled_prompt_embeds=pooled, negative_pooled_prompt_embeds=pooled,
+                                          height=16, width=16)
     outcome = calibration.run(0.6, finalists=6)
     assert outcome.runs <= 30 and outcome.plan.actions[0] == 'full'
     assert outcome.finalists == tuple(sorted(outcome.finalists, key=lambda f: f.divergence))
@@ -194,7 +190,8 @@ def folder(tmp_path_factory):
     """A tiny class-conditional pipeline of ours, exported."""
     from slimdiff.export.folder import export_pipeline
     torch.manual_seed(0)
-    unet = dict(type='UNet', sample_size=8, norm_groups=4, stages=[dict(channels=8), dict(channels=16, downsample=False)])
+    stages = [dict(channels=8), dict(channels=16, downsample=False)]
+    unet = dict(type='UNet', sample_size=8, norm_groups=4, stages=stages)
     model = MODELS.build(dict(type='DiffusionModel', unet=unet, num_classes=10, num_steps=8)).eval()
     for parameter in model.unet.parameters():
         nn.init.normal_(parameter, std=0.15)
