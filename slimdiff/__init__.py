@@ -1,7 +1,8 @@
 """slimdiff: train, distil, search and sample slim diffusion models.
 
 From Python: :func:`load` a model and call it for images, :func:`count_macs` of any network, :func:`search` a width for
-each denoising step, :func:`train` what a config describes.
+each denoising step, :func:`train` what a config describes. :func:`apply` an allocation of ``slimdiff calibrate`` to a
+pipeline, and :func:`remove` it.
 """
 
 import importlib
@@ -10,8 +11,8 @@ from slimdiff.export import diffusers_hook
 from slimdiff.version import __version__
 
 __all__ = ['AdaptedBackbone', 'DiT', 'PreconditionedBackbone', 'SlimDiffusionPipeline', 'SlimmableDiT',
-           'SlimmableUNet', 'StepAllocation', 'StepAwareUNet', 'UNet', '__version__', 'count_macs', 'load', 'search',
-           'train']
+           'SlimmableUNet', 'StepAllocation', 'StepAwareUNet', 'UNet', '__version__', 'apply', 'count_macs', 'load',
+           'remove', 'search', 'train']
 
 #: name -> the module that has it, imported when the name is first used: `import slimdiff` stays free of torch. The
 #: paths of the networks (`slimdiff.UNet`, ...) are what exported folders of diffusers record.
@@ -19,6 +20,7 @@ _HOMES = {
     **dict.fromkeys(('count_macs', 'load', 'train'), 'slimdiff.api'),
     **dict.fromkeys(('AdaptedBackbone', 'DiT', 'PreconditionedBackbone', 'SlimmableDiT', 'SlimmableUNet',
                      'StepAwareUNet', 'UNet'), 'slimdiff.models.backbones'),
+    **dict.fromkeys(('apply', 'remove'), 'slimdiff.calibration.engine'),
     'SlimDiffusionPipeline': 'slimdiff.export.pipeline',
     'StepAllocation': 'slimdiff.sampling.allocation',
     # diffusers' pipelines look here for the base class that says how to load `slimdiff.UNet`.
