@@ -24,6 +24,8 @@ from slimdiff.models.backbones.protocol import network_of, widths_of
 from slimdiff.spelling import did_you_mean
 
 PREDICTION, FEATURES = 'prediction', 'features'
+#: in the memory of a call: the time of the last prediction; time and output of the one before
+TIME, EARLIER = 'time', 'earlier'
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Call:
             :class:`~slimdiff.calibration.features.Features`.
         images: size of the batch of images, where it is known; guidance may double that of the call.
         part: which call of its step it is: some pipelines call once for each half of guidance.
+        time: of the step, as the scheduler has it.
     """
     forward: Callable[..., Any]
     args: tuple
@@ -44,6 +47,7 @@ class Call:
     memory: dict[Any, Any] = field(default_factory=dict)
     images: int | None = None
     part: int = 0
+    time: float = 0.0
 
     @property
     def batch(self) -> int:
@@ -65,6 +69,8 @@ class Action(Protocol):
     needs: str | None
     #: the memories that are fresh after it
     fills: frozenset[str]
+    #: whether it also reads the prediction before the last
+    reads_earlier: bool
 
     def parts(self) -> list[Features]:
         """The parts of the denoiser that must be prepared for it."""
@@ -81,6 +87,7 @@ class Base:
 
     needs: str | None = None
     fills = frozenset({PREDICTION})
+    reads_earlier = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -124,6 +131,30 @@ class ReusePrediction(Base):
 
     def run(self, call: Call) -> Any:
         return cloned(call.memory[PREDICTION])
+
+
+class Extrapolate(Base):
+    """The line through the last two predictions: nothing runs (TaylorSeer of first order, Liu et al. 2025)."""
+
+    needs = PREDICTION
+    fills = frozenset()
+    reads_earlier = True
+
+    def fits(self, call: Call) -> bool:
+        return EARLIER in call.memory
+
+    def run(self, call: Call) -> Any:
+        last, time = call.memory[PREDICTION], call.memory[TIME]
+        before, earlier = call.memory[EARLIER]
+        slope = (call.time - time) / (time - before)
+        return rebuilt(last, torch.lerp(tensor_of(earlier), tensor_of(last), 1 + slope))
+
+
+def remember(call: Call, output: Any) -> None:
+    """Keep a prediction in the memory of its call, and the one before."""
+    if TIME in call.memory and call.memory[TIME] != call.time:
+        call.memory[EARLIER] = call.memory[TIME], call.memory[PREDICTION]
+    call.memory |= {PREDICTION: cloned(output), TIME: call.time}
 
 
 class ReuseFeatures(Base):
@@ -225,7 +256,7 @@ def offered(denoiser: nn.Module, also: bool = False) -> list[str]:
 
     ``unguided`` is among them always: whether there is guidance is a matter of the call.
     """
-    names = [PREDICTION]
+    names = [PREDICTION, 'extrapolate']
     blocks = sum(map(len, block_lists(denoiser)))
     if has_own_features(denoiser):
         names.append('features')
@@ -250,6 +281,8 @@ def build(name: str, denoiser: nn.Module, also: nn.Module | None = None) -> Acti
     try:
         if name == PREDICTION:
             return ReusePrediction(name)
+        if name == 'extrapolate':
+            return Extrapolate(name)
         if name == 'unguided':
             return Unguided(name)
         if name == 'also' and also is not None:

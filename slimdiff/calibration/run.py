@@ -150,8 +150,10 @@ class Calibration:
         self.table = self._kept('recording', names, make, lambda: None)
         self.final, self.first = self.table['final'], int(self.table['first'])
         self.steps = self.table['errors'].shape[1]
-        seen = torch.isfinite(self.table['errors']).flatten(1).any(1)
-        self.usable = {name: action for row, (name, action) in enumerate(self.actions.items(), 1) if seen[row]}
+        self.rows = {name: self.table['errors'][row].numpy() for row, name in enumerate([FULL, *self.actions])}
+        # Each action that fits some step, and the first one.
+        fits = {name: np.flatnonzero(np.isfinite(self.rows[name][:, 0])) for name in self.actions}
+        self.usable = {name: int(steps[0]) for name, steps in fits.items() if len(steps)}
 
     def _divergence(self, name: str, step: int, length: int, bar: Progress) -> float:
         """Of the action at some steps alone."""
@@ -172,18 +174,19 @@ class Calibration:
 
     def probes(self) -> list[tuple[str, int, int]]:
         """(action, step, length) of the samplings that measure gains, and of those that measure chains."""
-        reusing = [name for name, action in self.usable.items() if action.needs is not None]
+        reusing = [name for name in self.usable if self.actions[name].needs is not None]
         left = RUNS - JUDGING - self.runs
         count = self.points or max(2, min(8, int(left / (0.55 * max(1, len(self.usable) + len(reusing) / 2)))))
-        single = [(name, step, 1) for name in self.usable for step in places(count, self.first, self.steps)]
+        at = {name: places(count, self.usable[name], self.steps) for name in self.usable}
         length = min(self.ages, 3)
-        chains = [(name, step, length) for name in reusing for step in places(count, self.first, self.steps)[::2]
-                  if step + length <= self.steps and length > 1]
-        return single + chains
+        chains = [(name, step, length) for name in reusing for step in at[name][::2]
+                  if length > 1 and step + length <= self.steps and all(
+                      np.isfinite(self.rows[name][step + age, age]) for age in range(length))]
+        return [(name, step, 1) for name in self.usable for step in at[name]] + chains
 
     def measure(self, bar: Progress) -> None:
         """Gains and growths of all usable actions."""
-        rows = {name: self.table['errors'][row].numpy() for row, name in enumerate([FULL, *self.actions])}
+        rows = self.rows
         self.gains: dict[str, dict[int, float]] = {name: {} for name in self.usable}
         chains: dict[str, list] = {}
         for name, step, length in self.probes():
@@ -192,7 +195,7 @@ class Calibration:
                 chains.setdefault(name, []).append((step, length, divergence))
             elif rows[name][step, 0] > 0:
                 self.gains[name][step] = divergence / rows[name][step, 0]
-        self.gains = {name: gains or {self.first + 1: 0.0} for name, gains in self.gains.items()}
+        self.gains = {name: gains or {self.first: 0.0} for name, gains in self.gains.items()}
         self.growths = {}
         for name, found in chains.items():
             plain = sensitivities(rows[name], self.gains[name], 0.0)

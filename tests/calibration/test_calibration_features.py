@@ -93,7 +93,7 @@ def test_our_own_unet():
     network = UNet(sample_size=8, norm_groups=4, stages=[dict(channels=8), dict(channels=16, downsample=False)]).eval()
     x, t = torch.randn(2, 3, 8, 8), torch.tensor(3)
     part, cache = OwnFeatures(network), {}
-    assert offered(network) == ['prediction', 'features', 'unguided']
+    assert offered(network) == ['prediction', 'extrapolate', 'features', 'unguided']
     assert torch.equal(part.store(network, (x, t), {}, cache).sample, network(x, t).sample)
     assert torch.allclose(part.reuse(network, (x, t), dict(return_dict=False), cache)[0], network(x, t).sample)
 
