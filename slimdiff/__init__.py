@@ -10,15 +10,16 @@ import importlib
 from slimdiff.export import diffusers_hook
 from slimdiff.version import __version__
 
-__all__ = ['AdaptedBackbone', 'PreconditionedBackbone', 'SlimDiffusionPipeline', 'SlimmableUNet', 'StepAllocation',
-           'StepAwareUNet', 'UNet', '__version__', 'apply', 'count_macs', 'load', 'remove', 'search', 'train']
+__all__ = ['AdaptedBackbone', 'DiT', 'PreconditionedBackbone', 'SlimDiffusionPipeline', 'SlimmableDiT',
+           'SlimmableUNet', 'StepAllocation', 'StepAwareUNet', 'UNet', '__version__', 'apply', 'count_macs', 'load',
+           'remove', 'search', 'train']
 
 #: name -> the module that has it, imported when the name is first used: `import slimdiff` stays free of torch. The
 #: paths of the networks (`slimdiff.UNet`, ...) are what exported folders of diffusers record.
 _HOMES = {
     **dict.fromkeys(('count_macs', 'load', 'train'), 'slimdiff.api'),
-    **dict.fromkeys(('AdaptedBackbone', 'PreconditionedBackbone', 'SlimmableUNet', 'StepAwareUNet', 'UNet'),
-                    'slimdiff.models.backbones'),
+    **dict.fromkeys(('AdaptedBackbone', 'DiT', 'PreconditionedBackbone', 'SlimmableDiT', 'SlimmableUNet',
+                     'StepAwareUNet', 'UNet'), 'slimdiff.models.backbones'),
     **dict.fromkeys(('apply', 'remove'), 'slimdiff.calibration.engine'),
     'SlimDiffusionPipeline': 'slimdiff.export.pipeline',
     'StepAllocation': 'slimdiff.sampling.allocation',

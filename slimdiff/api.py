@@ -80,7 +80,7 @@ def count_macs(network: nn.Module, *inputs: Any, context_length: int = 1, **kwar
         return count_cost(network, *inputs, **kwargs)
     if offers(network, StepAllocated):
         raise ValueError(f'A {type(network).__name__} has a network for each step, of the widths '
-                         f'{", ".join(f"{width:g}" for width in network.allocation.widths)}: count each, as '
+                         f'{", ".join(run.size for run in network.allocation.runs)}: count each, as '
                          'slimdiff.count_macs(network.network(width)).')
     try:
         check_forward(type(network))

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from slimdiff.configuration import load_config
+from slimdiff.models.backbones.protocol import runs_of
 from slimdiff.registry import DATASETS, MODELS
 
 
@@ -69,8 +70,8 @@ class Arm:
         self.network = self.model.unet
         self.averaged = [p.detach().clone() for p in self.network.parameters()]
         self.loss = torch.zeros((), device=device)
-        between = self.network.widths[1:-1] if hasattr(self.network, 'widths') else ()
-        #: what an iteration may draw at random that decides which kernels run: the sandwich's middle width
+        between = runs_of(self.network)[1:-1]
+        #: what an iteration may draw at random that decides which kernels run: the sandwich's middle run
         self.variants = list(between) or [None]
 
     def set_rate(self, iteration: int) -> None:
@@ -82,9 +83,8 @@ class Arm:
 
     def step(self, inputs: Tensor, labels: Tensor, variant: Any) -> None:
         if variant is not None:
-            widths = self.network.widths
-            self.model.draw_widths = lambda seed: {'widest': [widths[-1]], 'narrowest': [widths[0]],
-                                                   'between': [variant]}
+            runs = runs_of(self.network)
+            self.model.draw_runs = lambda seed: {'widest': [runs[-1]], 'narrowest': [runs[0]], 'between': [variant]}
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.model(inputs, labels, mode='loss')['loss']
         loss.backward()

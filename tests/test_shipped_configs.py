@@ -48,14 +48,11 @@ def test_a_full_size_network_is_written_once():
 def shrink(model):
     """The same network with few channels, on small latents of a first stage without a file."""
     unet = model.unet
-    narrowest = min(stage.channels for stage in unet.stages)
-    for stage in unet.stages:
-        stage.channels = 8 * round(2 * stage.channels / narrowest) // 2
-        if stage.get('heads'):
-            stage.heads = 2
-    if unet.get('mid_heads'):
-        unet.mid_heads = 2
-    unet.norm_groups = 4
+    model.pop('start_from', None)
+    if unet.get('layers'):
+        unet.update(num_attention_heads=4, attention_head_dim=4, layers=[min(n, 4) for n in unet.layers])
+    else:
+        shrink_stages(unet)
     if unet.get('widths'):  # a quarter of so few channels is not always whole
         unet.widths = (0.5, 1.0)
         model.num_random = 0
@@ -71,6 +68,17 @@ def shrink(model):
         return
     model.autoencoder = dict(type=model.autoencoder.type, latent_scale=0.5, architecture=dict(
         block_out_channels=[8] * levels, layers_per_block=1, norm_num_groups=4))
+
+
+def shrink_stages(unet):
+    narrowest = min(stage.channels for stage in unet.stages)
+    for stage in unet.stages:
+        stage.channels = 8 * round(2 * stage.channels / narrowest) // 2
+        if stage.get('heads'):
+            stage.heads = 2
+    if unet.get('mid_heads'):
+        unet.mid_heads = 2
+    unet.norm_groups = 4
 
 
 @functools.cache

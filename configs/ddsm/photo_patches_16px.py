@@ -8,4 +8,6 @@ _base_ = [
     '../_base_/runtime_16px.py',
 ]
 
-model = dict(unet=dict(sample_size=16))
+model = dict(
+    sampler=dict(type='DDIMScheduler'),  # with which the published experiment was sampled
+    unet=dict(sample_size=16))

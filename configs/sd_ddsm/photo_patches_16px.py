@@ -12,6 +12,7 @@ _base_ = [
 model = dict(
     type='SlimmableDistiller',
     teacher=dict(checkpoint='configs/ldm/photo_patches_16px_weights', bf16=True),
+    sampler=dict(type='DDIMScheduler'),  # with which the published experiment was sampled
     # As configs/sd/photo_patches_16px.py has them.
     losses=_base_.output_losses,
     unet=dict(

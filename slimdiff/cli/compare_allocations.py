@@ -205,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.datasets.fingerprint import dataset_fingerprint
     from slimdiff.evaluation.common import check_classes, locked
     from slimdiff.evaluation.record import provenance, rounded
-    from slimdiff.models.backbones.protocol import Slimmable, require
+    from slimdiff.models.backbones.protocol import Slimmable, require, runs_of
     from slimdiff.models.serving import sampling_identity
     from slimdiff.sampling import StepAllocation
     from slimdiff.sampling.denoise import timesteps_of
@@ -214,12 +214,11 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.search.comparison.compare import FULL
     from slimdiff.search.comparison.rivals import merged
     from slimdiff.search.comparison.tables import comparison_table
-    from slimdiff.search.widths import widths_of
 
     metrics = set_metrics(cfg)
     model = build_model(cfg, args.checkpoint, args.weights, trust_config=args.trust_config)
     require(model.unet, Slimmable, 'A comparison of widths', 'give a model of several widths')
-    widths = widths_of(model)
+    runs = runs_of(model.unet)
     loader = build_dataloader(cfg.val_dataloader)
     check_classes(model, loader.dataset)
     samplers = args.samplers or [(type(model.sampler).__name__, model.num_steps)]
@@ -240,9 +239,9 @@ def main(argv: list[str] | None = None) -> int:
         # The budget is meant for the sampler of the searches; without any, for the first one.
         timesteps = searches[0].problem.timesteps if searches else timesteps_of(
             model.sampler_of(dict(type=samplers[0][0]), samplers[0][1]), samplers[0][1])
-        costs = count_macs(model, widths)
+        costs = count_macs(model, runs)
         total, process = model.num_train_timesteps, model.noise_process.name
-        allocations = merged({FULL: StepAllocation.uniform(widths[-1], total, process)},
+        allocations = merged({FULL: StepAllocation.uniform(runs[-1], total, process)},
                              baselines(costs, timesteps, total, args.budget, args.seed, process), given,
                              {name: outcome.chosen[0] for name, outcome in outcomes.items()})
         num_real = (cfg.get('val_cfg') or {}).get('num_real')
@@ -254,7 +253,7 @@ def main(argv: list[str] | None = None) -> int:
         fronts = {name: content_key(str([allocation.to_dict() for allocation, _ in outcome.front])).hex()
                   for name, outcome in outcomes.items()}
         if outcomes and results.content.get('fronts') != fronts:
-            judges = fresh_judges(cfg, args)
+            judges = fresh_judges(cfg, args) if len(outcomes) > 1 else {}  # a single front is not compared
             results.add(searches=rounded(judge_fronts(outcomes, searches[0].problem, judges)), fronts=fronts)
 
         dense = {name: Rival.dense(other) for name, other in others.items()}

@@ -1,7 +1,7 @@
-"""``slimdiff convert CHECKPOINT --config CONFIG --out DIR``: a CompVis latent-diffusion .ckpt as a diffusers folder.
+"""``slimdiff convert CHECKPOINT --config CONFIG --out DIR``: a checkpoint of latent-diffusion, DiT or SiT as a folder.
 
-The folder holds ``unet/`` (ours), ``scheduler/`` and the first stage (``vqvae/`` or ``vae/``); it is a teacher, and
-``slimdiff sample`` samples it. Nothing in the checkpoint is ever run.
+The folder holds ``unet/`` (ours), ``scheduler/`` and the first stage (``vqvae/`` or ``vae/``), if the checkpoint has
+one; it is a teacher, and ``slimdiff sample`` samples it. Nothing in the checkpoint is ever run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HEAD_CHANNELS = 64
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='slimdiff convert', description='Convert a checkpoint of CompVis\' '
-                                     'latent-diffusion (or Stable Diffusion) without running anything in it.')
+                                     'latent-diffusion, Stable Diffusion, DiT or SiT without running anything in it.')
     parser.add_argument('checkpoint', help='a .ckpt of torch.save, or .safetensors with the same names')
     parser.add_argument('--config', help='a teacher\'s config, such as configs/ldm/ffhq.py; not for --first-stage only')
     parser.add_argument('--out', required=True, help='the folder to write; one of an earlier conversion is replaced')
@@ -112,17 +112,51 @@ def check_schedule(checkpoint: Any, scheduler: Any, config: str) -> None:
 
 
 def open_checkpoint(path: Path) -> tuple[Any, list[str]]:
-    """The file's weights, and the names of the objects that were left out."""
+    """The file's weights (a dict, of DiT or SiT), and the names of the objects that were left out."""
     from slimdiff.checkpoint.files import check_finite
     from slimdiff.checkpoint.foreign import load_foreign
     from slimdiff.models.converters import recognise
     from slimdiff.models.converters.compvis import refuse_folder
+    from slimdiff.models.converters.dit import weights_of
     if path.is_dir():
         raise refuse_folder(path)
     content = load_foreign(path)
-    found = recognise(content.data, path)
-    check_finite(found.state, path)
+    found = weights_of(content.data) or recognise(content.data, path)
+    check_finite(found if isinstance(found, dict) else found.state, path)
     return found, content.stand_ins
+
+
+def convert_dit(state: dict[str, Any], args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
+    """The transformer, its sampler, and what to record.
+
+    Raises:
+        CheckpointError: weights of another size than the config's network.
+    """
+    from slimdiff.configuration import check_config, load_config
+    from slimdiff.models.backbones import build_backbone
+    from slimdiff.models.converters.dit import from_original
+    from slimdiff.sampling import build_scheduler
+    from slimdiff.sampling.process import is_flow
+    if args.config is None:
+        raise ValueError(f'--config is needed: {args.checkpoint} is of DiT (configs/dit/imagenet.py) or of SiT '
+                         '(configs/dit/imagenet_flow.py), and does not tell which.')
+    cfg = load_config(args.config, args.cfg_options)
+    check_config(cfg)
+    noise = build_scheduler(cfg.model.get('noise_scheduler', dict(type='DDPMScheduler')))
+    network = from_original(state, is_flow(noise), cfg.model.unet.get('num_attention_heads'))
+    check_same_network(network, build_backbone(cfg.model.unet, cfg.model.get('num_classes')), args)
+    sampler = build_scheduler(cfg.model.get('sampler', dict(type='DDIMScheduler')), base=noise, clip=False)
+    return network, sampler, {'config': args.config, 'weights': 'model', 'left_out_of_the_unet': {}}
+
+
+def check_same_network(found: Any, wanted: Any, args: argparse.Namespace) -> None:
+    """Raise CheckpointError unless the converted network has the arguments of the config's."""
+    from slimdiff.checkpoint import CheckpointError
+    differ = [f'{key}={value} (the config: {wanted.config.get(key)})' for key, value in found.config.items()
+              if not key.startswith('_') and wanted.config.get(key) != value and (
+                  not isinstance(value, (list, tuple)) or list(value) != list(wanted.config.get(key) or ()))]
+    if differ:
+        raise CheckpointError(f'{args.checkpoint} is not a checkpoint of {args.config}: it has {", ".join(differ)}.')
 
 
 def convert_diffusion(checkpoint: Any, args: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
@@ -187,10 +221,14 @@ def main(argv: list[str] | None = None) -> int:
                               'objects_left_out': stand_ins}
     unet = sampler = first_stage = None
     model: dict[str, Any] = {}
-    if not only:
+    of_dit = isinstance(checkpoint, dict)
+    if of_dit:
+        unet, sampler, more = convert_dit(checkpoint, args)
+        record |= more
+    elif not only:
         unet, sampler, model, more = convert_diffusion(checkpoint, args)
         record |= more
-    if only or (args.first_stage == 'also' and checkpoint.first_stage is not None):
+    if not of_dit and (only or (args.first_stage == 'also' and checkpoint.first_stage is not None)):
         scale = checkpoint.latent_scale
         if scale is None:
             scale = (model.get('autoencoder') or {}).get('latent_scale')
@@ -228,7 +266,7 @@ def report(out: Path, checkpoint: Any, unet: Any, first_stage: Any, record: dict
         return f'{sum(p.numel() for p in module.parameters()):,} parameters'
 
     if unet is not None:
-        both = checkpoint.has_average and checkpoint.has_trained
+        both = not isinstance(checkpoint, dict) and checkpoint.has_average and checkpoint.has_trained
         why = '' if args.weights or not both else '; the papers sample with them; --weights model takes the others'
         print(f'{out}/unet: {count(unet)} (weights: {record["weights"]}{why})')
         groups = ', '.join(f'{name} ({number})' for name, number in record['left_out_of_the_unet'].items())

@@ -30,13 +30,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     check_files(args)
     from slimdiff.models.backbones.network_set import check_same_timesteps
+    from slimdiff.models.backbones.protocol import runs_of
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
     from slimdiff.sampling.allocation import Reuse, StepAllocation
     from slimdiff.sampling.denoise import timesteps_of
     from slimdiff.search.allocation_plot import allocation_table, plot_allocations
     from slimdiff.search.costs import count_macs
-    from slimdiff.search.widths import widths_of
 
     # Names that tell the files apart: allocation.json of two searches are named by their folders, too.
     paths = [Path(path) for path in args.allocations]
@@ -45,19 +45,19 @@ def main(argv: list[str] | None = None) -> int:
     allocations = {name: StepAllocation.load(path) for name, path in zip(names, paths)}
     cfg = load_checked_config(args)
     model = MODELS.build(serving_config(cfg.model)).eval()
-    available = widths_of(model)
+    available = runs_of(model.unet)
     for name, allocation in allocations.items():
         try:
             check_same_timesteps(allocation, model.noise_process)
-            allocation.check_widths(available)
+            allocation.check_runs(available)
         except ValueError as error:
             raise ValueError(f'{name}: {error}') from None
     steps = model.num_steps if args.steps is None else args.steps
     sampler = model.sampler_of(None if args.scheduler is None else dict(type=args.scheduler), steps)
     timesteps = timesteps_of(sampler, steps)
     actions = {segment.action for allocation in allocations.values() for segment in allocation.segments}
-    widths = sorted({width for allocation in allocations.values() for width in allocation.widths} | {1.0})
-    costs = count_macs(model, widths, features=Reuse('features') in actions)
+    runs = {run for allocation in allocations.values() for run in allocation.runs} | {available[-1]}
+    costs = count_macs(model, sorted(runs), features=Reuse('features') in actions)
     for name, allocation in allocations.items():
         print(f'{name}, {type(sampler).__name__}, {steps} steps:\n{allocation.describe(timesteps)}\n')
     print(allocation_table(allocations, timesteps, costs), end='')

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import inspect
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slimdiff.cli.common import (
     add_captions_argument,
@@ -24,6 +24,9 @@ from slimdiff.cli.common import (
     runs_cleanly,
     use_captions,
 )
+
+if TYPE_CHECKING:
+    from slimdiff.sampling import Run
 
 #: seconds between two pictures of the front
 INTERVAL = 20
@@ -57,29 +60,35 @@ def budget_of(args: argparse.Namespace) -> dict[str, float] | None:
     return next(({kind: value} for kind, value in given.items() if value is not None), None)
 
 
-def trained_widths(unet: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """The widths that a network was trained at, by its config in a checkpoint; None if that is empty."""
+def trained_runs(unet: Mapping[str, Any]) -> set[Run] | None:
+    """The widths and depths that a network was trained at, by its config in a checkpoint; None if that is empty."""
+    from slimdiff.models.backbones.load import find_class
+    from slimdiff.sampling import Run
     if not unet:
         return None
-    widths = unet.get('widths') or unet.get('_networks')  # these are by width: a step-aware folder's
-    if not widths and unet.get('type'):
-        from slimdiff.models.backbones.load import find_class
-        parameter = inspect.signature(find_class(unet['type'])).parameters.get('widths')
-        widths = None if parameter is None or parameter.default is parameter.empty else parameter.default
-    return tuple(map(float, widths or (1.0, )))
+    if unet.get('_networks'):  # of a step-aware folder
+        return set(map(Run.parse, unet['_networks']))
+    parameters = inspect.signature(find_class(unet['type'])).parameters if unet.get('type') else {}
+    widths, depths = (unet.get(axis) or getattr(parameters.get(axis), 'default', None) for axis in ('widths', 'depths'))
+    return {Run(width, depth) for width in given_or_full(widths) for depth in given_or_full(depths)}
 
 
-def check_trained(checkpoint: str | Path, unet: Mapping[str, Any], wanted: Iterable[float]) -> None:
-    """Raise ValueError if the search asks for a width that the checkpoint's network was not trained at.
+def given_or_full(shares: Any) -> Sequence[float]:
+    """The shares of an axis that a network has, or the whole alone where it has no such axis."""
+    return shares if isinstance(shares, (list, tuple)) else (1.0, )
+
+
+def check_trained(checkpoint: str | Path, unet: Mapping[str, Any], wanted: Iterable[Run]) -> None:
+    """Raise ValueError if the search asks for a width or depth that the checkpoint's network was not trained at.
 
     The weights would load all the same: a slimmable network has the dense one's.
     """
-    trained = trained_widths(unet)
-    missing = [] if trained is None else sorted(set(map(float, wanted)) - set(trained))
+    trained = trained_runs(unet)
+    missing = [] if trained is None else sorted(set(wanted) - trained)
     if missing:
-        raise ValueError(f'The search asks for width {", ".join(f"{w:g}" for w in missing)}, but {checkpoint} was '
-                         f'trained at {", ".join(f"{w:g}" for w in trained)}. Set search.space.widths to some of '
-                         'these, or train a checkpoint with more (model.unet.widths).')
+        raise ValueError(f'The search asks for width {", ".join(run.size for run in missing)}, but {checkpoint} was '
+                         f'trained at {", ".join(run.size for run in sorted(trained))}. Set search.space.widths (and '
+                         'depths) to some of these, or train a checkpoint with more (model.unet.widths).')
 
 
 def live_plot(path: Path) -> Callable[[Any], None]:
@@ -123,15 +132,14 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.datasets import build_dataloader
     from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
     from slimdiff.search import Search
-    from slimdiff.search.run import default_config
-    from slimdiff.search.widths import widths_of
+    from slimdiff.search.run import default_config, wanted_runs
     init_cpu_process_group(args.launcher)
     if args.launcher != 'none' and not is_distributed():
         init_dist(args.launcher)
     leave_at_exit()
     config = plain(cfg.get('search') or default_config(cfg.get('val_dataloader') is not None))
     model, trained = load_model(cfg, args.checkpoint, args.weights, trust_config=args.trust_config)
-    check_trained(args.checkpoint, trained, (config.get('space') or {}).get('widths') or widths_of(model))
+    check_trained(args.checkpoint, trained, wanted_runs(config.get('space'), model))
     loader = None if cfg.get('val_dataloader') is None else build_dataloader(cfg.val_dataloader)
     search = Search(model, config, work_dir, loader, budget_of(args))
     if is_main_process():

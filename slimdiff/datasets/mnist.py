@@ -50,7 +50,8 @@ class FashionMNIST(Dataset):
     Args:
         data_root: the folder with the IDX files, as published (``train-images-idx3-ubyte.gz``, ...) or unpacked.
         split: 'train' (60,000 images) or 'test' (10,000).
-        image_size: side of the images that come out: 28 pixels and a black border.
+        image_size: side of the images that come out: 28 pixels and a black border, divided by ``pool``.
+        pool: average squares of ``pool`` x ``pool`` pixels: ``image_size=16, pool=2`` halves the 32x32 images.
 
     A sample is ``dict(inputs=float32 (1, image_size, image_size) in [-1, 1], labels=int)``.
 
@@ -75,7 +76,8 @@ class FashionMNIST(Dataset):
         't10k-labels-idx1-ubyte': 'bb300cfdad3c16e7a12a480ee83cd310',
     }
 
-    def __init__(self, data_root: str | Path | None = None, split: str = 'train', image_size: int = 32) -> None:
+    def __init__(self, data_root: str | Path | None = None, split: str = 'train', image_size: int = 32,
+                 pool: int = 1) -> None:
         if split not in FILES:
             raise ValueError(f"split must be 'train' or 'test', got {split!r}.{did_you_mean(split, FILES)}")
         self.data_root = None if data_root is None else Path(data_root).expanduser()
@@ -91,12 +93,14 @@ class FashionMNIST(Dataset):
             raise ValueError(f"'{labels_path}' holds the label {labels.max()}; those of {self.title} are 0 to "
                              f'{len(self.classes) - 1}.')
         side = max(images.shape[1:])
-        if not isinstance(image_size, int) or image_size < side:
-            raise ValueError(f'image_size must be an integer of at least {side} pixels (images are padded to it, not '
-                             f'shrunk), got {image_size!r}.')
-        before = [(image_size - length) // 2 for length in images.shape[1:]]
-        self._images = np.zeros((len(images), 1, image_size, image_size), np.uint8)
-        self._images[:, 0, before[0]:before[0] + images.shape[1], before[1]:before[1] + images.shape[2]] = images
+        if not (isinstance(image_size, int) and isinstance(pool, int) and pool > 0 and image_size * pool >= side):
+            raise ValueError(f'image_size times pool must be an integer of at least {side} pixels (images are padded '
+                             f'to it, not cut), got {image_size!r} times {pool!r}.')
+        padded = np.zeros((len(images), 1, image_size * pool, image_size * pool), np.uint8)
+        before = [(image_size * pool - length) // 2 for length in images.shape[1:]]
+        padded[:, 0, before[0]:before[0] + images.shape[1], before[1]:before[1] + images.shape[2]] = images
+        squares = padded.reshape(len(images), 1, image_size, pool, image_size, pool)
+        self._images = padded if pool == 1 else squares.mean((3, 5), np.float32).round().astype(np.uint8)
         self._labels = labels.astype(np.int64)
 
     def _paths(self, names: Sequence[str]) -> list[Path]:

@@ -28,6 +28,7 @@ from slimdiff.models.backbones.network_set import check_alike, check_same_timest
 from slimdiff.models.backbones.protocol import StepAllocated, bare, name_of, offers
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS, SCHEDULERS, building
+from slimdiff.sampling.allocation import FULL
 
 
 def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema',
@@ -135,9 +136,9 @@ def load_network(model: Any, folder: str | Path, trust_config: bool = False) -> 
     source, network = network_folder(folder), load_folder(folder)
     computes = computation.of_folder(folder, source)
     step_aware, config = offers(network, StepAllocated), dict(network.config)
-    if step_aware and 1.0 not in network.allocation.widths:  # they are not the config's network, but stand for it
+    if step_aware and FULL not in network.allocation.runs:  # they are not the config's network, but stand for it
         check_finite(network.state_dict(), source)
-        check_alike({1.0: model.unet, **{w: network.network(w) for w in network.allocation.widths}})
+        check_alike({FULL: model.unet, **{run: network.network(run) for run in network.allocation.runs}})
         computation.check_same(computes, model, folder, trust_config)
         check_same_timesteps(network.allocation, model.noise_process)
         model.unet = network.to(model.unet.device)

@@ -38,10 +38,10 @@ TOLERANCE = 1e-3
 ENCODER_TOLERANCE = 1e-4
 #: arguments of a network that leave its function as it is, that the shapes of its weights tell, or recorded elsewhere
 NEUTRAL = {'type', 'sample_size', 'dropout', 'preconditioning', 'num_classes', 'num_class_embeds',
-           'network_class', 'widths', 'in_channels', 'out_channels',
+           'network_class', 'widths', 'depths', 'in_channels', 'out_channels',
            'mid_channels', 'embedding_channels', 'time_channels', 'context_channels'}
-#: of a network, what another width changes
-BY_WIDTH = {'stages', 'mid_heads', 'norm_groups'}
+#: of a network, what another width or depth changes
+BY_WIDTH = {'stages', 'mid_heads', 'norm_groups', 'num_attention_heads', 'layers', 'block_order'}
 
 
 class ComputationError(ValueError):
@@ -108,7 +108,8 @@ def of_folder(folder: Path, network: Path, scheduler: Mapping[str, Any] | None =
 def _of_network(config: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     """Arguments of a network with the defaults of its class, and its preconditioning."""
     whole = {**defaults_of(kind.__init__), **{key: value for key, value in config.items() if not key.startswith('_')}}
-    network = json_data({key: value for key, value in whole.items() if key not in NEUTRAL})
+    neutral = NEUTRAL - set(getattr(kind, 'computes_with', ()))
+    network = json_data({key: value for key, value in whole.items() if key not in neutral})
     with contextlib.suppress(KeyError, TypeError, ValueError):  # stages of our UNets; a network of a user's has its own
         network['stages'] = [dataclasses.asdict(Stage.parse(f'down{i}', stage))
                              for i, stage in enumerate(network['stages'], 1)]
@@ -220,6 +221,7 @@ def check_same(theirs: Mapping[str, Any], model: Any, source: Any, trust_config:
     """
     if trust_config or not theirs:
         return
+    adopt_open_arguments(model.unet, theirs.get('network') or {})
     found = differences(theirs, of_model(model))
     if found:
         listed = '; '.join(f'{name}: {given} (checkpoint), {wanted} (config)' for name, given, wanted in found)
@@ -227,6 +229,14 @@ def check_same(theirs: Mapping[str, Any], model: Any, source: Any, trust_config:
             f'{source} was trained for another computation than that of this config: {listed}. Give the config the '
             "checkpoint's values, or take the config that it was trained with. --trust-config uses the config's values "
             'in spite of that.')
+
+
+def adopt_open_arguments(network: nn.Module, recorded: Mapping[str, Any]) -> None:
+    """Give a network those arguments that its config leaves open and that the weights' training has decided."""
+    inner = bare(network)
+    if hasattr(inner, 'adopt'):
+        changed = inner.adopt(recorded)
+        network.register_to_config(**changed)
 
 
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any],

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -28,22 +28,66 @@ VERSION = 1
 #: noise processes by name; files without one are of the first
 PROCESSES = (VariancePreserving.name, RectifiedFlow.name)
 REUSABLE = ('prediction', 'features')
+T = TypeVar('T')
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Run:
-    """Run the network at ``width``, a fraction of its channels in (0, 1]."""
+    """Run the network at ``width``, a share of its channels in (0, 1], and ``depth``, a share of its blocks.
+
+    What a network can be run at, what it costs there and the network of that size alone are kept by such a run.
+    """
 
     width: float
+    depth: float = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.width, bool) or not isinstance(self.width, (int, float)) or not 0 < self.width <= 1:
-            raise ValueError(f'Run: width={self.width!r} must be a number in (0, 1], the fraction of channels '
-                             'that runs.')
-        object.__setattr__(self, 'width', float(self.width))
+        for name, parts in (('width', 'channels'), ('depth', 'blocks')):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+                raise ValueError(f'Run: {name}={value!r} must be a number in (0, 1], the fraction of {parts} '
+                                 'that runs.')
+            object.__setattr__(self, name, float(value))
+
+    @classmethod
+    def of(cls, value: Run | float) -> Run:
+        """A run, or the one of a width at full depth."""
+        return value if isinstance(value, cls) else cls(value)
 
     def __str__(self) -> str:
-        return f'width {self.width:g}'
+        return f'width {self.size}'
+
+    @classmethod
+    def parse(cls, size: str) -> Run:
+        """The reverse of :attr:`size`."""
+        width, _, depth = size.partition(' depth ')
+        return cls(float(width), float(depth or 1))
+
+    @property
+    def share(self) -> float:
+        """Of channels and blocks that run: the height of a run in a picture."""
+        return self.width * self.depth
+
+    @property
+    def size(self) -> str:
+        """In short: ``0.5``, or ``0.5 depth 0.75``."""
+        return f'{self.width:g}' + ('' if self.depth == 1 else f' depth {self.depth:g}')
+
+
+#: the whole network
+FULL = Run(1.0)
+
+
+class ByRun(dict[Run, T]):
+    """Values by run; a width stands for the run at full depth."""
+
+    def __init__(self, values: Mapping[Run | float, T]) -> None:
+        super().__init__((Run.of(key), value) for key, value in values.items())
+
+    def __missing__(self, key: float) -> T:
+        if isinstance(key, Run):
+            raise KeyError(key)
+        return self[Run(key)]
 
 
 @dataclass(frozen=True)
@@ -69,19 +113,22 @@ Action = Run | Reuse
 
 
 def action_from_dict(data: Mapping[str, Any]) -> Action:
-    """``{'width': 0.5}`` or ``{'reuse': 'features'}`` as an action.
+    """``{'width': 0.5}``, ``{'width': 0.5, 'depth': 0.75}`` or ``{'reuse': 'features'}`` as an action.
 
     Raises:
-        ValueError: both or neither of the keys, or a value out of range.
+        ValueError: both or neither of the keys, a depth without a width, or a value out of range.
     """
-    if ('width' in data) == ('reuse' in data):
-        raise ValueError(f"An action is either 'width' or 'reuse' (prediction, features), got {dict(data)}.")
-    return Run(data['width']) if 'width' in data else Reuse(data['reuse'])
+    if ('width' in data) == ('reuse' in data) or ('depth' in data and 'reuse' in data):
+        raise ValueError(f"An action is either 'width' (and 'depth') or 'reuse' (prediction, features), got "
+                         f'{dict(data)}.')
+    return Run(data['width'], data.get('depth', 1.0)) if 'width' in data else Reuse(data['reuse'])
 
 
 def action_to_dict(action: Action) -> dict[str, Any]:
     """The reverse of :func:`action_from_dict`."""
-    return {'width': action.width} if isinstance(action, Run) else {'reuse': action.what}
+    if isinstance(action, Reuse):
+        return {'reuse': action.what}
+    return {'width': action.width} | ({} if action.depth == 1 else {'depth': action.depth})
 
 
 @dataclass(frozen=True)
@@ -175,12 +222,12 @@ class StepAllocation:
                    num_train_timesteps, process)
 
     @classmethod
-    def uniform(cls, width: float, num_train_timesteps: int = 1000, process: str = PROCESSES[0]) -> StepAllocation:
-        """One width at every step."""
-        return cls.from_pieces([], [Run(width)], num_train_timesteps, process)
+    def uniform(cls, run: Run | float, num_train_timesteps: int = 1000, process: str = PROCESSES[0]) -> StepAllocation:
+        """One width (and depth) at every step."""
+        return cls.from_pieces([], [Run.of(run)], num_train_timesteps, process)
 
     @classmethod
-    def prefix(cls, narrow: float, wide: float, fraction: float, num_train_timesteps: int = 1000,
+    def prefix(cls, narrow: Run | float, wide: Run | float, fraction: float, num_train_timesteps: int = 1000,
                process: str = PROCESSES[0]) -> StepAllocation:
         """T-Stitch (Pan et al. 2024): the first ``fraction`` of the steps, the noisiest, narrow, the others wide."""
         if not 0 <= fraction <= 1:
@@ -188,14 +235,14 @@ class StepAllocation:
         border = num_train_timesteps - round(fraction * num_train_timesteps)
         if border in (0, num_train_timesteps):
             return cls.uniform(narrow if border == 0 else wide, num_train_timesteps, process)
-        return cls.from_pieces([border], [Run(wide), Run(narrow)], num_train_timesteps, process)
+        return cls.from_pieces([border], [Run.of(wide), Run.of(narrow)], num_train_timesteps, process)
 
     @classmethod
-    def random(cls, widths: Sequence[float], num_segments: int, seed: int, num_train_timesteps: int = 1000,
+    def random(cls, runs: Sequence[Run | float], num_segments: int, seed: int, num_train_timesteps: int = 1000,
                process: str = PROCESSES[0]) -> StepAllocation:
-        """Equal segments, each of a width drawn evenly from ``widths``."""
+        """Equal segments, each of a width (and depth) drawn evenly from ``runs``."""
         draw = random.Random(seed)
-        return cls._equal([draw.choice(list(widths)) for _ in range(num_segments)], num_train_timesteps, process)
+        return cls._equal([draw.choice(list(runs)) for _ in range(num_segments)], num_train_timesteps, process)
 
     @classmethod
     def linear(cls, widths: Sequence[float], reverse: bool = False, num_train_timesteps: int = 1000,
@@ -204,11 +251,11 @@ class StepAllocation:
         return cls._equal(sorted(widths, reverse=not reverse), num_train_timesteps, process)
 
     @classmethod
-    def _equal(cls, widths: Sequence[float], total: int, process: str) -> StepAllocation:
-        if not 1 <= len(widths) <= total:
-            raise ValueError(f'StepAllocation: {len(widths)} segments do not fit {total} timesteps; 1..{total} do.')
-        edges = [total * i // len(widths) for i in range(1, len(widths))]
-        return cls.from_pieces(edges, [Run(width) for width in widths], total, process)
+    def _equal(cls, runs: Sequence[Run | float], total: int, process: str) -> StepAllocation:
+        if not 1 <= len(runs) <= total:
+            raise ValueError(f'StepAllocation: {len(runs)} segments do not fit {total} timesteps; 1..{total} do.')
+        edges = [total * i // len(runs) for i in range(1, len(runs))]
+        return cls.from_pieces(edges, [Run.of(run) for run in runs], total, process)
 
     @classmethod
     def from_steps(cls, actions: Sequence[Action], timesteps: Sequence[float], num_train_timesteps: int = 1000,
@@ -266,7 +313,7 @@ class StepAllocation:
         return next(segment.action for segment in self.segments if segment.start <= t < segment.stop)
 
     def run_at(self, t: float) -> Run:
-        """What runs at ``t`` if there is nothing to reuse: its width, or that of the next noisier segment."""
+        """What runs at ``t`` if there is nothing to reuse: its run, or that of the next noisier segment."""
         t = whole_timestep(t, self.num_train_timesteps, self.process)
         return next(s.action for s in self.segments if t < s.stop and isinstance(s.action, Run))
 
@@ -275,48 +322,57 @@ class StepAllocation:
         return [self.action_at(t) for t in timesteps]
 
     @property
+    def runs(self) -> tuple[Run, ...]:
+        """The widths (and depths) that run, rising."""
+        return tuple(sorted({s.action for s in self.segments if isinstance(s.action, Run)}))
+
+    @property
     def widths(self) -> tuple[float, ...]:
         """The widths that run, rising."""
-        return tuple(sorted({s.action.width for s in self.segments if isinstance(s.action, Run)}))
+        return tuple(sorted({run.width for run in self.runs}))
 
     @property
     def uses_reuse(self) -> bool:
         return any(isinstance(segment.action, Reuse) for segment in self.segments)
 
-    def check_widths(self, available: Iterable[float]) -> None:
-        """Raise ValueError if a width is not among those of a network."""
-        available = sorted(available)
-        missing = [width for width in self.widths if width not in available]
+    def check_runs(self, available: Iterable[Run | float]) -> None:
+        """Raise ValueError if a run is not among those of a network."""
+        available = sorted(map(Run.of, available))
+        missing = [run for run in self.runs if run not in available]
+        if missing and all(run.depth == 1 for run in available) and any(run.depth < 1 for run in missing):
+            raise ValueError(f'The allocation runs at depth {min(run.depth for run in missing):g}, but the network has '
+                             'one depth: only networks with depths, such as SlimmableDiT, skip blocks.')
         if missing:
             raise ValueError(f'The allocation runs at width {_listed(missing)}, but the network has '
                              f'{_listed(available)}. Search with the widths that it was trained '
                              'at, or train it at these.')
 
-    def macs(self, timesteps: Sequence[float], macs_of: Mapping[float, float],
-             shallow_of: Mapping[float, float] | None = None) -> float:
+    def macs(self, timesteps: Sequence[float], macs_of: Mapping[Run | float, float],
+             shallow_of: Mapping[Run | float, float] | None = None) -> float:
         """MACs for one image through all sampling steps, guidance not counted.
 
         Where there is nothing to reuse (at the first step, and where the timestep does not fall), what counts is the
-        next noisier segment's width, which runs there.
+        next noisier segment's run, which happens there.
 
         Args:
             timesteps: in the sampler's order, the noisiest first.
-            macs_of: width -> MACs of one network call.
-            shallow_of: width -> MACs of the shallow part, which ``Reuse('features')`` runs at the width last run.
+            macs_of: run (or width) -> MACs of one network call.
+            shallow_of: run (or width) -> MACs of the shallow part, which ``Reuse('features')`` runs as the last run.
 
         Raises:
-            ValueError: a width without a cost.
+            ValueError: a run without a cost.
         """
+        macs_of, shallow_of = ByRun(macs_of), ByRun(shallow_of or {})
         total, last, before = 0.0, None, math.inf
         for t, action in zip(timesteps, self.actions(timesteps)):
             if isinstance(action, Reuse) and (last is None or t >= before):
                 action = self.run_at(t)
             before = t
             if isinstance(action, Run):
-                last = action.width
+                last = action
                 total += _cost(macs_of, last, 'macs_of')
             elif action.what == 'features':
-                total += _cost({} if shallow_of is None else shallow_of, last, 'shallow_of')
+                total += _cost(shallow_of, last, 'shallow_of')
         return total
 
     def describe(self, timesteps: Sequence[float] | None = None) -> str:
@@ -354,7 +410,7 @@ class StepAllocation:
             raise ValueError(f'allocation: segments must be a list, got {data["segments"]!r}.')
         segments = []
         for i, item in enumerate(data['segments']):
-            _check_keys(item, ('start', 'stop'), ('width', 'reuse'), f'allocation, segment {i}')
+            _check_keys(item, ('start', 'stop'), ('width', 'depth', 'reuse'), f'allocation, segment {i}')
             segments.append(Segment(item['start'], item['stop'], action_from_dict(item)))
         return cls(tuple(segments), data['num_train_timesteps'], data.get('process', PROCESSES[0]))
 
@@ -383,8 +439,8 @@ class StepAllocation:
             raise ValueError(f'{path}: {error}') from None
 
 
-def _listed(widths: Iterable[float]) -> str:
-    return ', '.join(f'{width:g}' for width in widths)
+def _listed(runs: Iterable[Run]) -> str:
+    return ', '.join(run.size for run in runs)
 
 
 def whole_timestep(t: float, total: int, process: str = PROCESSES[0]) -> int:
@@ -400,10 +456,10 @@ def whole_timestep(t: float, total: int, process: str = PROCESSES[0]) -> int:
     return min(math.floor(t), total - 1)
 
 
-def _cost(costs: Mapping[float, float], width: float, name: str) -> float:
-    if width not in costs:
-        raise ValueError(f'{name} has no cost for width {width:g}; it has {_listed(costs) or "none"}.')
-    return costs[width]
+def _cost(costs: Mapping[Run, float], run: Run, name: str) -> float:
+    if run not in costs:
+        raise ValueError(f'{name} has no cost for width {run.size}; it has {_listed(costs) or "none"}.')
+    return costs[run]
 
 
 def _check_keys(data: Any, needed: Sequence[str], optional: Sequence[str], what: str) -> None:

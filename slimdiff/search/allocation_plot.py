@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from slimdiff.evaluation.cost import human
 from slimdiff.evaluation.figures import save_figure
-from slimdiff.sampling.allocation import Action, Reuse, Run, StepAllocation
+from slimdiff.sampling.allocation import Action, ByRun, Reuse, Run, StepAllocation
 from slimdiff.search.costs import NetworkCosts
 from slimdiff.tables import markdown_table
 
@@ -31,12 +31,12 @@ class Done:
     Args:
         timestep: of the step.
         action: done; a reuse with nothing to reuse has become a run.
-        width: of the network that runs, or that ran last.
+        run: of this step, or the last one.
         macs: for one image, guidance not counted.
     """
     timestep: float
     action: Action
-    width: float
+    run: Run
     macs: float
 
     @property
@@ -44,26 +44,27 @@ class Done:
         return 'run' if isinstance(self.action, Run) else self.action.what
 
 
-def steps_done(allocation: StepAllocation, timesteps: Sequence[float], macs_of: Mapping[float, float],
-               shallow_of: Mapping[float, float] | None = None) -> list[Done]:
+def steps_done(allocation: StepAllocation, timesteps: Sequence[float], macs_of: Mapping[Run | float, float],
+               shallow_of: Mapping[Run | float, float] | None = None) -> list[Done]:
     """The steps of a sampling, as :class:`~slimdiff.StepAwareUNet` takes them; their MACs add up to
     :meth:`StepAllocation.macs <slimdiff.sampling.allocation.StepAllocation.macs>`.
 
     Args:
         timesteps: in the sampler's order, the noisiest first.
-        macs_of: width -> MACs of a network call.
-        shallow_of: width -> MACs of the shallow part.
+        macs_of: run (or width) -> MACs of a network call.
+        shallow_of: run (or width) -> MACs of the shallow part.
     """
+    macs_of, shallow_of = ByRun(macs_of), ByRun(shallow_of or {})
     steps: list[Done] = []
     for t, action in zip(timesteps, allocation.actions(timesteps)):
         if isinstance(action, Reuse) and (not steps or t >= steps[-1].timestep):
             action = allocation.run_at(t)
-        width = action.width if isinstance(action, Run) else steps[-1].width
+        run = action if isinstance(action, Run) else steps[-1].run
         if isinstance(action, Run):
-            macs = macs_of[width]
+            macs = macs_of[run]
         else:
-            macs = 0.0 if action.what == 'prediction' else (shallow_of or {})[width]
-        steps.append(Done(float(t), action, width, float(macs)))
+            macs = 0.0 if action.what == 'prediction' else shallow_of[run]
+        steps.append(Done(float(t), action, run, float(macs)))
     return steps
 
 
@@ -80,8 +81,8 @@ def allocation_table(allocations: Mapping[str, StepAllocation], timesteps: Seque
     rows = []
     for name, allocation in allocations.items():
         spent, _, saved = saving(allocation, timesteps, costs)
-        widths = ', '.join(f'{width:g}' for width in allocation.widths)
-        rows.append((name, widths, human(spent), f'{100 * saved:.1f} %'))
+        runs = ', '.join(run.size for run in allocation.runs)
+        rows.append((name, runs, human(spent), f'{100 * saved:.1f} %'))
     return markdown_table(('allocation', 'widths', 'MACs per image', 'fewer than full'), rows)
 
 
@@ -92,7 +93,7 @@ def plot_allocations(allocations: Mapping[str, StepAllocation], timesteps: Seque
     Args:
         allocations: by the name that a row is given.
         timesteps: of the sampler, the noisiest first.
-        costs: of the network at each width that an allocation runs, and at the full one.
+        costs: of the network at each run of an allocation, and at the full one.
     """
     figure = Figure(figsize=(9.5, 0.5 + 2.1 * len(allocations)), layout='constrained')
     rows = figure.subplots(len(allocations), 2, sharex='col', squeeze=False, width_ratios=(2, 1))
@@ -116,18 +117,19 @@ def _kind(action: Action) -> str:
 
 
 def plot_widths(axis: Axes, allocation: StepAllocation, steps: Sequence[Done]) -> None:
-    """Segments as a staircase, steps as dots on it; a reuse stands at the width last run."""
+    """Segments as a staircase, steps as dots on it; a reuse stands at the last run."""
+    label = 'width' if all(run.depth == 1 for run in allocation.runs) else 'width x depth'
     last = math.nan
     for segment in reversed(allocation.segments):
-        last = segment.action.width if isinstance(segment.action, Run) else last
+        last = segment.action.share if isinstance(segment.action, Run) else last
         axis.fill_between([segment.start, segment.stop], 0, last, color=COLORS[_kind(segment.action)], alpha=0.25,
                           linewidth=0)
     for kind, color in COLORS.items():
         found = [step for step in steps if step.kind == kind]
-        axis.plot([step.timestep for step in found], [step.width for step in found], 'o', color=color,
+        axis.plot([step.timestep for step in found], [step.run.share for step in found], 'o', color=color,
                   markersize=4 if len(steps) <= 100 else 1.5)
     margin = allocation.num_train_timesteps / 100
-    axis.set(ylim=(0, 1.08), ylabel='width', xlim=(allocation.num_train_timesteps + margin, -margin))
+    axis.set(ylim=(0, 1.08), ylabel=label, xlim=(allocation.num_train_timesteps + margin, -margin))
     axis.grid(alpha=0.3)
 
 

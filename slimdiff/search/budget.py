@@ -85,8 +85,8 @@ class Budget:
 def extremes(space: SearchSpace) -> tuple[Genome, Genome]:
     """The cheapest genome, the narrowest width with as much reuse as possible, and the most expensive, the widest."""
     cheap = space.uniform(0)
-    if len(space.actions) > len(space.widths) and space.num_segments > 1:
+    if len(space.actions) > len(space.runs) and space.num_segments > 1:
         reuse = [a for a in space.actions if isinstance(a, Reuse)]
         best = space.actions.index(min(reuse, key=lambda action: action.what != 'prediction'))
         cheap = Genome((1, ), (0, best))
-    return cheap, space.uniform(len(space.widths) - 1)
+    return cheap, space.uniform(len(space.runs) - 1)

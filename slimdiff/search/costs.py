@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,25 +14,31 @@ from slimdiff.evaluation.cost import count_cost
 from slimdiff.evaluation.throughput import Timing, denoising_step, seconds_of, take_turns
 from slimdiff.evaluation.unet_cost import context_length_of, unet_inputs
 from slimdiff.models.backbones.protocol import ReusableFeatures, network_of, require
-from slimdiff.sampling import StepAllocation
+from slimdiff.sampling import Run, StepAllocation
+from slimdiff.sampling.allocation import ByRun
 
 
 @dataclass(frozen=True)
 class NetworkCosts:
-    """Of one call of the network for one image, by width.
+    """Of one call of the network for one image, by width and depth.
 
     Args:
-        macs_of: width -> MACs, published convention (convolutions and linear layers).
-        shallow_of: width -> MACs of the shallow part, which ``Reuse('features')`` runs; None without such.
+        macs_of: run -> MACs, published convention (convolutions and linear layers); a width is the run at full depth.
+        shallow_of: run -> MACs of the shallow part, which ``Reuse('features')`` runs; None without such.
         seconds_of, shallow_seconds_of: the same in seconds; None if not measured.
         calls_per_step: 2 with classifier-free guidance.
     """
 
-    macs_of: Mapping[float, float]
-    shallow_of: Mapping[float, float] | None = None
-    seconds_of: Mapping[float, float] | None = None
-    shallow_seconds_of: Mapping[float, float] | None = None
+    macs_of: Mapping[Run, float]
+    shallow_of: Mapping[Run, float] | None = None
+    seconds_of: Mapping[Run, float] | None = None
+    shallow_seconds_of: Mapping[Run, float] | None = None
     calls_per_step: int = 1
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self)[:-1]:
+            values = getattr(self, field.name)
+            object.__setattr__(self, field.name, None if values is None else ByRun(values))
 
     def macs(self, allocation: StepAllocation, timesteps: Sequence[float]) -> float:
         """MACs for one image."""
@@ -47,28 +53,29 @@ class NetworkCosts:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: sorted(value.items()) if isinstance(value, Mapping) else value for name, value in values.items()}
+        return {name: [[*dataclasses.astuple(run), cost] for run, cost in sorted(value.items())]
+                if isinstance(value, Mapping) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> NetworkCosts:
-        return cls(**{name: dict(map(tuple, value)) if isinstance(value, list) else value
+        return cls(**{name: {Run(*run): cost for *run, cost in value} if isinstance(value, list) else value
                       for name, value in data.items()})
 
     def with_latency(self, model: Any, batch_size: int = 8, rounds: int = 5) -> NetworkCosts:
         """A copy with seconds per image, measured here: the median of ``rounds`` in which the networks take turns."""
         inputs, kwargs = unet_inputs(model.unet, context_length_of(model), batch_size)
         device = next(model.unet.parameters()).device
-        networks = {('run', width): network_of(model.unet, width).eval() for width in self.macs_of}
-        networks |= {('shallow', width): _Shallow(network_of(model.unet, width), inputs, kwargs)
-                     for width in self.shallow_of or ()}
+        networks = {('run', run): network_of(model.unet, run).eval() for run in self.macs_of}
+        networks |= {('shallow', run): _Shallow(network_of(model.unet, run), inputs, kwargs)
+                     for run in self.shallow_of or ()}
         steps = {name: denoising_step(network, inputs, kwargs, device=device) for name, network in networks.items()}
         clocks = {name: lambda step=step: seconds_of(step, device) for name, step in steps.items()}
         take_turns(clocks, {name: Timing() for name in clocks}, 1)  # the first calls are slower
         timings = {name: Timing() for name in clocks}
         take_turns(clocks, timings, rounds)
         seconds = {name: timing.latency()['p50'] / batch_size for name, timing in timings.items()}
-        shallow = None if self.shallow_of is None else {width: seconds['shallow', width] for width in self.shallow_of}
-        return dataclasses.replace(self, seconds_of={width: seconds['run', width] for width in self.macs_of},
+        shallow = None if self.shallow_of is None else {run: seconds['shallow', run] for run in self.shallow_of}
+        return dataclasses.replace(self, seconds_of={run: seconds['run', run] for run in self.macs_of},
                                    shallow_seconds_of=shallow)
 
 
@@ -89,8 +96,8 @@ class _Shallow(nn.Module):
         return self.network.shallow(sample, timestep, class_labels, encoder_hidden_states, self.features)
 
 
-def count_macs(model: Any, widths: Sequence[float], features: bool = False) -> NetworkCosts:
-    """Count the network of ``model`` at each width, and its shallow part if ``features`` are reused.
+def count_macs(model: Any, runs: Iterable[Run | float], features: bool = False) -> NetworkCosts:
+    """Count the network of ``model`` at each run or width, and its shallow part if ``features`` are reused.
 
     Raises:
         ValueError: features of a network that has none to reuse.
@@ -106,8 +113,9 @@ def count_macs(model: Any, widths: Sequence[float], features: bool = False) -> N
         with torch.no_grad():
             return float(count_cost(network, *inputs, **kwargs).conv_linear_macs)
 
-    shallow = {w: count(_Shallow(network_of(model.unet, w), inputs, kwargs)) for w in widths} if features else None
-    return NetworkCosts({width: count(network_of(model.unet, width).eval()) for width in widths}, shallow,
+    runs = list(runs)
+    shallow = {r: count(_Shallow(network_of(model.unet, r), inputs, kwargs)) for r in runs} if features else None
+    return NetworkCosts({run: count(network_of(model.unet, run).eval()) for run in runs}, shallow,
                         calls_per_step=calls_per_step(model))
 
 

@@ -67,7 +67,7 @@ def plot_search(search: Search, path: str | Path) -> None:
 
 
 def allocation_svg(allocation: StepAllocation, timesteps: Sequence[float], width: int = 720, height: int = 56) -> str:
-    """Bars over the timesteps, noisiest left: the height is the width of the network, colours are reuses.
+    """Bars over the timesteps, noisiest left: the height is the share of the network that runs, colours are reuses.
 
     Ticks below are the sampler's steps.
     """
@@ -75,7 +75,7 @@ def allocation_svg(allocation: StepAllocation, timesteps: Sequence[float], width
     parts, last = [], 1.0
     for segment in reversed(allocation.segments):
         action = segment.action
-        last = action.width if isinstance(action, Run) else last
+        last = action.share if isinstance(action, Run) else last
         x, span = (total - segment.stop) / total * width, (segment.stop - segment.start) / total * width
         tall = last * (height - 16) if isinstance(action, Run) else 6
         colour = '#4a86b8' if isinstance(action, Run) else REUSE_COLOURS[action.what]
@@ -86,7 +86,7 @@ def allocation_svg(allocation: StepAllocation, timesteps: Sequence[float], width
             # Inside the bar, or above one that is too low for a line of text.
             y, ink = (height - 16, 'white') if tall >= 14 else (height - 16 - tall, '#444')
             parts.append(f'<text x="{x + span / 2:.1f}" y="{y:.1f}" font-size="11" fill="{ink}" '
-                         f'text-anchor="middle">{action.width:g}</text>')
+                         f'text-anchor="middle">{action.size}</text>')
     ticks = ' '.join(f'M{(total - t) / total * width:.1f} {height - 10}v4' for t in timesteps)
     return (f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">{"".join(parts)}'
             f'<path d="{ticks}" stroke="#888"/></svg>')

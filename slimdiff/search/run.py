@@ -18,10 +18,10 @@ from slimdiff.checkpoint.files import remove_temporary_files
 from slimdiff.evaluation.common import check_classes, locked, run_on_rank0
 from slimdiff.evaluation.cost import human
 from slimdiff.interrupts import Interrupts
-from slimdiff.models.backbones.protocol import ReusableFeatures, name_of, require
+from slimdiff.models.backbones.protocol import ReusableFeatures, name_of, require, runs_of
 from slimdiff.progress import Progress
 from slimdiff.registry import EVALUATORS, SEARCHERS
-from slimdiff.sampling import StepAllocation
+from slimdiff.sampling import Run, StepAllocation
 from slimdiff.search.budget import Budget
 from slimdiff.search.costs import NetworkCosts, count_macs
 from slimdiff.search.evaluation import Evaluation, Work, rank_correlation
@@ -33,7 +33,7 @@ from slimdiff.search.searchers.base import Searcher
 from slimdiff.search.searchers.dynamic_programming import evenly
 from slimdiff.search.space import Genome, SearchSpace
 from slimdiff.search.state import SearchDirError, load_state, save_state
-from slimdiff.search.widths import check_widths, widths_of
+from slimdiff.search.supernet import check_runs
 from slimdiff.spelling import did_you_mean
 
 #: keys of the config's ``search``
@@ -45,6 +45,13 @@ def default_config(with_data: bool) -> dict[str, Any]:
     divergence from the full network."""
     surrogate = dict(type='LossGapEvaluator', num_images=1000) if with_data else dict(type='SensitivityEvaluator')
     return dict(evaluators=[surrogate, dict(type='DivergenceEvaluator')], searcher=dict(type='TwoStageSearch'))
+
+
+def wanted_runs(space: Mapping[str, Any] | None, model: Any) -> set[Run]:
+    """The widths and depths that a search may use: those of ``search.space``, by default all that the model has."""
+    space, own = space or {}, runs_of(model.unet)
+    return {Run(width, depth) for width in space.get('widths') or {run.width for run in own}
+            for depth in space.get('depths') or {run.depth for run in own}}
 
 
 class SearchInterrupted(SystemExit):
@@ -97,10 +104,12 @@ class Search:
         self.chunk, self.compare = config.get('chunk', 8), config.get('compare', 24)
         if self.chunk < 1:
             raise ValueError(f'search: chunk={self.chunk} must be at least 1.')
-        space = {'widths': widths_of(model), **config.get('space', {})}
+        space = dict(config.get('space') or {})
         check_arguments(SearchSpace, space)
-        check_widths(model, space['widths'])
-        if len(space['widths']) == 1 and not space.get('reuse'):
+        runs = wanted_runs(space, model)
+        space |= {axis: sorted({getattr(run, axis[:-1]) for run in runs}) for axis in ('widths', 'depths')}
+        check_runs(model, runs)
+        if len(runs) == 1 and not space.get('reuse'):
             raise ValueError(f'{name_of(model.unet)} has one width, and search.space.reuse names nothing to reuse: '
                              "there is nothing to search. Set search.space.reuse=['prediction'], or train a network "
                              'of several widths (SlimmableUNet, or one with widths, at, extract).')
@@ -109,7 +118,7 @@ class Search:
         features = 'features' in space.get('reuse', ())
         if features:
             require(model.unet, ReusableFeatures, 'To reuse features', "leave 'features' out of search.space.reuse")
-        costs = costs or count_macs(model, sorted({max(widths_of(model)), *map(float, space['widths'])}), features)
+        costs = costs or count_macs(model, sorted({runs_of(model.unet)[-1], *runs}), features)
         self.problem = Problem(model, scheduler, num_steps, costs, dataloader)
         self.space = SearchSpace(num_train_timesteps=model.num_train_timesteps, process=model.noise_process.name,
                                  timesteps=self.problem.timesteps, **{'num_segments': 8, **space})

@@ -40,7 +40,7 @@ class SearchSpace:
     """All allocations of at most ``num_segments`` segments.
 
     Args:
-        widths: of the supernet that may be used.
+        widths, depths: of the supernet that may be used, each width at each depth.
         num_segments: at most so many.
         num_train_timesteps, process: of the model.
         timesteps: the sampler's, in its order, falling.
@@ -58,12 +58,14 @@ class SearchSpace:
                  timesteps: Sequence[float],
                  reuse: Sequence[str] = (),
                  cells: int | None = None,
-                 process: str = PROCESSES[0]) -> None:
-        if not widths or num_segments < 1:
-            raise ValueError(f'SearchSpace: widths={list(widths)} and num_segments={num_segments} must both be one or '
-                             'more.')
-        self.widths = tuple(sorted({float(width) for width in widths}))
-        self.actions: tuple[Action, ...] = (*map(Run, self.widths), *map(Reuse, dict.fromkeys(reuse)))
+                 process: str = PROCESSES[0],
+                 depths: Sequence[float] = (1.0, )) -> None:
+        if not widths or not depths or num_segments < 1:
+            raise ValueError(f'SearchSpace: widths={list(widths)}, depths={list(depths)} and '
+                             f'num_segments={num_segments} must each be one or more.')
+        #: the first actions, rising
+        self.runs = tuple(sorted({Run(width, depth) for width in widths for depth in depths}))
+        self.actions: tuple[Action, ...] = (*self.runs, *map(Reuse, dict.fromkeys(reuse)))
         self.num_train_timesteps, self.process = num_train_timesteps, process
         self.timesteps = tuple(float(t) for t in timesteps)
         floored = [whole_timestep(t, num_train_timesteps, process) for t in self.timesteps]
@@ -86,8 +88,8 @@ class SearchSpace:
         return Genome((), (action, ))
 
     def uniforms(self) -> list[Genome]:
-        """One width throughout, for every width."""
-        return [self.uniform(i) for i in range(len(self.widths))]
+        """One run throughout, for every width and depth."""
+        return [self.uniform(i) for i in range(len(self.runs))]
 
     def per_cell(self, genome: Genome) -> list[int]:
         """The action of each cell."""
@@ -124,8 +126,8 @@ class SearchSpace:
 
     @property
     def size(self) -> int:
-        """Number of distinct allocations: sum over k segments of C(cells - 1, k - 1) W (A - 1)^(k - 1)."""
-        first, others = len(self.widths), len(self.actions) - 1
+        """Number of distinct allocations: sum over k segments of C(cells - 1, k - 1) R (A - 1)^(k - 1)."""
+        first, others = len(self.runs), len(self.actions) - 1
         return sum(math.comb(self.num_cells - 1, k - 1) * first * others**(k - 1)
                    for k in range(1, self.num_segments + 1))
 
@@ -134,7 +136,7 @@ class SearchSpace:
         for k in range(1, self.num_segments + 1):
             for boundaries in itertools.combinations(range(1, self.num_cells), k - 1):
                 for actions in itertools.product(range(len(self.actions)), repeat=k):
-                    if actions[0] < len(self.widths) and all(a != b for a, b in itertools.pairwise(actions)):
+                    if actions[0] < len(self.runs) and all(a != b for a, b in itertools.pairwise(actions)):
                         yield Genome(boundaries, actions)
 
     # ---- operators --------------------------------------------------------------------------------------------
@@ -148,8 +150,8 @@ class SearchSpace:
         edges = [0, *sorted(min(max(int(b), 0), self.num_cells) for b in boundaries), self.num_cells]
         segments = [[b - a, int(action)] for action, (a, b) in zip(actions, itertools.pairwise(edges)) if b > a]
         while True:
-            if segments[0][1] >= len(self.widths):
-                segments[0][1] = next((a for _, a in segments if a < len(self.widths)), len(self.widths) - 1)
+            if segments[0][1] >= len(self.runs):
+                segments[0][1] = next((a for _, a in segments if a < len(self.runs)), len(self.runs) - 1)
             merged = segments[:1]
             for length, action in segments[1:]:
                 if action == merged[-1][1]:
@@ -173,7 +175,7 @@ class SearchSpace:
         """
         k = int(rng.integers(1, self.num_segments + 1))
         boundaries = rng.choice(self.num_cells - 1, k - 1, replace=False) + 1 if k > 1 else []
-        first = rng.integers(len(self.widths))
+        first = rng.integers(len(self.runs))
         return self.repair(list(boundaries), [first, *rng.integers(len(self.actions), size=k - 1)])
 
     def crossover(self, one: Genome, two: Genome, rng: np.random.Generator) -> Genome:
@@ -217,8 +219,8 @@ class SearchSpace:
     def _other(self, action: int, rng: np.random.Generator) -> int:
         if len(self.actions) == 1:
             return action
-        if action < len(self.widths) and rng.random() < 0.5:
-            near = [a for a in (action - 1, action + 1) if 0 <= a < len(self.widths)]
+        if action < len(self.runs) and rng.random() < 0.5:
+            near = [a for a in (action - 1, action + 1) if 0 <= a < len(self.runs)]
             if near:
                 return near[int(rng.integers(len(near)))]
         return int((action + 1 + rng.integers(len(self.actions) - 1)) % len(self.actions))

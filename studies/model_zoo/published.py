@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 LDM_PAPER = ('High-Resolution Image Synthesis with Latent Diffusion Models', 'https://arxiv.org/abs/2112.10752')
 SD_PAPER = ('Diffusion Probabilistic Model Made Slim', 'https://arxiv.org/abs/2211.17106')
+DIT_PAPER = ('Scalable Diffusion Models with Transformers', 'https://arxiv.org/abs/2212.09748')
 DDSM_PAPER = ('Denoising Diffusion Step-aware Models', 'https://arxiv.org/abs/2310.03337')
 
 
@@ -63,6 +64,18 @@ layers are known of CIFAR-10's network alone: the others are networks of about t
     Family('sd_ddsm', 'SD + DDSM', 'SD + DDSM: both slimmings', DDSM_PAPER,
            ('UNet', 'Slimmable network', 'Wavelet gating', 'Spectrum-aware distillation'), '''\
 Wavelet-gated networks of four widths, each distilled from a network of `configs/ldm/`. No paper has trained these.'''),
+    Family('dit', 'DiT', 'DiT and SiT: transformers', DIT_PAPER, ('Diffusion transformer', 'adaLN-Zero'), '''\
+Plain diffusion transformers, by noise prediction (DiT, Peebles and Xie, ICCV 2023) and by flow matching (SiT, Ma et
+al., ECCV 2024). `slimdiff convert` brings the published weights in. Counts are those of the paper with attention: it
+prints MACs as FLOPs.'''),
+    Family('sd_dit', 'SD on tokens', 'SD on tokens: U-shaped transformers', SD_PAPER,
+           ('Diffusion transformer', 'Wavelet gating', 'Spectrum-aware distillation'), '''\
+U-shaped transformers whose tokens are merged and split by wavelet-gated resamplers, with and without a teacher. No
+paper has trained these.'''),
+    Family('ddsm_dit', 'Step-aware transformers', 'Step-aware transformers', DDSM_PAPER,
+           ('Diffusion transformer', 'Slimmable network'), '''\
+Transformers of several widths and depths, which a search (`slimdiff search`) gives to the denoising steps. No paper has
+trained these.'''),
 )
 
 
@@ -90,6 +103,8 @@ PUBLISHED = {
     'sd/imagenet': Published('45.4 M', '9.9 G', fid='10.6 (guidance 3)'),
 }
 PUBLISHED |= {
+    'dit/imagenet': Published('675 M', '118.64 G', '2.27'),
+    'dit/imagenet_flow': Published('675 M', '118.6 G', '2.06'),
     'ddsm/cifar10': Published(macs='6.07 G', fid='3.71; 3.55'),
     'ddsm/cifar10_nsga2': Published(macs='6.07 G', fid='3.71; 3.55'),
     'ddsm/celebahq': Published(macs='24.94 G', fid='6.76; 6.04'),

@@ -351,3 +351,31 @@ def test_shipped_configs_fit_the_published_networks(name):
     assert heads[0] == heads[1] and heads[0]
     betas = load_config(f'configs/ldm/{name}.py').model.noise_scheduler
     assert (betas.beta_start, betas.beta_end) == files.SCHEDULES[name]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('flow', [False, True])
+def test_a_checkpoint_of_dit_or_sit(flow, tmp_path, capsys):
+    """The averaged weights of a training checkpoint, with the learned variance left out."""
+    from test_dit_converters import CLASSES, HEADS, original_state, reference
+    state = original_state()
+    torch.save({'model': {name: torch.zeros_like(value) for name, value in state.items()}, 'ema': state, 'opt': {}},
+               tmp_path / 'dit.pt')
+    noise = dict(type='FlowMatchEulerDiscreteScheduler') if flow else dict(type='DDPMScheduler')
+    unet = dict(type='DiT', sample_size=8, in_channels=4, out_channels=4, num_attention_heads=HEADS,
+                attention_head_dim=8, layers=(2, ), time_scale=0.001 if flow else 1.0)
+    model = dict(type='DiffusionModel', unet=unet, noise_scheduler=noise, sigma_data=None, num_classes=CLASSES,
+                 sampler=dict(type='DPMSolverMultistepScheduler'))
+    config = tmp_path / 'dit.py'
+    config.write_text(f'model = {model!r}\n')
+    run(tmp_path / 'dit.pt', '--config', config, '--out', tmp_path / 'out')
+    assert f'{tmp_path / "out"}/unet: ' in capsys.readouterr().out
+    teacher = Teacher(str(tmp_path / 'out'))
+    x, s, labels = torch.randn(2, 4, 8, 8), torch.tensor([0.3, 0.8]), torch.tensor([1, CLASSES])
+    expected = -reference(state, x, 1 - s, labels) if flow else reference(state, x, 1000 * s, labels)
+    torch.testing.assert_close(teacher(x, 1000 * s, labels)[0], expected[:, :4], rtol=1e-4, atol=1e-4)
+    config.write_text(f'model = {dict(model, unet=dict(unet, layers=(3, )))!r}\n')
+    run(tmp_path / 'dit.pt', '--config', config, '--out', tmp_path / 'other', status=2)
+    assert 'layers=' in capsys.readouterr().err
+    run(tmp_path / 'dit.pt', '--out', tmp_path / 'other', status=2)
+    assert 'does not tell which' in capsys.readouterr().err

@@ -8,10 +8,10 @@ import torch
 
 from slimdiff.checkpoint import save_checkpoint
 from slimdiff.checkpoint.files import FORMAT
-from slimdiff.cli.search import main, trained_widths
+from slimdiff.cli.search import main, trained_runs
 from slimdiff.configuration import load_config
 from slimdiff.registry import MODELS
-from slimdiff.sampling import StepAllocation
+from slimdiff.sampling import Run, StepAllocation
 
 CONFIG = """
 model = dict(
@@ -91,7 +91,9 @@ def test_a_checkpoint_of_fewer_widths_is_refused(folder, capsys):
     (dict(_class_name='StepAwareUNet', _networks={'0.25': {}, '0.5': {}}), (.25, .5)), ({}, None)
 ])
 def test_widths_that_a_checkpoint_names(unet, widths):
-    assert trained_widths(unet) == widths
+    assert trained_runs(unet) == (None if widths is None else set(map(Run, widths)))
+    if unet.get('_networks'):
+        assert trained_runs({'_networks': {'0.5 depth 0.75': {}}}) == {Run(.5, .75)}
 
 
 def test_a_training_checkpoint_is_read_once(folder, capsys, monkeypatch):

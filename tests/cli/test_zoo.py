@@ -6,7 +6,7 @@ import torch
 
 from slimdiff.cli import sample
 from slimdiff.evaluation.classifier import load_classifier
-from slimdiff.installation import zoo
+from slimdiff.installation import installation_roots, zoo, zoo_weights
 
 
 def test_names():
@@ -26,3 +26,11 @@ def test_a_config_without_weights_names_those_with_some(capsys):
     assert sample.main(['sd/ffhq', '--out', 'x.png']) == 2
     error = capsys.readouterr().err
     assert 'sd/ffhq came without weights' in error and 'sd/fashion_mnist' in error
+
+
+def test_the_zoo_is_small():
+    """Networks and classifiers that come with slimdiff: at most 8 MB."""
+    configs = installation_roots()[0] / 'configs'
+    files = [*configs.glob('*/*_weights/**/*.safetensors'), *configs.glob('classifiers/*.safetensors')]
+    assert len(files) == len(zoo()) + 2 and sum(file.stat().st_size for file in files) <= 8e6
+    assert all((zoo_weights(name) / 'README.md').is_file() for name in zoo())

@@ -30,6 +30,9 @@ def test_images_are_padded_with_black_and_lie_in_minus_one_to_one(tmp_path, pack
     sample = dataset[3]
     assert sample['labels'] == 3 and torch.equal(sample['inputs'], batch['inputs'][0])
     assert torch.equal(FashionMNIST(tmp_path, image_size=28)[3]['inputs'], sample['inputs'][:, 2:30, 2:30])
+    halved = FashionMNIST(tmp_path, image_size=16, pool=2)[3]['inputs']
+    expected = torch.nn.functional.avg_pool2d(sample['inputs'], 2)
+    torch.testing.assert_close(halved, expected, atol=0.51 / 127.5, rtol=0)  # rounded to bytes
 
 
 def test_the_splits_are_different_files_and_loaders_give_batches(tmp_path):

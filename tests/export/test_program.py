@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from slimdiff import PreconditionedBackbone, UNet
+from slimdiff import DiT, PreconditionedBackbone, UNet
 from slimdiff.export import program as programs
 
 STAGES = [dict(channels=8, blocks=1, heads=2, cross_attention=True)]  # small: tracing takes its time
@@ -19,12 +19,21 @@ def network(preconditioning=PRECONDITIONING, **changes):
     unet = UNet(**{**dict(
         sample_size=8, norm_groups=4, stages=STAGES, num_classes=5, context_channels=8,
         downsampler=dict(type='WaveletGatedDown'), upsampler=dict(type='WaveletGatedUp')), **changes})
+    return ready(unet, preconditioning)
+
+
+def transformer():
+    """U-shaped, of classes and text."""
+    return ready(DiT(sample_size=8, in_channels=3, out_channels=3, num_attention_heads=2, attention_head_dim=8,
+                     layers=(1, 2, 1), num_classes=5, context_channels=8), PRECONDITIONING)
+
+
+def ready(unet, preconditioning):
     if preconditioning is not None:
         unet = PreconditionedBackbone(unet, preconditioning=preconditioning)
-    unet.eval()
     for parameter in unet.parameters():
         nn.init.normal_(parameter, std=0.1)
-    return unet
+    return unet.eval()
 
 
 def test_inputs_are_those_that_the_network_needs():
@@ -41,9 +50,10 @@ def test_inputs_are_those_that_the_network_needs():
     dict(stages=[dict(channels=4, blocks=1)], norm_groups=2, context_channels=None),
     dict(stages=[dict(channels=8, blocks=1)], downsampler=dict(type='WaveletDown', wavelet='db2'), num_classes=None,
          upsampler=dict(type='WaveletUp', wavelet='db2'), context_channels=None, preconditioning=None),
-])
+    None,
+], ids=['folded gates', 'other wavelet', 'transformer'])
 def test_torch_programs_of_any_batch(changes, tmp_path):
-    unet = network(**changes)
+    unet = transformer() if changes is None else network(**changes)
     traced = programs.trace(unet, lambda batch: programs.random_inputs(unet, batch, 7))
     names = {str(node.target) for node in traced.graph.nodes if node.op == 'call_function'}
     assert all(name.startswith(('aten.', '<built-in')) for name in names), names  # no autograd function of ours
@@ -57,10 +67,11 @@ def test_torch_programs_of_any_batch(changes, tmp_path):
         assert expected.std() > 0.01
 
 
-def test_onnx(tmp_path, monkeypatch):
+@pytest.mark.parametrize('make', [network, transformer])
+def test_onnx(make, tmp_path, monkeypatch):
     """ONNX Runtime gives PyTorch's numbers at batches that were not traced, with the weights inside and beside."""
     import onnx
-    unet = network()
+    unet = make()
     traced = programs.trace(unet, lambda batch: programs.random_inputs(unet, batch))
     converted = programs.convert_onnx(traced, {'latent_scale': 1.0})
     assert programs.write_onnx(converted, tmp_path / 'unet.onnx') >= 18

@@ -1,4 +1,7 @@
-"""The shipped teachers against what slimdiff 0.1 computed with them (float32, CPU), before they got the new layout."""
+"""The shipped teachers against what slimdiff 0.1 computed with them (float32, CPU).
+
+They have another layout since, and their large layers are rounded to 8 bits, which moves a pixel by about 0.01.
+"""
 
 from pathlib import Path
 
@@ -27,4 +30,6 @@ def test_predictions_are_those_of_before(name):
     with torch.no_grad():
         found = network(x, torch.tensor([0, 10, 500, 999]), class_labels=torch.tensor(labels)).sample
     rows = [(y.mean(), y.std(), y[0, 3, 5], y[2, 8, 8]) for y in found]
-    torch.testing.assert_close(torch.tensor(rows), torch.tensor(expected), rtol=0, atol=2e-5)
+    found, expected = torch.tensor(rows), torch.tensor(expected)
+    torch.testing.assert_close(found[:, :2], expected[:, :2], rtol=0, atol=4e-3)
+    torch.testing.assert_close(found[:, 2:], expected[:, 2:], rtol=0, atol=4e-2)

@@ -129,7 +129,7 @@ def test_invalid_segments(pieces, message):
     (lambda: StepAllocation.random([1], 0, 0), '0 segments do not fit 1000'),
     (lambda: StepAllocation.from_steps([Run(1)], [1, 2]), '1 actions for 2 timesteps'),
     (lambda: StepAllocation.from_steps([Run(1), Run(.5)], [7.2, 7]), 'timestep 7 have two actions'),
-    (lambda: StepAllocation.uniform(.3).check_widths([.25, 1]), 'width 0.3, but the network has 0.25, 1'),
+    (lambda: StepAllocation.uniform(.3).check_runs([.25, 1]), 'width 0.3, but the network has 0.25, 1'),
 ])
 def test_errors_say_what_is_allowed(make, message):
     with pytest.raises(ValueError, match=message):
@@ -140,8 +140,10 @@ def test_errors_say_what_is_allowed(make, message):
     (dict(version=2), 'version 2 is unknown; this slimdiff reads 1'),
     (dict(segmnts=[]), "unknown key 'segmnts'. Did you mean 'segments'"),
     (dict(segments=[dict(start=0, stop=1000, widht=1.0)]), "segment 0: unknown key 'widht'. Did you mean 'width'"),
-    (dict(segments=[dict(start=0, stop=1000)]), "either 'width' or 'reuse'"),
-    (dict(segments=[dict(start=0, stop=1000, width=1, reuse='features')]), "either 'width' or 'reuse'"),
+    (dict(segments=[dict(start=0, stop=1000)]), r"either 'width' \(and 'depth'\) or 'reuse'"),
+    (dict(segments=[dict(start=0, stop=1000, width=1, reuse='features')]), r"either 'width' \(and 'depth'\) or"),
+    (dict(segments=[dict(start=0, stop=1000, reuse='features', depth=.5)]), r"either 'width' \(and 'depth'\) or"),
+    (dict(segments=[dict(start=0, stop=1000, width=1, depth=0)]), r'depth=0 must be a number in \(0, 1\]'),
     (dict(segments=[dict(stop=1000, width=1)]), 'segment 0: lacks start'),
     (dict(segments=[7]), 'segment 0: expected an object'),
     (dict(segments=5), 'must be a list'),

@@ -16,7 +16,7 @@ class Table:
 
     def __init__(self, space, seed=0):
         rng = np.random.default_rng(seed)
-        shape = np.array([1., .45, .15, 0.])[:len(space.widths)]
+        shape = np.array([1., .45, .15, 0.])[:len(space.runs)]
         scale = np.exp(np.linspace(-2, 1.5, space.num_cells)) + rng.uniform(0, 1.5, space.num_cells)
         self.values = scale[:, None] * shape + rng.uniform(0, .1, (space.num_cells, 1)) * (shape > 0)
         self.space = space
@@ -42,7 +42,7 @@ class Truth(Table):
 
 def judge(space, evaluator, genome):
     cells = space.per_cell(genome)
-    macs = sum(COSTS.macs_of[space.widths[cells[cell]]] for cell in space.cell_of_step)
+    macs = sum(COSTS.macs_of[space.runs[cells[cell]]] for cell in space.cell_of_step)
     quality = evaluator.quality(genome)
     return Evaluation(quality, macs, failed=not math.isfinite(quality))
 
@@ -63,7 +63,7 @@ def vectorised(space, evaluator):
     """(macs, quality) of every allocation of a space."""
     genomes = list(space.enumerate())
     cells = np.array([space.per_cell(g) for g in genomes])
-    macs = np.array([COSTS.macs_of[w] for w in space.widths])[cells].sum(1)
+    macs = np.array([COSTS.macs_of[w] for w in space.runs])[cells].sum(1)
     each = evaluator.values[np.arange(space.num_cells), cells]
     if type(evaluator) is Table:
         return genomes, macs, each.sum(1)

@@ -10,6 +10,7 @@ from slimdiff.datasets import PhotoPatches
 from slimdiff.evaluation import evaluate
 from slimdiff.registry import METRICS, MODELS
 from slimdiff.sampling import StepAllocation, build_scheduler
+from slimdiff.sampling.allocation import FULL
 from slimdiff.search import DivergenceEvaluator, Evaluation, NetworkCosts, Outcome, Problem, count_macs
 from slimdiff.search.comparison import Rival, baselines, compare, comparison_table, judge_fronts
 from slimdiff.search.comparison.rivals import merged, random_within
@@ -67,7 +68,7 @@ def test_figures_are_those_of_evaluate(model, loader):
     rivals['as it is'] = Rival.dense(model)
     unet = model.unet
     found = compare(rivals, DDIM, 3, [metric()], loader, num_images=6, batch_size=4, seed=5)
-    assert model.unet is unet and unet.active_width == 1
+    assert model.unet is unet and unet.active == FULL
     for name, width in (('full', 1.), ('half', .5), ('as it is', 1.)):
         with unet.at(width):
             expected = evaluate(model, loader, [metric()], 6, seed=5, sampling=dict(num_steps=3, scheduler=DDIM),

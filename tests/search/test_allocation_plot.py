@@ -25,7 +25,7 @@ model = dict(type='DiffusionModel', num_steps=10, guidance_scale=2.0, num_classe
 
 def test_steps_by_hand():
     steps = steps_done(ALLOCATION, [900, 700, 500, 500, 300, 100], MACS, SHALLOW)
-    assert [(step.kind, step.width, step.macs) for step in steps] == [
+    assert [(step.kind, step.run.width, step.macs) for step in steps] == [
         ('run', 0.5, 30), ('prediction', 0.5, 0), ('run', 1.0, 100), ('run', 1.0, 100), ('features', 1.0, 25),
         ('run', 0.5, 30)]
     # Nothing to reuse at the first step, and at a timestep that comes again.

@@ -302,7 +302,7 @@ def test_refusals(tmp_path, changes, message):
 def test_a_dense_network_has_nothing_to_search(tmp_path):
     model = make_model()
     model.unet = UNet(sample_size=4, stages=[dict(channels=8, downsample=False)], norm_groups=4)
-    with pytest.raises(ValueError, match=r'asks for width 0\.25, 0\.5, but the network was trained at 1\.'):
+    with pytest.raises(ValueError, match=r'asks for width 0\.25, 0\.5, but the network was trained at 1\. Set'):
         make_search(tmp_path, model=model)
     with pytest.raises(ValueError, match=r'UNet has one width, and search\.space\.reuse names nothing to reuse'):
         make_search(tmp_path, model=model, space=dict(num_segments=3))

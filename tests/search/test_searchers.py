@@ -202,7 +202,7 @@ def test_a_space_smaller_than_the_search_is_seen_whole(searcher):
 def test_first_population_spans_the_front():
     space = make_space()
     asked = {space.decode(g) for g in NSGA2Search(8, 1).bind(space, [], COSTS).ask()}
-    assert len(asked) == 8 and {StepAllocation.uniform(w) for w in space.widths} <= asked
+    assert len(asked) == 8 and {StepAllocation.uniform(run) for run in space.runs} <= asked
 
 
 def test_tell_wants_what_was_asked():

@@ -28,7 +28,7 @@ def brute_force(actions, widths, steps, segments):
 ])
 def test_enumeration_is_every_sequence_once(kwargs):
     s = space(**kwargs)
-    expected = set(brute_force(len(s.actions), len(s.widths), 5, s.num_segments))
+    expected = set(brute_force(len(s.actions), len(s.runs), 5, s.num_segments))
     genomes = list(s.enumerate())
     assert len(genomes) == len(set(genomes)) == s.size == len(expected)
     assert {tuple(s.per_cell(g)) for g in genomes} == expected

@@ -18,33 +18,47 @@ from slimdiff.models import computation
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.algorithms.distiller import Distiller
 from slimdiff.models.algorithms.draws import NoisedBatch
-from slimdiff.models.backbones.protocol import Slimmable, check_stages, check_width, require, widths_of
-from slimdiff.models.backbones.slimmable.importance import order_channels
+from slimdiff.models.backbones.adapt import described
+from slimdiff.models.backbones.protocol import (
+    Orderable,
+    Slimmable,
+    at_run,
+    axes_of,
+    bare,
+    check_run,
+    check_stages,
+    offers,
+    require,
+    runs_of,
+)
 from slimdiff.models.distillation import OUTPUT, TapRecorder
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.registry import MODELS
-from slimdiff.sampling import mix_seed
+from slimdiff.sampling import Run, mix_seed
+from slimdiff.sampling.allocation import FULL
 
 
 class SandwichTraining:
-    """What :class:`SlimmableDiffusion` and :class:`SlimmableDistiller` share: which widths an iteration trains.
+    """What :class:`SlimmableDiffusion` and :class:`SlimmableDistiller` share: which runs an iteration trains.
 
     The sandwich rule (Yu and Huang 2019, section 4.1): the widest, the narrowest, and ``num_random`` others drawn
-    in every iteration, the same on all ranks. The losses are averaged with ``width_weights``. (DDSM adds them
-    up, which under Adam is another epsilon, and other clipping.)
+    in every iteration, the same on all ranks. A network that also has depths has them at every width: the widest runs
+    all blocks, the narrowest the fewest. The losses are averaged with ``width_weights``. (DDSM adds them up, which
+    under Adam is another epsilon, and other clipping.)
     """
 
     #: keys of the config that sampling doesn't need
     training_keys = ('num_random', 'fresh_noise', 'width_weights', 'eval_widths', 'start_from', 'order')
 
     def _set_widths(self, num_random: int, fresh_noise: bool, width_weights: Mapping[Any, float] | None,
-                    eval_widths: Sequence[float] | None) -> None:
+                    eval_widths: Sequence[float | Sequence[float]] | None) -> None:
         require(self.unet, Slimmable, f'{type(self).__name__} trains several widths: it',
                 "take one that has, such as unet=dict(type='SlimmableUNet', widths=(...))")
-        widths = widths_of(self.unet)
-        if not 0 <= num_random <= max(len(widths) - 2, 0):
+        runs = runs_of(self.unet)
+        widths = sorted({run.width for run in runs})
+        if not 0 <= num_random <= max(len(runs) - 2, 0):
             raise ValueError(f'num_random: got {num_random}; besides the widest and the narrowest of '
-                             f'{len(widths)} widths there are {max(len(widths) - 2, 0)}.')
+                             f'{len(runs)} widths there are {max(len(runs) - 2, 0)}.')
         weights = {float(width): float(weight) for width, weight in (width_weights or {}).items()}
         for width, weight in weights.items():
             if width not in widths or weight <= 0:
@@ -53,7 +67,10 @@ class SandwichTraining:
         self.num_random = num_random
         self.fresh_noise = fresh_noise
         self.width_weights = {width: weights.get(width, 1.0) for width in widths}
-        self.eval_widths = widths if eval_widths is None else tuple(check_width(self.unet, w) for w in eval_widths)
+        # By default those at full depth or full width, and the smallest.
+        self.eval_runs = ([run for run in runs if 1 in (run.width, run.depth) or run == runs[0]] if eval_widths is None
+                          else sorted(check_run(self.unet, Run(*one) if isinstance(one, (list, tuple)) else one)
+                                      for one in eval_widths))
         self._width_seed: int | None = None
 
     def _start_from(self, checkpoint: str | None, order: bool) -> None:
@@ -70,8 +87,9 @@ class SandwichTraining:
                              f'{len(wrong)} weights differ in name or shape, such as {", ".join(wrong[:3])}.')
         computation.check_same(loaded.computes, self, f'start_from: {checkpoint}')
         self.unet.load_state_dict(dense)
-        if order:
-            order_channels(self.unet, widths_of(self.unet))
+        if order and offers(self.unet, Orderable):
+            self.unet.order_by_importance()
+            self.unet.register_to_config(**described(bare(self.unet)))  # the wrapper's copy, too
 
     @classmethod
     def serving_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,10 +102,10 @@ class SandwichTraining:
         super().seed_step(seed)
         self._width_seed = seed
 
-    def draw_widths(self, seed: int | None) -> dict[str, list[float]]:
-        """The widths of an iteration by their place in the sandwich."""
-        widths = widths_of(self.unet)
-        narrowest, *between, widest = widths if len(widths) > 1 else (None, *widths)
+    def draw_runs(self, seed: int | None) -> dict[str, list[Run]]:
+        """The runs of an iteration by their place in the sandwich."""
+        runs = runs_of(self.unet)
+        narrowest, *between, widest = runs if len(runs) > 1 else (None, *runs)
         draw = random.Random(mix_seed(seed, 1)) if seed is not None else random
         return {'widest': [widest], 'narrowest': [] if narrowest is None else [narrowest],
                 'between': draw.sample(between, self.num_random)}
@@ -100,32 +118,34 @@ class SandwichTraining:
         return dataclasses.replace(batch, t=t, noise=noise, x_t=self.add_noise(batch.x0, noise, t))
 
     def loss_terms(self, batch: NoisedBatch) -> dict[str, Tensor]:
-        """The weighted terms of the loss of every width in this iteration, by place and name: ``widest_denoising``."""
+        """The weighted terms of the loss of every run in this iteration, by place and name: ``widest_denoising``."""
         seed, self._width_seed = self._width_seed, None
-        places = [(place, width) for place, widths in self.draw_widths(seed).items() for width in widths]
-        total = sum(self.width_weights[width] for _, width in places)
+        places = [(place, run) for place, runs in self.draw_runs(seed).items() for run in runs]
+        total = sum(self.width_weights[run.width] for _, run in places)
         terms: dict[str, Tensor] = {}
-        shared: dict[str, Any] = {}  # what later widths of this iteration need of earlier ones
-        for number, (place, width) in enumerate(places):
+        shared: dict[str, Any] = {}  # what later runs of this iteration need of earlier ones
+        for number, (place, run) in enumerate(places):
             seen = self.renoised(batch, seed, number) if self.fresh_noise and number else batch
-            with self.unet.at(width):
-                own = self.width_terms(seen, width, shared)
+            with at_run(self.unet, run):
+                own = self.run_terms(seen, run, shared)
             for name, term in own.items():
                 name = f'{place}_{name}'
-                terms[name] = terms.get(name, 0) + term * (self.width_weights[width] / total)
+                terms[name] = terms.get(name, 0) + term * (self.width_weights[run.width] / total)
         return terms
 
-    def width_terms(self, batch: NoisedBatch, width: float, shared: dict[str, Any]) -> dict[str, Tensor]:
-        """The weighted terms of the loss at ``width``, which is active. The widest comes first.
+    def run_terms(self, batch: NoisedBatch, run: Run, shared: dict[str, Any]) -> dict[str, Tensor]:
+        """The weighted terms of the loss of ``run``, which is active. The widest comes first.
 
         Args:
-            shared: whatever it leaves here for the widths after it.
+            shared: whatever it leaves here for the runs after it.
         """
         raise NotImplementedError
 
     def evaluation_variants(self) -> dict[str, contextlib.AbstractContextManager]:
-        """What an evaluation measures: the full width under the metrics' own names, others as ``width0.25/<name>``."""
-        return {'' if width == 1 else f'width{width:g}/': self.unet.at(width) for width in reversed(self.eval_widths)}
+        """What an evaluation measures: the full network under the metrics' own names, others as ``width0.25/<name>`` or
+        ``width0.25-depth0.5/<name>``."""
+        return {'' if run == FULL else f'width{run.size.replace(" depth ", "-depth")}/': at_run(self.unet, run)
+                for run in reversed(self.eval_runs)}
 
 
 @MODELS.register_module()
@@ -140,7 +160,7 @@ class SlimmableDiffusion(SandwichTraining, DiffusionModel):
             (mean squared error, no gradient into the widest; Yu and Huang 2019, section 4.2). It needs
             ``fresh_noise=False``.
         width_weights: ``{width: weight}`` of the loss of each width, 1 by default; relative to one another.
-        eval_widths: widths that a validation measures; all by default.
+        eval_widths: what a validation measures: widths, or (width, depth); by default all widths, and all depths.
         start_from: a dense checkpoint or folder with the same network, to start from.
         order: put the important channels of ``start_from`` first
             (:mod:`slimdiff.models.backbones.slimmable.importance`).
@@ -151,7 +171,7 @@ class SlimmableDiffusion(SandwichTraining, DiffusionModel):
     """
 
     def __init__(self, unet: Mapping[str, Any], num_random: int = 1, fresh_noise: bool = True, inplace: float = 0.0,
-                 width_weights: Mapping[Any, float] | None = None, eval_widths: Sequence[float] | None = None,
+                 width_weights: Mapping[Any, float] | None = None, eval_widths: Sequence[Any] | None = None,
                  start_from: str | None = None, order: bool = True, **settings: Any) -> None:
         super().__init__(unet=unet, **settings)
         if inplace < 0 or (inplace and fresh_noise):
@@ -161,8 +181,8 @@ class SlimmableDiffusion(SandwichTraining, DiffusionModel):
         self._start_from(start_from, order)
         self.inplace = inplace
 
-    def width_terms(self, batch: NoisedBatch, width: float, shared: dict[str, Any]) -> dict[str, Tensor]:
-        """The denoising error of the network at its active width, and its distance from the widest."""
+    def run_terms(self, batch: NoisedBatch, run: Run, shared: dict[str, Any]) -> dict[str, Tensor]:
+        """The denoising error of the network at its active width and depth, and its distance from the widest."""
         prediction = self.predict(batch.x_t, batch.t, batch.labels, batch.context)
         terms = {'denoising': self.denoising_loss(prediction, batch)}
         if self.inplace and 'widest' in shared:
@@ -193,35 +213,35 @@ class SlimmableDistiller(SandwichTraining, Distiller):
 
     def __init__(self, unet: Mapping[str, Any], teacher: Mapping[str, Any], losses: Sequence[Mapping[str, Any]],
                  num_random: int = 1, fresh_noise: bool = False, width_weights: Mapping[Any, float] | None = None,
-                 eval_widths: Sequence[float] | None = None, start_from: str | None = None, order: bool = True,
+                 eval_widths: Sequence[Any] | None = None, start_from: str | None = None, order: bool = True,
                  **settings: Any) -> None:
         super().__init__(unet=unet, teacher=teacher, losses=losses, **settings)
         self._set_widths(num_random, fresh_noise, width_weights, eval_widths)
         self._start_from(start_from, order)
         maps = check_stages(self.unet, list(self.student_paths.values()))
-        self._recorders: dict[float, tuple[nn.Module, TapRecorder]] = {}
+        self._recorders: dict[Run, tuple[nn.Module, TapRecorder]] = {}
         #: (tap's path, width) -> where the channels of that width stand among all
         self._kept = {(path, width): torch.cat([torch.arange(*r) for r in maps[path].ranges(width)])
-                      for path in self.student_paths.values() for width in widths_of(self.unet)}
+                      for path in self.student_paths.values() for width in self.width_weights}
 
-    def width_terms(self, batch: NoisedBatch, width: float, shared: dict[str, Any]) -> dict[str, Tensor]:
-        """The terms of :class:`Distiller` at the active width. Widths that see the same noise share the teacher's."""
+    def run_terms(self, batch: NoisedBatch, run: Run, shared: dict[str, Any]) -> dict[str, Tensor]:
+        """The terms of :class:`Distiller` at the active width and depth. Runs of the same noise share the teacher's."""
         if shared.get('batch') is not batch:
             shared.update(batch=batch, teacher=functools.cache(self.start_teacher(batch)))
-        return self.compare(batch, self.student_outputs(batch, width), shared['teacher'])
+        return self.compare(batch, self.student_outputs(batch, run), shared['teacher'])
 
-    def student_outputs(self, batch: NoisedBatch, width: float = 1.0) -> dict[str, Tensor]:
+    def student_outputs(self, batch: NoisedBatch, run: Run = FULL) -> dict[str, Tensor]:
         """As of a :class:`Distiller`; a narrower width's features have zeros where the width has no channels."""
-        if width == 1 or not self.student_paths:
+        if run == FULL or not self.student_paths:
             return super().student_outputs(batch)
-        network = self.unet.network_at(width)
-        if self._recorders.get(width, (None, ))[0] is not network:  # the first time, or a copy of the model
-            self._recorders[width] = network, TapRecorder(network, self.student_paths.values())
-        recorder = self._recorders[width][1]
+        network = self.unet.network_at(*axes_of(run))
+        if self._recorders.get(run, (None, ))[0] is not network:  # the first time, or a copy of the model
+            self._recorders[run] = network, TapRecorder(network, self.student_paths.values())
+        recorder = self._recorders[run][1]
         with recorder:
             prediction = self.predict(batch.x_t, batch.t, batch.labels, batch.context)
         features = recorder.take()
-        return {OUTPUT: prediction} | {tap: self._widened(path, features[path], width)
+        return {OUTPUT: prediction} | {tap: self._widened(path, features[path], run.width)
                                        for tap, path in self.student_paths.items()}
 
     def _widened(self, path: str, features: Tensor, width: float) -> Tensor:

@@ -14,7 +14,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from slimdiff.arguments import declared_arguments, plain
-from slimdiff.models.backbones.protocol import at_width
+from slimdiff.models.backbones.protocol import at_run
 
 #: what a condition may be called in the signature of a network's ``forward``
 NAMES = {'class_labels': ('class_labels', 'labels', 'class_label', 'y'),
@@ -42,14 +42,34 @@ def condition_names(forward: Any) -> dict[str, str | None]:
             for ours, theirs in NAMES.items()}
 
 
+@functools.cache
+def wants_timestep_by_name(forward: Any) -> bool:
+    """Whether ``forward`` has its ``timestep`` elsewhere than second, as some transformers of diffusers have it."""
+    names = [name for name in inspect.signature(forward).parameters if name != 'self']
+    return 'timestep' in names and names.index('timestep') != 1
+
+
+def call(network: nn.Module, sample: Tensor, timestep: Tensor, conditions: Mapping[str, Tensor]) -> Any:
+    """The output of a network, with (N,) timesteps and conditions by its own names."""
+    if wants_timestep_by_name(type(network).forward):
+        return network(sample, timestep=timestep, **conditions)
+    return network(sample, timestep, **conditions)
+
+
 def takes(network: nn.Module, condition: str) -> bool:
     """Whether ``network``'s forward has an argument for this condition, whatever its name."""
     return condition_names(type(network).forward)[condition] is not None
 
 
 def has_our_names(network: nn.Module) -> bool:
-    """Whether what conditions ``network`` takes have diffusers' names."""
-    return all(theirs in (None, ours) for ours, theirs in condition_names(type(network).forward).items())
+    """Whether ``network`` is called as diffusers' UNets are: ``(sample, timestep, ...)``, conditions by their names.
+
+    diffusers' transformers, which call the sample ``hidden_states``, want a timestep for each sample.
+    """
+    forward = type(network).forward
+    first = next(name for name in inspect.signature(forward).parameters if name != 'self')
+    return first != 'hidden_states' and not wants_timestep_by_name(forward) and all(
+        theirs in (None, ours) for ours, theirs in condition_names(forward).items())
 
 
 def given(class_labels: Tensor | None, encoder_hidden_states: Tensor | None) -> dict[str, Tensor]:
@@ -123,12 +143,12 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
                 width: float | None = None) -> Prediction | tuple[Tensor]:
         """Predict, whatever the network's own arguments and outputs are; at ``width``, if it has several."""
         if width is not None:
-            with at_width(self.network, width):
+            with at_run(self.network, width):
                 return self(sample, timestep, class_labels, encoder_hidden_states, return_dict)
         timestep = each(timestep, sample)
         conditions = named(self.network, given(class_labels, encoder_hidden_states))
-        output = self.around(lambda x: as_tensor(self.network(x, timestep, **conditions), self.config.network_class),
-                             sample, timestep)
+        output = self.around(lambda x: as_tensor(call(self.network, x, timestep, conditions),
+                                                 self.config.network_class), sample, timestep)
         return Prediction(sample=output) if return_dict else (output, )
 
     def around(self, network: Callable[[Tensor], Tensor], sample: Tensor, timestep: Tensor) -> Tensor:
@@ -141,8 +161,8 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
 
     # ---- what the network offers, the wrapper offers: see __getattr__ -------------------------------------------
 
-    def _extract(self, width: float) -> AdaptedBackbone:
-        return self.rewrapped(self.network.extract(width)).train(self.training)
+    def _extract(self, *run: float) -> AdaptedBackbone:
+        return self.rewrapped(self.network.extract(*run)).train(self.training)
 
     def _with_features(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None = None,
                        encoder_hidden_states: Tensor | None = None) -> tuple[Prediction, Tensor]:

@@ -15,7 +15,7 @@ from slimdiff.checkpoint import read_json
 from slimdiff.checkpoint.folders import variant_of
 from slimdiff.models.backbones.adapt import AdaptedBackbone, has_our_names, takes
 from slimdiff.models.backbones.preconditioned import PreconditionedBackbone
-from slimdiff.models.backbones.protocol import class_rows, input_shape
+from slimdiff.models.backbones.protocol import CLASS_FIELDS, class_rows, input_shape
 from slimdiff.registry import MODELS, RegistryError, building
 from slimdiff.spelling import did_you_mean
 
@@ -45,9 +45,11 @@ def find_class(name: str) -> type[nn.Module]:
 
 
 def check_forward(network: type[nn.Module]) -> None:
-    """Raise RegistryError for a class whose ``forward`` has no (x_t, t): what is required cannot have a default."""
+    """Raise RegistryError for a class whose ``forward`` has no (x_t, t): neither a ``timestep`` nor a second argument
+    without a default."""
     parameters = [p for p in inspect.signature(network.forward).parameters.values() if p.name != 'self']
-    if len(parameters) < 2 or parameters[1].default is not inspect.Parameter.empty:
+    named = any(p.name == 'timestep' for p in parameters[1:])
+    if not named and (len(parameters) < 2 or parameters[1].default is not inspect.Parameter.empty):
         raise RegistryError(f'{network.__name__} is not a network that denoises: the second argument of its forward is '
                             'no timestep. A backbone has forward(sample, timestep, ...).')
 
@@ -81,7 +83,8 @@ def build_backbone(config: Mapping[str, Any] | nn.Module, num_classes: int | Non
         cls = arguments.pop('type', None)
         cls = cls if isinstance(cls, type) else find_class(cls)
         accepted = accepted_arguments(cls)
-        for key, rows in (('num_classes', num_classes), ('num_class_embeds', num_classes and num_classes + 1)):
+        for key, rows in (('num_classes', num_classes), ('num_class_embeds', num_classes and num_classes + 1),
+                          ('num_embeds_ada_norm', num_classes)):
             if rows is not None and accepted is not None and key in accepted:
                 arguments.setdefault(key, rows)
         check_arguments(cls, arguments)
@@ -114,7 +117,7 @@ def check_classes(network: nn.Module, num_classes: int | None, class_dropout: fl
     if not takes(network, 'class_labels'):
         raise ValueError(f'model.num_classes={num_classes}, but {name}.forward takes no class: give it an argument '
                          f'class_labels (or labels, y), (N,) integers of which {num_classes} is the null class.')
-    says = any(hasattr(getattr(network, 'config', None), key) for key in ('num_classes', 'num_class_embeds'))
+    says = any(hasattr(getattr(network, 'config', None), key) for key in CLASS_FIELDS)
     rows = class_rows(network) if says else num_classes + 1
     if rows < num_classes + (class_dropout > 0):
         raise ValueError(f'model.num_classes={num_classes}{" and the null class" if class_dropout else ""}, but {name} '
@@ -125,15 +128,15 @@ def check_classes(network: nn.Module, num_classes: int | None, class_dropout: fl
 
 
 def network_folder(folder: Path, whose: str = 'network') -> Path:
-    """The folder that holds a network's config.json: that of a pipeline's ``unet/``, or ``folder`` itself.
+    """The folder that holds a network's config.json: a pipeline's ``unet/`` or ``transformer/``, or ``folder`` itself.
 
     Raises:
         ValueError: neither does.
     """
-    source = folder / 'unet' if (folder / 'unet').is_dir() else folder
+    source = next((folder / part for part in ('unet', 'transformer') if (folder / part).is_dir()), folder)
     if not (source / 'config.json').is_file():
-        raise ValueError(f"The {whose}'s folder {folder} holds neither unet/config.json (a pipeline) nor config.json "
-                         '(a UNet): it was not written by save_pretrained.')
+        raise ValueError(f"The {whose}'s folder {folder} holds neither unet/config.json or transformer/config.json (a "
+                         'pipeline) nor config.json (a network): it was not written by save_pretrained.')
     return source
 
 

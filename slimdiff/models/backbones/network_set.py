@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from slimdiff.functional.process import NoiseProcess
-from slimdiff.sampling import StepAllocation, noise_process
+from slimdiff.sampling import Run, StepAllocation, noise_process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Memory:
     """Bytes of parameters and buffers.
 
     Args:
-        networks: of each width that is kept.
+        networks: of each run that is kept.
         full: of the widest network, kept or not.
     """
-    networks: Mapping[float, int]
+    networks: Mapping[Run, int]
     full: int
 
     @property
@@ -28,14 +28,14 @@ class Memory:
         return sum(self.networks.values())
 
     def __str__(self) -> str:
-        parts = ', '.join(f'width {width:g}: {size / 1e6:.4g} MB' for width, size in self.networks.items())
+        parts = ', '.join(f'{run}: {size / 1e6:.4g} MB' for run, size in self.networks.items())
         return (f'{self.total / 1e6:.4g} MB in {len(self.networks)} network(s) ({parts}), '
                 f'{self.total / self.full:.2f} times the full one')
 
 
-def key_of(width: float) -> str:
+def key_of(run: Run) -> str:
     """A name for a submodule; it must not contain a dot."""
-    return f'width_{width}'.replace('.', '_')
+    return (f'width_{run.width}' + ('' if run.depth == 1 else f'_depth_{run.depth}')).replace('.', '_')
 
 
 def size_of(module: nn.Module) -> int:
@@ -54,14 +54,14 @@ def description_of(network: nn.Module) -> dict[str, Any]:
     return {'class': type(network).__name__, 'config': arguments_of(network)}
 
 
-def check_alike(networks: Mapping[float, nn.Module]) -> None:
+def check_alike(networks: Mapping[Run, nn.Module]) -> None:
     """Raise ValueError unless all networks take and give the same."""
     for key in ('in_channels', 'out_channels', 'sample_size', 'num_classes', 'num_class_embeds', 'class_token',
                 'context_channels', 'cross_attention_dim', 'preconditioning'):
-        values = {width: network.config.get(key) for width, network in networks.items()}
+        values = {run: network.config.get(key) for run, network in networks.items()}
         first, *others = values.values()
         if any(other != first for other in others):
-            listed = ', '.join(f'{value} at width {width:g}' for width, value in values.items())
+            listed = ', '.join(f'{value} at {run}' for run, value in values.items())
             raise ValueError('StepAwareUNet: the networks must take the same input and give the same output, but '
                              f'{key} is {listed}.')
 

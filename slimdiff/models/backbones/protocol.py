@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from slimdiff.sampling.allocation import Run
 from slimdiff.spelling import did_you_mean
 
 
@@ -44,14 +45,34 @@ class Slimmable(Protocol):
         """The network of ``width`` alone, with copies of its weights."""
 
 
+class SlimmableDepth(Slimmable, Protocol):
+    """Several depths besides: what runs at a depth of 0.5 is half of the blocks."""
+
+    #: shares of the blocks, 1.0 among them
+    depths: tuple[float, ...]
+
+    def at(self, width: float, depth: float = 1.0) -> AbstractContextManager:
+        """Within this context every call runs at ``width`` and ``depth``."""
+
+    def extract(self, width: float, depth: float = 1.0) -> nn.Module:
+        """The network of ``width`` and ``depth`` alone, with copies of its weights."""
+
+
 class SlimmableStages(Slimmable, Protocol):
     """Feature maps at every width: what distillation at taps wants of a slimmable network."""
 
-    def network_at(self, width: float) -> nn.Module:
-        """The module whose submodules run at ``width``."""
+    def network_at(self, width: float, depth: float = 1.0) -> nn.Module:
+        """The module whose submodules run at ``width`` (and ``depth``, where there are several)."""
 
     def stage_channels(self) -> Mapping[str, Any]:
         """Name of a stage -> its :class:`~slimdiff.models.layers.channels.Channels`."""
+
+
+class Orderable(Slimmable, Protocol):
+    """A start from a dense network: what matters most comes first, so that a slice keeps it."""
+
+    def order_by_importance(self) -> int:
+        """Order channels and blocks in place, and return how many moved; the network computes what it did."""
 
 
 class ReusableFeatures(Protocol):
@@ -71,12 +92,16 @@ class StepAllocated(Protocol):
 
     allocation: Any
 
-    def network(self, width: float) -> nn.Module:
-        """The network of ``width``."""
+    def network(self, run: Run | float) -> nn.Module:
+        """The network of a run."""
 
 
+#: fields of a config that say how many classes a network knows: ours, and those of diffusers
+CLASS_FIELDS = ('num_classes', 'num_class_embeds', 'num_embeds_ada_norm')
 #: the members of each protocol that are asked for
 MEMBERS = {Slimmable: ('widths', 'at', 'extract'),
+           SlimmableDepth: ('widths', 'depths', 'at', 'extract'),
+           Orderable: ('order_by_importance', ),
            SlimmableStages: ('widths', 'at', 'extract', 'network_at', 'stage_channels'),
            ReusableFeatures: ('with_features', 'shallow'),
            StepAllocated: ('allocation', 'network')}
@@ -149,8 +174,11 @@ def expected_context(network: nn.Module) -> int | None:
 
 def class_rows(network: nn.Module) -> int:
     """Labels that ``network`` has a row for, the null class included; 0 if it takes none."""
-    classes = getattr(network.config, 'num_classes', None)
-    return classes + 1 if classes else getattr(network.config, 'num_class_embeds', None) or 0
+    config = network.config
+    # diffusers' DiT (norm_type 'ada_norm_zero') adds a row for the null class, too.
+    classes = getattr(config, 'num_classes', None) or (
+        getattr(config, 'norm_type', None) == 'ada_norm_zero' and getattr(config, 'num_embeds_ada_norm', None))
+    return classes + 1 if classes else getattr(config, 'num_class_embeds', None) or 0
 
 
 def num_classes(network: nn.Module) -> int | None:
@@ -188,31 +216,39 @@ def example_inputs(network: nn.Module, batch: int = 1, context_length: int = 1, 
     return inputs
 
 
-# ---- its widths ---------------------------------------------------------------------------------------------------
+# ---- its widths and depths ----------------------------------------------------------------------------------------
 
 
-def widths_of(network: nn.Module) -> tuple[float, ...]:
-    """The widths that ``network`` has, rising; one that is not slimmable has one, 1."""
-    return tuple(sorted(map(float, network.widths))) if offers(network, Slimmable) else (1.0, )
+def runs_of(network: nn.Module) -> tuple[Run, ...]:
+    """Every width and depth that ``network`` has, rising; one that is not slimmable has one run, of width 1."""
+    widths = network.widths if offers(network, Slimmable) else (1.0, )
+    depths = network.depths if offers(network, SlimmableDepth) else (1.0, )
+    return tuple(sorted(Run(width, depth) for width in widths for depth in depths))
 
 
-def check_width(network: nn.Module, width: float) -> float:
-    """Raise ValueError unless ``network`` was made for ``width``; returns it."""
-    if width not in widths_of(network):
-        raise ValueError(f'width: got {width}; this network has {", ".join(f"{w:g}" for w in widths_of(network))}.')
-    return width
+def check_run(network: nn.Module, run: Run | float) -> Run:
+    """Raise ValueError unless ``network`` was made for ``run``, or a width; returns the run."""
+    run, available = Run.of(run), runs_of(network)
+    if run not in available:
+        raise ValueError(f'width: got {run.size}; this network has {", ".join(own.size for own in available)}.')
+    return run
 
 
-def at_width(network: nn.Module, width: float) -> AbstractContextManager:
-    """Within this context every call of ``network`` runs at ``width``, one of its widths."""
-    check_width(network, width)
-    return network.at(width) if offers(network, Slimmable) else nullcontext()
+def at_run(network: nn.Module, run: Run | float) -> AbstractContextManager:
+    """Within this context every call of ``network`` is this run, one of its own."""
+    run = check_run(network, run)
+    return network.at(*axes_of(run)) if offers(network, Slimmable) else nullcontext()
 
 
-def network_of(network: nn.Module, width: float) -> nn.Module:
-    """The network of ``width`` alone: a copy; of a network of one width the network itself."""
-    check_width(network, width)
-    return network.extract(width) if offers(network, Slimmable) else network
+def network_of(network: nn.Module, run: Run | float) -> nn.Module:
+    """The network of a run alone: a copy; of a network of one width the network itself."""
+    run = check_run(network, run)
+    return network.extract(*axes_of(run)) if offers(network, Slimmable) else network
+
+
+def axes_of(run: Run) -> tuple[float, ...]:
+    """(width, ), or (width, depth) below full depth: networks of one depth take a width alone."""
+    return (run.width, ) if run.depth == 1 else (run.width, run.depth)
 
 
 # ---- its stages ---------------------------------------------------------------------------------------------------

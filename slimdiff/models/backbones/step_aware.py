@@ -27,9 +27,9 @@ from slimdiff.models.backbones.network_set import (
     key_of,
     size_of,
 )
-from slimdiff.models.backbones.protocol import ReusableFeatures, network_of, require, widths_of
+from slimdiff.models.backbones.protocol import ReusableFeatures, network_of, require, runs_of
 from slimdiff.models.backbones.steps import State, take_step
-from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
+from slimdiff.sampling.allocation import FULL, ByRun, Reuse, Run, StepAllocation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
     Where there is nothing to reuse, the width of the next noisier segment that runs one runs.
 
     Args:
-        networks: width -> network; those that the allocation doesn't use are not kept.
+        networks: run, or width, -> network; those that the allocation doesn't use are not kept.
         allocation: which of them runs when.
 
     Raises:
@@ -71,24 +71,25 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
             don't take the same input, or features to be reused of a network that gives none.
     """
 
-    def __init__(self, networks: Mapping[float, nn.Module], allocation: StepAllocation) -> None:
+    def __init__(self, networks: Mapping[Run | float, nn.Module], allocation: StepAllocation) -> None:
         super().__init__()
-        allocation.check_widths(networks)
+        networks = ByRun(networks)
+        allocation.check_runs(networks)
         full = networks[max(networks)]
         check_alike(networks)
         check_timesteps(allocation, full)
         self._keeps_features = Reuse('features') in [segment.action for segment in allocation.segments]
         if self._keeps_features:
-            for width in allocation.widths:
-                require(networks[width], ReusableFeatures, 'To reuse features', "reuse the 'prediction'")
+            for run in allocation.runs:
+                require(networks[run], ReusableFeatures, 'To reuse features', "reuse the 'prediction'")
         self.allocation = allocation
-        self.networks = nn.ModuleDict({key_of(width): networks[width] for width in allocation.widths})
+        self.networks = nn.ModuleDict({key_of(run): networks[run] for run in allocation.runs})
         self._full_bytes = size_of(full)
         self._last: Step | None = None
-        self._compiled: dict[tuple[float, str], Any] = {}
-        widest = networks[max(allocation.widths)]
+        self._compiled: dict[tuple[Run, str], Any] = {}
+        widest = networks[max(allocation.runs)]
         self.register_to_config(**arguments_of(widest), _allocation=allocation.to_dict(), _supernet=None,
-                                _networks={f'{width}': description_of(networks[width]) for width in allocation.widths})
+                                _networks={run.size: description_of(networks[run]) for run in allocation.runs})
 
     @classmethod
     def from_supernet(cls, supernet: nn.Module, allocation: StepAllocation) -> StepAwareUNet:
@@ -99,12 +100,12 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
         Raises:
             ValueError: a width that ``supernet`` has not, and what the constructor refuses.
         """
-        allocation.check_widths(widths_of(supernet))
+        allocation.check_runs(runs_of(supernet))
         check_timesteps(allocation, supernet)
-        networks = {width: network_of(supernet, width) for width in allocation.widths}
+        networks = {run: network_of(supernet, run) for run in allocation.runs}
         model = cls(networks, allocation)
         model._full_bytes = size_of(supernet)
-        if 1.0 in networks:  # its weights are the supernet's, and tell the others
+        if FULL in networks:  # its weights are the supernet's, and tell the others
             model.register_to_config(**arguments_of(supernet), _supernet=description_of(supernet)['class'],
                                      _networks=None)
         return model
@@ -143,26 +144,26 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
                           self._keeps_features)
         if self.allocation.uses_reuse:  # a copy is kept: what is returned is the caller's, who may overwrite it
             features = None if state.features is None else state.features.detach()
-            self._last = Step(t, kind, State(state.width, state.prediction.detach().clone(), features))
+            self._last = Step(t, kind, State(state.run, state.prediction.detach().clone(), features))
         return state.prediction
 
     def _independent(self, sample: Tensor, times: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """Samples that have nothing to do with each other: each width runs on its own."""
         self.reset()
-        widths = [self.run_at(t).width for t in times.tolist()]
+        runs = [self.run_at(t) for t in times.tolist()]
         times = times.to(sample.device)
-        if len(set(widths)) == 1:
-            return predict(self.network(widths[0]), sample, times.contiguous(), **conditions)
+        if len(set(runs)) == 1:
+            return predict(self.network(runs[0]), sample, times.contiguous(), **conditions)
         order, predictions = [], []
-        for width in sorted(set(widths)):
-            rows = [i for i, other in enumerate(widths) if other == width]
+        for run in sorted(set(runs)):
+            rows = [i for i, other in enumerate(runs) if other == run]
             parts = {name: value[rows] for name, value in conditions.items()}
-            predictions.append(predict(self.network(width), sample[rows], times[rows], **parts))
+            predictions.append(predict(self.network(run), sample[rows], times[rows], **parts))
             order += rows
         return torch.cat(predictions)[torch.tensor(order).argsort().to(sample.device)]
 
     def run_at(self, t: float) -> Run:
-        """What runs at timestep ``t`` if nothing can be reused: its width, or that of the next noisier segment."""
+        """What runs at timestep ``t`` if nothing can be reused: the run of the next noisier segment that has one."""
         return self.allocation.run_at(t)
 
     def reset(self) -> None:
@@ -171,21 +172,21 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
 
     # ---- the networks -----------------------------------------------------------------------------------------
 
-    def network(self, width: float) -> nn.Module:
-        """The dense network of ``width``."""
-        return self.networks[key_of(width)]
+    def network(self, run: Run | float) -> nn.Module:
+        """The dense network of a run, or of a width at full depth."""
+        return self.networks[key_of(Run.of(run))]
 
-    def _method(self, width: float, name: str) -> Any:
-        return self._compiled.get((width, name)) or getattr(self.network(width), name)
+    def _method(self, run: Run, name: str) -> Any:
+        return self._compiled.get((run, name)) or getattr(self.network(run), name)
 
     @property
     def precondition(self) -> nn.Module | None:
         """Of the networks; pipelines ask for it to know which precision they want their input in."""
-        return getattr(self.network(max(self.allocation.widths)), 'precondition', None)
+        return getattr(self.network(max(self.allocation.runs)), 'precondition', None)
 
     def memory(self) -> Memory:
         """What the networks take, and what the full one does (that of the supernet they come from, if any)."""
-        return Memory({width: size_of(self.network(width)) for width in self.allocation.widths}, self._full_bytes)
+        return Memory({run: size_of(self.network(run)) for run in self.allocation.runs}, self._full_bytes)
 
     def compile(self, **kwargs: Any) -> None:
         """``torch.compile`` each network, with these arguments: a program for each width, and for its shallow part.
@@ -193,10 +194,10 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
         They are made when they are first run, and kept from step to step and from one trajectory to the next; another
         batch size makes new ones.
         """
-        for width in self.allocation.widths:
-            self.network(width).compile(**kwargs)
+        for run in self.allocation.runs:
+            self.network(run).compile(**kwargs)
             for method in ('with_features', 'shallow') if self._keeps_features else ():
-                self._compiled[width, method] = torch.compile(getattr(self.network(width), method), **kwargs)
+                self._compiled[run, method] = torch.compile(getattr(self.network(run), method), **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), '_last': None, '_compiled': {}}  # a copy starts from scratch
@@ -243,8 +244,8 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
             arguments = {k: v for k, v in config.items() if not k.startswith('_')}
             return cls.from_supernet(make(find_class(config['_supernet']), arguments),
                                      StepAllocation.from_dict(config['_allocation']))
-        networks = {float(width): make(find_class(found['class']), found['config'])
-                    for width, found in config['_networks'].items()}
+        networks = {Run.parse(size): make(find_class(found['class']), found['config'])
+                    for size, found in config['_networks'].items()}
         return cls(networks, StepAllocation.from_dict(config['_allocation']))
 
 

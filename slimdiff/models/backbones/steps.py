@@ -15,16 +15,16 @@ class State(NamedTuple):
     """What a step leaves to the next one.
 
     Args:
-        width: last run.
+        run: the last one.
         prediction: the network's output, (N, C, H, W).
         features: the deep features of the last run, where they are kept.
     """
-    width: float
+    run: Run
     prediction: Tensor
     features: Tensor | None
 
 
-def take_step(method: Callable[[float, str], Callable[..., Any]],
+def take_step(method: Callable[[Run, str], Callable[..., Any]],
               action: Action,
               last: State | None,
               sample: Tensor,
@@ -33,11 +33,11 @@ def take_step(method: Callable[[float, str], Callable[..., Any]],
               keeps_features: bool = False) -> State:
     """Do what ``action`` says; what it returns is the next step's ``last``.
 
-    ``Reuse('features')`` runs the first stage alone, around the deep features of the width last run (DeepCache, Ma et
+    ``Reuse('features')`` runs the first stage alone, around the deep features of the last run (DeepCache, Ma et
     al., CVPR 2024); ``Reuse('prediction')`` runs nothing, and shares its tensor with ``last``.
 
     Args:
-        method: ``method(width, name)`` is the method of the dense network of that width: ``'__call__'``,
+        method: ``method(run, name)`` is the method of the dense network of that width and depth: ``'__call__'``,
             ``'with_features'`` or ``'shallow'``.
         action: of this step.
         last: of the step before; None at the first.
@@ -50,14 +50,14 @@ def take_step(method: Callable[[float, str], Callable[..., Any]],
     """
     if isinstance(action, Run):
         if keeps_features:
-            output, features = method(action.width, 'with_features')(sample, timestep, **conditions)
-            return State(action.width, as_tensor(output, 'with_features'), features)
-        output = method(action.width, '__call__')(sample, timestep, **conditions)
-        return State(action.width, as_tensor(output, 'network'), None)
+            output, features = method(action, 'with_features')(sample, timestep, **conditions)
+            return State(action, as_tensor(output, 'with_features'), features)
+        output = method(action, '__call__')(sample, timestep, **conditions)
+        return State(action, as_tensor(output, 'network'), None)
     if last is None:
         raise ValueError(f"The first step is to '{action}', but there is nothing to reuse yet: let a width run first.")
     if action.what == 'features':
-        output = method(last.width, 'shallow')(sample, timestep, conditions.get('class_labels'),
+        output = method(last.run, 'shallow')(sample, timestep, conditions.get('class_labels'),
                                                conditions.get('encoder_hidden_states'), last.features)
         return last._replace(prediction=as_tensor(output, 'shallow'))
     return last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from functools import partial
@@ -36,7 +37,7 @@ def tap_names(network: nn.Module) -> list[str]:
     """The taps that a reader looks for first: ``output`` and the stages."""
     network = bare(network)
     top = [name for name, child in network.named_children() if re.fullmatch(r'(down|up)\d+|mid|mid_block', name)]
-    for blocks in ('down_blocks', 'up_blocks'):
+    for blocks in ('down_blocks', 'up_blocks', 'transformer_blocks', 'layers', 'blocks'):
         top += [f'{blocks}.{i}' for i in range(len(getattr(network, blocks, ())))]
     return [OUTPUT, *top]
 
@@ -57,6 +58,17 @@ def find_tap(network: nn.Module, name: str, whose: str = 'network') -> str:
     hint = f'Did you mean {" or ".join(repr(c) for c in close[:3])}? ' if close else ''
     raise ValueError(f"The {whose} has no tap '{name}'. {hint}Its stages: {', '.join(stages)}; any module path is a "
                      'tap, too (list them with named_modules()).')
+
+
+def as_map(features: Tensor) -> Tensor:
+    """Tokens (N, T, D) of a transformer's block as the map (N, D, h, w) of their patches; other features unchanged."""
+    if features.dim() != 3:
+        return features
+    side = math.isqrt(features.shape[1])
+    if side * side != features.shape[1]:
+        raise ValueError(f'A tap gives {features.shape[1]} tokens, which are no square of patches: tap a block that '
+                         'has the image tokens alone.')
+    return features.transpose(1, 2).unflatten(2, (side, side))
 
 
 class TapRecorder:
@@ -86,7 +98,7 @@ class TapRecorder:
 
     def _record(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if self.active:
-            self.features[path] = as_tensor(output, f'tap {path}')
+            self.features[path] = as_map(as_tensor(output, f'tap {path}'))
 
     def __enter__(self) -> TapRecorder:
         self.features.clear()

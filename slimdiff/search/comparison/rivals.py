@@ -12,12 +12,12 @@ from torch import nn
 
 from slimdiff.evaluation.unet_cost import context_length_of, unet_cost
 from slimdiff.models.backbones import StepAwareUNet
-from slimdiff.models.backbones.protocol import network_of, widths_of
+from slimdiff.models.backbones.protocol import network_of, runs_of
 from slimdiff.sampling import StepAllocation
 from slimdiff.sampling.allocation import PROCESSES
 from slimdiff.sampling.denoise import timesteps_of
 from slimdiff.search.costs import NetworkCosts, calls_per_step
-from slimdiff.search.widths import in_place
+from slimdiff.search.supernet import in_place
 
 #: equal segments of a random allocation
 SEGMENTS = 8
@@ -48,10 +48,10 @@ class Rival:
         Raises:
             ValueError: widths that the network has not, or another number of training timesteps.
         """
-        widths = {width for allocation in allocations.values() for width in allocation.widths}
+        runs = {run for allocation in allocations.values() for run in allocation.runs}
         for allocation in allocations.values():
-            allocation.check_widths(widths_of(model.unet))
-        networks = {width: network_of(model.unet, width) for width in sorted(widths)}
+            allocation.check_runs(runs_of(model.unet))
+        networks = {run: network_of(model.unet, run) for run in sorted(runs)}
         return {name: cls(model, costs, allocation, StepAwareUNet(networks, allocation).eval())
                 for name, allocation in allocations.items()}
 
@@ -85,16 +85,16 @@ def baselines(costs: NetworkCosts, timesteps: Sequence[float], total: int, budge
     Raises:
         ValueError: a budget below the narrowest width's MACs, or not below 1.
     """
-    widths = sorted(costs.macs_of)
-    share = {width: costs.macs_of[width] / costs.macs_of[widths[-1]] for width in widths}
-    if not share[widths[0]] < budget < 1:
-        raise ValueError(f'The budget must lie between {share[widths[0]]:.3f}, what the narrowest width takes, and 1; '
+    runs = sorted(costs.macs_of)
+    share = {run: costs.macs_of[run] / costs.macs_of[runs[-1]] for run in runs}
+    if not share[runs[0]] < budget < 1:
+        raise ValueError(f'The budget must lie between {share[runs[0]]:.3f}, what the narrowest width takes, and 1; '
                          f'got {budget}.')
-    found = {f'uniform {width:g}': StepAllocation.uniform(width, total, process) for width in reversed(widths[1:-1])}
+    found = {f'uniform {run.size}': StepAllocation.uniform(run, total, process) for run in reversed(runs[1:-1])}
     # The widest of the narrow networks that leaves the wide one some steps: T-Stitch joins two networks.
-    narrow = max(width for width in widths if share[width] < budget)
+    narrow = max((run for run in runs if share[run] < budget), key=share.get)
     fraction = (1 - budget) / (1 - share[narrow])
-    found['prefix'] = StepAllocation.prefix(narrow, widths[-1], fraction, total, process)
+    found['prefix'] = StepAllocation.prefix(narrow, runs[-1], fraction, total, process)
     found['random'] = random_within(costs, timesteps, total, budget, seed, process)
     return found
 

@@ -18,18 +18,18 @@ class AdditiveEvaluator(Evaluator):
     """
 
     @abstractmethod
-    def per_step(self) -> list[dict[float, float]]:
-        """What each sampling step, the noisiest first, adds to the quality, by width."""
+    def per_step(self) -> list[dict[Run, float]]:
+        """What each sampling step, the noisiest first, adds to the quality, by width and depth."""
 
     def additive(self, space: SearchSpace) -> list[list[float]]:
-        """What each cell of a space adds to the quality at each of the space's widths, (cells, widths)."""
-        totals = [[0.0] * len(space.widths) for _ in range(space.num_cells)]
+        """What each cell of a space adds to the quality at each of the space's runs, (cells, runs)."""
+        totals = [[0.0] * len(space.runs) for _ in range(space.num_cells)]
         for cell, gaps in zip(space.cell_of_step, self.per_step()):
-            for i, width in enumerate(space.widths):
-                totals[cell][i] += gaps[width]
+            for i, run in enumerate(space.runs):
+                totals[cell][i] += gaps[run]
         return totals
 
     def measure(self, allocations: Sequence[StepAllocation]) -> list[float]:
         gaps = self.per_step()
-        return [sum(gap[action.width] if isinstance(action, Run) else math.nan
+        return [sum(gap[action] if isinstance(action, Run) else math.nan
                     for gap, action in zip(gaps, self.problem.actions(allocation))) for allocation in allocations]

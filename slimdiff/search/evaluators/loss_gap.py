@@ -11,9 +11,10 @@ from torch import Tensor
 
 from slimdiff.evaluation.common import run_on_rank0
 from slimdiff.evaluation.metrics.denoising import BandwiseDenoisingError
+from slimdiff.models.backbones.protocol import at_run
 from slimdiff.registry import EVALUATORS
+from slimdiff.sampling import Run
 from slimdiff.search.evaluators.additive import AdditiveEvaluator
-from slimdiff.search.widths import at_width
 from slimdiff.tables import text_table
 
 
@@ -71,28 +72,28 @@ class LossGapEvaluator(AdditiveEvaluator):
                                         [str(i) for i in range(len(self.band_weights))], self.draws, self.seed,
                                         amp=self.amp)
         weights = torch.tensor(self.band_weights, dtype=torch.float64)
-        self._widths = sorted(problem.costs.macs_of)
+        self._runs = sorted(problem.costs.macs_of)
         errors = []
-        for width in self._widths:
-            key = self.key(f'errors at {width}')
+        for run in self._runs:
+            key = self.key(f'errors at {run}')
             found = run_on_rank0(lambda key=key: None if problem.cache is None else problem.cache.get(key, ['errors']))
             if found is None:
-                with at_width(problem.model, width):
+                with at_run(problem.model.unet, run):
                     found = {'errors': metric.table(problem.model, problem.dataloader,
-                                                    f'denoising error at width {width:g}').contiguous()}
+                                                    f'denoising error at {run}').contiguous()}
                 # The table is that of all ranks, so one of them counts.
                 calls = len(found['errors']) * self.num_bins * self.draws * is_main_process()
                 self._work.calls += calls
-                self._work.macs += calls * problem.costs.macs_of[width]
+                self._work.macs += calls * problem.costs.macs_of[run]
                 if problem.cache is not None:
                     problem.cache.put(key, found)
             errors.append(found['errors'].double() @ weights)  # (N, bins)
-        self._errors = torch.stack(errors, 2)  # (N, bins, widths)
+        self._errors = torch.stack(errors, 2)  # (N, bins, runs)
 
     @property
-    def widths(self) -> list[float]:
+    def runs(self) -> list[Run]:
         """The columns of :attr:`table`."""
-        return self._widths
+        return self._runs
 
     @property
     def edges(self) -> list[int]:
@@ -101,24 +102,24 @@ class LossGapEvaluator(AdditiveEvaluator):
 
     @property
     def table(self) -> Tensor:
-        """Gap to the widest, (bins, widths) float64; NaN where a width gave NaN."""
+        """Gap to the widest and deepest, (bins, runs) float64; NaN where one gave NaN."""
         return self._gaps.mean(0)
 
     @property
     def stderr(self) -> Tensor:
-        """Standard errors of :attr:`table`, (bins, widths), of paired differences over the images."""
+        """Standard errors of :attr:`table`, (bins, runs), of paired differences over the images."""
         return self._gaps.std(0) / len(self._gaps)**0.5
 
     @property
     def _gaps(self) -> Tensor:
         return self._errors - self._errors[:, :, -1:]
 
-    def per_step(self) -> list[dict[float, float]]:
-        """What each sampling step adds to the quality, by width."""
+    def per_step(self) -> list[dict[Run, float]]:
+        """What each sampling step adds to the quality, by width and depth."""
         table = self.table.tolist()
         # The last timestep of a flow, the end of the last bin, belongs to it.
         bins = [bisect.bisect_right(self._edges[:-1], t) - 1 for t in self.problem.timesteps]
-        return [{width: self.bin_weights[b] * table[b][i] / len(bins) for i, width in enumerate(self._widths)}
+        return [{run: self.bin_weights[b] * table[b][i] / len(bins) for i, run in enumerate(self._runs)}
                 for b in bins]
 
     def describe(self) -> str:
@@ -127,4 +128,4 @@ class LossGapEvaluator(AdditiveEvaluator):
         for b, (gaps, errors) in enumerate(zip((1e3 * self.table).tolist(), (1e3 * self.stderr).tolist())):
             rows.append((f'{self._edges[b]}..{self._edges[b + 1] - 1}',
                          *(f'{gap:.3f} +- {error:.3f}' for gap, error in zip(gaps, errors))))
-        return text_table(['timesteps', *(f'width {width:g}' for width in self._widths)], rows, left=0)
+        return text_table(['timesteps', *map(str, self._runs)], rows, left=0)

@@ -12,7 +12,7 @@ from slimdiff.progress import Progress
 from slimdiff.sampling import Action, Reuse, Run, StepAllocation
 from slimdiff.search.evaluators.base import Evaluator
 from slimdiff.search.prefix import sample_tree
-from slimdiff.search.widths import ActionNetwork, in_place
+from slimdiff.search.supernet import ActionNetwork, in_place
 
 
 class SamplingEvaluator(Evaluator):
@@ -65,7 +65,7 @@ class SamplingEvaluator(Evaluator):
             network.action, network.state = action, state
             with in_place(model, network):
                 prediction = predict(x, t)
-            calls += self._count(action, network.state.width, len(batch))
+            calls += self._count(action, network.state.run, len(batch))
             return prediction, network.state
 
         with evaluating(model, self.amp):
@@ -81,12 +81,12 @@ class SamplingEvaluator(Evaluator):
     def runs_network(action: Action) -> bool:
         return action != Reuse('prediction')
 
-    def _count(self, action: Action, width: float, images: int) -> int:
+    def _count(self, action: Action, run: Run, images: int) -> int:
         """Add a step to the work; returns its network calls."""
         costs = self.problem.costs
         if not self.runs_network(action):
             return 0
         calls = images * costs.calls_per_step
         self._work.calls += calls
-        self._work.macs += calls * (costs.macs_of if isinstance(action, Run) else costs.shallow_of)[width]
+        self._work.macs += calls * (costs.macs_of if isinstance(action, Run) else costs.shallow_of)[run]
         return calls

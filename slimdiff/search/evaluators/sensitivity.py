@@ -46,7 +46,7 @@ class SensitivityEvaluator(AdditiveEvaluator):
 
     def prepare(self) -> None:
         problem = self.problem
-        self._widths = sorted(problem.costs.macs_of)
+        self._runs = sorted(problem.costs.macs_of)
         count = len(problem.timesteps)
         bins = min(self.num_bins, count)
         self._bin_of_step = [step * bins // count for step in range(count)]
@@ -60,32 +60,32 @@ class SensitivityEvaluator(AdditiveEvaluator):
         self._table: Tensor = found['table']
 
     def _measured(self) -> Tensor:
-        """(bins, widths) float64; zero at the widest."""
-        parts, narrower = self._bin_of_step[-1] + 1, self._widths[:-1]
-        table = torch.zeros(parts, len(self._widths), dtype=torch.float64)
+        """(bins, runs) float64; zero at the widest and deepest."""
+        parts, narrower = self._bin_of_step[-1] + 1, self._runs[:-1]
+        table = torch.zeros(parts, len(self._runs), dtype=torch.float64)
         if narrower:
-            found = self._divergence.measure([self._one_part(part, width) for part in range(parts)
-                                              for width in narrower])
+            found = self._divergence.measure([self._one_part(part, run) for part in range(parts)
+                                              for run in narrower])
             table[:, :-1] = torch.tensor(found, dtype=torch.float64).reshape(parts, len(narrower))
         return table
 
-    def _one_part(self, part: int, width: float) -> StepAllocation:
-        """``width`` in one part of the steps, the widest in all others."""
-        actions = [Run(width if own == part else self._widths[-1]) for own in self._bin_of_step]
+    def _one_part(self, part: int, run: Run) -> StepAllocation:
+        """``run`` in one part of the steps, the widest and deepest in all others."""
+        actions = [run if own == part else self._runs[-1] for own in self._bin_of_step]
         return StepAllocation.from_steps(actions, self.problem.timesteps, self.problem.model.num_train_timesteps,
                                          self.problem.model.noise_process.name)
 
     @property
-    def widths(self) -> list[float]:
+    def runs(self) -> list[Run]:
         """The columns of :attr:`table`."""
-        return self._widths
+        return self._runs
 
     @property
     def table(self) -> Tensor:
-        """Divergence by part of the sampling, the noisiest first, and width: (bins, widths) float64."""
+        """Divergence by part of the sampling, the noisiest first, and run: (bins, runs) float64."""
         return self._table
 
-    def per_step(self) -> list[dict[float, float]]:
+    def per_step(self) -> list[dict[Run, float]]:
         rows = self._table.tolist()
-        return [{width: rows[part][i] / self._bin_of_step.count(part) for i, width in enumerate(self._widths)}
+        return [{run: rows[part][i] / self._bin_of_step.count(part) for i, run in enumerate(self._runs)}
                 for part in self._bin_of_step]

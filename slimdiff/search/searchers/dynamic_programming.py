@@ -57,7 +57,7 @@ def additive_front(quality: Sequence[Sequence[float]], cost: Sequence[Sequence[f
         layers.append(layer)
     last = _merge(layer, [(w, k) for w in range(options) for k in range(runs)], 0.0, 0.0, slack)
     if not len(last[0]):
-        raise ValueError('additive_front: no allocation is left: in some cell no width has a finite quality.')
+        raise ValueError('additive_front: no allocation is left: in some cell no run has a finite quality.')
     return [(float(c), float(q), _trace(layers, link)) for c, q, link in zip(*last)]
 
 
@@ -142,7 +142,7 @@ class DynamicProgramming(Searcher):
             steps = [0] * space.num_cells
             for cell in space.cell_of_step:
                 steps[cell] += 1
-            macs = [[costs.calls_per_step * n * costs.macs_of[width] for width in space.widths] for n in steps]
+            macs = [[costs.calls_per_step * n * costs.macs_of[run] for run in space.runs] for n in steps]
             front = additive_front(evaluator.additive(space), macs, space.num_segments)
             self._surrogate = [(cost, quality, space.from_cells(cells)) for cost, quality, cells in front]
         return self._surrogate

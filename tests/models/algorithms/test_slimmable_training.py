@@ -9,6 +9,7 @@ from tiny_distiller import NOISE, save_pipeline, shake, teacher_model
 from slimdiff.models.algorithms import DiffusionModel, NoisedBatch
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS
+from slimdiff.sampling.allocation import Run
 
 STAGES = [dict(channels=8, blocks=1), dict(channels=16, blocks=1, downsample=False, heads=2)]
 WIDTHS = (0.5, 0.75, 1.0)
@@ -78,11 +79,11 @@ def test_the_sandwich_has_the_ends_and_draws_between():
     config = dict(type='SlimmableDiffusion', unet={**unet(), 'widths': (0.25, 0.5, 0.75, 1.0)}, noise_scheduler=NOISE,
                   num_random=1)
     model = MODELS.build(config)
-    drawn = [model.draw_widths(seed) for seed in range(60)]
-    assert all(d['widest'] == [1.0] and d['narrowest'] == [0.25] and len(d['between']) == 1 for d in drawn)
-    counts = [sum(d['between'] == [w] for d in drawn) for w in (0.5, 0.75)]
+    drawn = [model.draw_runs(seed) for seed in range(60)]
+    assert all(d['widest'] == [Run(1.0)] and d['narrowest'] == [Run(0.25)] and len(d['between']) == 1 for d in drawn)
+    counts = [sum(d['between'] == [Run(w)] for d in drawn) for w in (0.5, 0.75)]
     assert sum(counts) == 60 and min(counts) > 15  # a fair coin: below 15 once in 30,000 times
-    assert model.draw_widths(7) == model.draw_widths(7)
+    assert model.draw_runs(7) == model.draw_runs(7)
 
 
 def test_what_is_logged_adds_up_to_the_loss():
@@ -160,7 +161,7 @@ def test_evaluation_goes_through_the_widths():
     assert list(variants) == ['', 'width0.5/']
     for prefix, width in (('', 1.0), ('width0.5/', 0.5)):
         with variants[prefix]:
-            assert model.unet.active_width == width
+            assert model.unet.active == Run(width)
 
 
 # ---- with a teacher ----------------------------------------------------------------------------------------------
@@ -203,7 +204,7 @@ def test_features_of_a_narrow_width_are_compared_where_their_channels_are(teache
     model = distilled(teacher, [dict(type='SpatialLoss', tap='up1')], num_random=0)
     batch = NoisedBatch(images(), images(), torch.tensor([1, 2, 3, 4]), images())
     with model.unet.at(0.5):
-        features = model.student_outputs(batch, 0.5)['up1']
+        features = model.student_outputs(batch, Run(0.5))['up1']
     assert features.shape[1] == 8 and bool((features[:, 4:] == 0).all())
     narrow = {}
     network = model.unet.extract(0.5)

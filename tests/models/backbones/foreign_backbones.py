@@ -1,4 +1,4 @@
-"""Networks that slimdiff did not write: two of diffusers, a diffusers model of a user's own, and a plain module."""
+"""Networks of others (three of diffusers, a diffusers model of a user's own, a plain module), and our transformer."""
 
 import contextlib
 
@@ -103,6 +103,14 @@ BACKBONES = {
                   up_block_types=('UpBlock2D', 'CrossAttnUpBlock2D'), **BLOCKS),
         model=dict(conditioner=dict(type='RandomText', channels=6), sample_captions=('a cat', 'a dog')),
         tap='mid'),
+    'DiTTransformer2DModel': dict(
+        unet=dict(type='DiTTransformer2DModel', num_attention_heads=2, attention_head_dim=8, in_channels=3,
+                  out_channels=3, num_layers=2, sample_size=8, patch_size=2, norm_num_groups=2),
+        model=dict(num_classes=CLASSES), tap='transformer_blocks.0'),
+    'SlimmableDiT': dict(
+        unet=dict(type='SlimmableDiT', num_attention_heads=2, attention_head_dim=8, in_channels=3, out_channels=3,
+                  layers=(2, ), sample_size=8, widths=(0.5, 1.0), depths=(0.5, 1.0)),
+        model=dict(num_classes=CLASSES), tap='blocks.0', widths=(0.5, 1.0)),
     'OwnModel': dict(unet=dict(type='OwnModel'), model=dict(num_classes=CLASSES), tap='deep', widths=(0.5, 1.0)),
     'PlainModule': dict(unet=dict(type='PlainModule'), model=dict(num_classes=CLASSES), tap='body'),
 }

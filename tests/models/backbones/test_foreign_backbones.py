@@ -21,7 +21,7 @@ from slimdiff.evaluation.cost import count_cost
 from slimdiff.evaluation.unet_cost import network_cost
 from slimdiff.export.load import load_trained
 from slimdiff.models.backbones import build_backbone, make_step_aware
-from slimdiff.models.backbones.protocol import bare, example_inputs, widths_of
+from slimdiff.models.backbones.protocol import bare, example_inputs, runs_of
 from slimdiff.registry import MODELS
 from slimdiff.sampling import image_generators
 from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
@@ -111,7 +111,7 @@ def test_it_is_a_student_and_a_teacher_at_the_output_and_at_a_tap(trained):
     model.seed_step(0)
     losses = model(**batch_of(trained, model))
     losses['loss'].backward()
-    assert {'denoising', 'spatial_output', f'spatial_{tap}'} < set(losses)
+    assert {'denoising', 'spatial_output', f'spatial_{tap.replace(".", "_")}'} < set(losses)
     grads = [p.grad for p in bare(model.unet).parameters() if p.grad is not None]
     assert any(g.abs().sum() > 0 for g in grads)
     # A teacher of its own weights teaches nothing: the oracle.
@@ -119,7 +119,7 @@ def test_it_is_a_student_and_a_teacher_at_the_output_and_at_a_tap(trained):
     model.eval().seed_step(0)
     with torch.no_grad():
         losses = model(**batch_of(trained, model))
-    assert float(losses['spatial_output']) < 1e-10 and float(losses[f'spatial_{tap}']) < 1e-10
+    assert float(losses['spatial_output']) < 1e-10 and float(losses[f'spatial_{tap.replace(".", "_")}']) < 1e-10
 
 
 def test_it_teaches_our_unet(trained):
@@ -150,7 +150,7 @@ def test_its_macs_are_those_of_its_own_forward(trained, capsys):
 
 
 def test_a_dry_run_asks_the_network_for_its_shape(trained, capsys):
-    assert 'sample_size' not in trained.backbone['unet'] or trained.name.startswith('UNet')
+    assert ('sample_size' in trained.backbone['unet']) == (trained.name not in ('OwnModel', 'PlainModule'))
     assert train.main([str(trained.config), '--dry-run']) == 0
     assert re.search(r'network +[\d.]+ .*MACs', capsys.readouterr().out)
 
@@ -208,15 +208,15 @@ def test_it_is_searched(trained, tmp_path, capsys):
     assert search.main([str(trained.config), str(trained.checkpoint), '--work-dir', str(tmp_path), '--samples', '0',
                         '--budget', '0.8']) == 0
     found = StepAllocation.load(tmp_path / 'allocation.json')
-    assert set(found.widths) <= set(widths_of(trained.model().unet))
+    assert set(found.runs) <= set(runs_of(trained.model().unet))
     make_step_aware(trained.model(), found).sample([0], num_steps=4)
 
 
 def test_what_it_cannot_do_is_said_before_anything_runs(trained):
     model, backbone = trained.model(), trained.backbone
     features = StepAllocation.from_pieces([500], [Reuse('features'), Run(1.0)])
-    if trained.name == 'OwnModel':
-        assert widths_of(model.unet) == backbone['widths']
+    if 'widths' in backbone:
+        assert {run.width for run in runs_of(model.unet)} == set(backbone['widths'])
         make_step_aware(model, features).sample([0], num_steps=3)
     else:
         with pytest.raises(ValueError, match=rf'{trained.name} lacks with_features, shallow\. Add them, or reuse the'):
@@ -233,7 +233,7 @@ def test_what_it_cannot_do_is_said_before_anything_runs(trained):
 
 
 @pytest.mark.parametrize('sigma_data', [None, 0.5])
-def test_widths_of_a_users_network(sigma_data, tmp_path):
+def test_runs_of_a_users_network(sigma_data, tmp_path):
     """Trained by the sandwich rule, distilled at the output, cut out, allocated and reopened."""
     config = config_of('OwnModel', sigma_data, type='SlimmableDiffusion', num_random=0)
     config.search.space = dict(num_segments=2)

@@ -275,7 +275,7 @@ def test_memory_counts_parameters():
     unet = StepAwareUNet.from_supernet(wide, StepAllocation.prefix(0.25, 0.5, 0.5))
     count = {w: 4 * sum(p.numel() for p in wide.extract(w).parameters()) for w in wide.widths}
     memory = unet.memory()
-    assert memory.networks == {0.25: count[0.25], 0.5: count[0.5]} and memory.full == count[1.0]
+    assert memory.networks == {Run(0.25): count[0.25], Run(0.5): count[0.5]} and memory.full == count[1.0]
     assert memory.total == count[0.25] + count[0.5] == sum(4 * p.numel() for p in unet.parameters())
     assert f'{memory.total / memory.full:.2f} times' in str(memory)
 

@@ -21,7 +21,7 @@ def networks():
 
 @pytest.fixture
 def method(networks):
-    return lambda width, name: getattr(networks[width], name)
+    return lambda run, name: getattr(networks[run.width], name)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_run_leaves_its_width_and_prediction(networks, method, inputs, keeps_f
     torch.testing.assert_close(state.prediction, networks[1.](x, 900, labels).sample)
     state = take_step(method, Run(.5), state, y, 800, conditions, keeps_features)
     torch.testing.assert_close(state.prediction, networks[.5](y, 800, labels).sample)
-    assert state.width == .5 and (state.features is not None) == keeps_features
+    assert state.run == Run(.5) and (state.features is not None) == keeps_features
 
 
 def test_reuse_is_of_the_width_last_run(networks, method, inputs):

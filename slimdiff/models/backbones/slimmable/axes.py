@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
-from slimdiff.models.backbones.slimmable.slicing import Slicer
 from slimdiff.models.backbones.unet import UNet
 from slimdiff.models.backbones.unet.stages import BlockSequence, Stage, plan_blocks
 from slimdiff.models.layers import ResidualBlock
@@ -94,16 +93,3 @@ def _resampler(name: str, module: nn.Module, stream: Channels, embedding: Channe
         return prefixed(name, module.channel_axes(stream))
     return prefixed(name, {parameter: tuple(stream if size == stream.size else None for size in value.shape)
                            for parameter, value in module.named_parameters()})
-
-
-def check_shapes(axes: Mapping[str, Axes], wide: nn.Module, slim: nn.Module, width: float) -> None:
-    """Raise ValueError unless the slices of ``wide`` have the shapes of ``slim``'s parameters."""
-    shapes = {name: tuple(p.shape) for name, p in slim.named_parameters()}
-    for name, parameter in wide.named_parameters():
-        cut = Slicer(parameter.shape, axes[name], width).shape
-        if cut != shapes.get(name):
-            owner = wide.get_submodule(name.rpartition('.')[0])
-            raise ValueError(f'{name}: the slice at width {width:g} is {cut}, a network of that width has '
-                             f'{shapes.get(name)}. The class of that module ({type(owner).__name__}, or the resampler '
-                             'around it) needs a method channel_axes(stream), as slimdiff/models/resamplers/shuffle.py '
-                             'has it.')

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from slimdiff.models.backbones.dit.dit import DiTBlock
 from slimdiff.models.layers import ResidualBlock
 from slimdiff.models.layers.attention import Attention, GatedFeedForward, SelfAttentionBlock, drops_heads
 
@@ -41,6 +42,11 @@ def order_channels(network: nn.Module, widths: Sequence[float]) -> int:
                                       module.heads, widths)
         elif isinstance(module, GatedFeedForward):
             moved += _order_feed_forward(module)
+        elif isinstance(module, DiTBlock):
+            moved += _order_attention(*module.qkv.weight.chunk(3), module.out.weight, module.heads, widths,
+                                      module.qkv.bias.chunk(3))
+            order = (_norm(module.up.weight, 0) * _norm(module.down.weight, 1)).argsort(descending=True, stable=True)
+            moved += _permute(order, [module.up.weight, module.up.bias], [module.down.weight])
     return moved
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from slimdiff.models.backbones.adapt import Prediction
 from slimdiff.models.backbones.unet.stages import DownStage, MidStage, Stage, UpStage, plan_blocks
 from slimdiff.models.layers import ResidualBlock
+from slimdiff.models.layers.labels import labels_or_null
 from slimdiff.models.layers.residual import group_norm, silu, zero_init
 from slimdiff.registry import MODELS, RESAMPLERS
 
@@ -164,7 +165,8 @@ class UNet(ModelMixin, ConfigMixin):
         """Return the activated embedding (N, E) of timestep (N,) and class (N,)."""
         embedding = self.time_embedding(self.time_proj(timestep).to(dtype))
         if self.class_embedding is not None and not self.config.class_token:
-            embedding = embedding + self.class_embedding(self._labels(class_labels, timestep))
+            labels = labels_or_null(class_labels, timestep, self.config.num_classes)
+            embedding = embedding + self.class_embedding(labels)
         elif self.class_embedding is None and class_labels is not None:
             raise ValueError('class_labels were given, but this UNet is unconditional (num_classes=None).')
         return silu(embedding)
@@ -176,18 +178,7 @@ class UNet(ModelMixin, ConfigMixin):
         if given is not None:
             raise ValueError('encoder_hidden_states were given, but this UNet attends to its class token '
                              '(class_token=True): give class_labels alone.')
-        return self.class_embedding(self._labels(class_labels, timestep))[:, None]
-
-    def _labels(self, class_labels: Tensor | None, timestep: Tensor) -> Tensor:
-        null = self.config.num_classes
-        if class_labels is None:
-            return torch.full_like(timestep, null, dtype=torch.long)
-        if class_labels.device.type == 'cpu' and not torch.compiler.is_compiling() and class_labels.numel():
-            low, high = int(class_labels.min()), int(class_labels.max())
-            if low < 0 or high > null:
-                raise ValueError(f'class_labels must lie in 0..{null - 1} (or {null}, the null class), '
-                                 f'got values from {low} to {high}.')
-        return class_labels
+        return self.class_embedding(labels_or_null(class_labels, timestep, self.config.num_classes))[:, None]
 
     def forward(self,
                 sample: Tensor,

@@ -12,6 +12,7 @@ from slimdiff.models.backbones.slimmable.slicing import Slicer
 from slimdiff.models.backbones.unet import UNet
 from slimdiff.models.layers.channels import Channels
 from slimdiff.registry import MODELS, RESAMPLERS
+from slimdiff.sampling.allocation import FULL, Run
 
 
 @pytest.mark.parametrize('name', NETWORKS)
@@ -39,7 +40,7 @@ def test_an_extracted_network_is_the_slimmable_one_at_its_width(name, width):
         torch.testing.assert_close(network(*args, **kwargs, width=width).sample, expected, rtol=0, atol=1e-6)
         with network.at(width):
             torch.testing.assert_close(network(*args, **kwargs).sample, expected, rtol=0, atol=1e-6)
-        assert network.active_width == 1.0
+        assert network.active == FULL
 
 
 @pytest.mark.parametrize('name', NETWORKS)
@@ -271,7 +272,7 @@ def test_frozen_weights_and_other_memory_formats():
 
 def slices(network, width):
     """The weights that the network runs with at a width."""
-    view = network._view(width)
+    view = network._view(Run(width))
     view.fill(dict(network.named_parameters()))
     found = {name: slots[key] for slots, key, name, _ in view.places}
     view.clear()
@@ -298,7 +299,7 @@ def test_slices_are_of_the_weights_as_they_are_now():
     for change in changes:
         change()
         found = slices(network, 0.5)
-        joined.append(network._view(0.5).flat is not None)
+        joined.append(network._view(Run(0.5)).flat is not None)
         for name, weight in network.named_parameters():
             expected = Slicer(weight.shape, network.axes[name], 0.5)(weight)
             assert found[name].dtype == weight.dtype and found[name].device == weight.device, name
@@ -312,16 +313,16 @@ def test_the_flat_slicer_is_kept_while_it_fits():
     """Training changes what is in the weights; it need not be made again for that."""
     network = build('wavelet')
     slices(network, 0.5)
-    flat = network._view(0.5).flat
+    flat = network._view(Run(0.5)).flat
     with torch.no_grad():
         for weight in network.parameters():
             weight += 1
     network.load_state_dict(build('wavelet').state_dict())
     slices(network, 0.5)
-    assert network._view(0.5).flat is flat is not None
+    assert network._view(Run(0.5)).flat is flat is not None
     network.double()
     slices(network, 0.5)
-    assert network._view(0.5).flat is not flat
+    assert network._view(Run(0.5)).flat is not flat
 
 
 def test_features_and_the_shallow_part_are_those_of_the_active_width():
