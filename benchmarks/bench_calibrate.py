@@ -1,10 +1,10 @@
 """A calibrated plan against what a user would pick by hand, at equal MACs, on a trained network.
 
-The shipped Fashion-MNIST teacher, with its own sampler by default. Rivals at each budget: the full network at equal intervals and
-its features (DeepCache) or its prediction in between, the shipped small network at the first steps (T-Stitch), and
-fewer steps of the same sampler. All begin with the same noise, which the calibration has not seen. *Divergence* is the
-mean squared distance to the full pipeline's samples; the Frechet distance to real images is that of the features of
-the shipped classifier.
+The shipped Fashion-MNIST teacher, with its own sampler by default. Rivals at each budget: the full network at equal
+intervals and its features (DeepCache) or its prediction in between, the shipped small network at the first steps
+(T-Stitch), and fewer steps of the same sampler. All begin with the same noise, which the calibration has not seen.
+*Divergence* is the mean squared distance to the full pipeline's samples; the Frechet distance to real images is that of
+the features of the shipped classifier.
 
     nice -n 19 python benchmarks/bench_calibrate.py --json benchmarks/results/calibrate/dpm_25.json
     nice -n 19 python benchmarks/bench_calibrate.py --scheduler DDIMScheduler --steps 50 --json \\
@@ -119,8 +119,9 @@ def main(argv: list[str] | None = None) -> None:
     print(text_table(list(rows[0]), [[v if isinstance(v, str) else f'{v:.4g}' for v in r.values()] for r in rows], 2))
     if args.json:
         write_json(args.json, dict(command=shlex.join(['python', *sys.argv]), versions=versions(),
-                                   machine=f'{cpu_name()}, {torch.get_num_threads()} threads', scheduler=args.scheduler,
-                                   steps=args.steps, images=args.images, calibrations=rounded(found), rows=rounded(rows)))
+                                   machine=f'{cpu_name()}, {torch.get_num_threads()} threads', steps=args.steps,
+                                   scheduler=args.scheduler, images=args.images, calibrations=rounded(found),
+                                   rows=rounded(rows)))
 
 
 if __name__ == '__main__':

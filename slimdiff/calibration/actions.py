@@ -20,7 +20,8 @@ from slimdiff.calibration.features import (
     is_unet,
 )
 from slimdiff.models.backbones.adapt import as_tensor
-from slimdiff.models.backbones.protocol import network_of, widths_of
+from slimdiff.models.backbones.protocol import network_of, runs_of
+from slimdiff.sampling.allocation import Run
 from slimdiff.spelling import did_you_mean
 
 PREDICTION, FEATURES = 'prediction', 'features'
@@ -267,7 +268,7 @@ def offered(denoiser: nn.Module, also: bool = False) -> list[str]:
         if blocks > 2:
             names.append(f'skip:{blocks // 3}-{2 * blocks // 3}')
     names.append('unguided')
-    names += [f'width:{width:g}' for width in widths_of(denoiser)[:-1]]
+    names += [f'width:{run.size}' for run in runs_of(denoiser)[:-1]]
     return names + ['also'] * also
 
 
@@ -291,8 +292,8 @@ def build(name: str, denoiser: nn.Module, also: nn.Module | None = None) -> Acti
             return ReuseFeatures(name, OwnFeatures(denoiser))
         if kind == 'features' and is_unet(denoiser) and 0 < int(value) < len(denoiser.up_blocks):
             return ReuseFeatures(name, UNetFeatures(denoiser, int(value)))
-        if kind == 'width' and float(value) in widths_of(denoiser):
-            return OtherNetwork(name, network_of(denoiser, float(value)))
+        if kind == 'width':
+            return OtherNetwork(name, network_of(denoiser, Run.parse(value)))
         if kind == 'blocks' and int(value) > 0 and (ranges := block_ranges(denoiser, int(value))):
             return ReuseFeatures(name, BlockFeatures(ranges))
         if kind == 'skip':

@@ -278,6 +278,8 @@ class Calibration:
             bar.total = known + len(chosen) * self.steps
             for label, actions in chosen:
                 cost = sum(options[name].cost for name in actions)
+                if judged and self.runs + cost / options[FULL].cost / self.steps > RUNS:
+                    break
                 judged.append(Finalist(label, actions, cost, additive_error(actions, options, self.ages),
                                        self.judge(actions, bar)))
         judged.sort(key=lambda finalist: finalist.divergence)

@@ -108,7 +108,11 @@ def main(argv: list[str] | None = None) -> int:
     also = None
     if args.also is not None:
         place = str(Path(args.also).resolve()) if Path(args.also).exists() else args.also
-        also = denoiser_of(open_pipeline(args.also))[1], place
+        small = open_pipeline(args.also)
+        predicts = [one.scheduler.config.get('prediction_type') for one in (pipe, small)]
+        if predicts[0] != predicts[1]:
+            raise ValueError(f'--also: {args.also} predicts {predicts[1]}, but {args.pipeline} {predicts[0]}.')
+        also = denoiser_of(small)[1], place
     with locked(out, 'calibrating'):
         calibration = Calibration(pipe, inputs, out, identity, weight, args.actions, also, args.ages)
         print(f'{len(calibration.actions)} actions beside the full network: {", ".join(calibration.actions)}; '

@@ -133,6 +133,21 @@ def test_another_network_at_every_step_is_its_pipeline():
     assert np.array_equal(sample(), found)
 
 
+def test_a_narrower_width_is_the_extracted_network():
+    torch.manual_seed(0)
+    network = slimdiff.SlimmableUNet(sample_size=8, norm_groups=4, widths=(0.5, 1.0),
+                                     stages=[dict(channels=8), dict(channels=16, downsample=False)])
+    pipe = slimdiff.SlimDiffusionPipeline(network.eval(), DDIMScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    inputs = dict(num_images=2, seed=0, num_inference_steps=STEPS, output_type='latent')
+    assert 'width:0.5' in offered(network)
+    slimdiff.apply(pipe, plan_of(pipe, *['width:0.5'] * STEPS))
+    found = pipe(**inputs).images
+    slimdiff.remove(pipe)
+    pipe.unet = network.extract(0.5)
+    assert torch.equal(pipe(**inputs).images, found)
+
+
 def test_several_images_of_a_prompt():
     pipe, sample = made('sd15')
     batches = counted(pipe.unet)

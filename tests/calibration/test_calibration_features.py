@@ -107,7 +107,7 @@ def test_ranges_over_several_lists():
 
 def test_an_action_that_the_network_cannot_take():
     network = denoiser_of(made('sd15')[0])[1]
-    for name in ('features:3', 'blocks:1', 'features:x', 'width:0.5', 'also', 'skip:1', 'nonsense'):
+    for name in ('features:3', 'blocks:1', 'features:x', 'width:0.5', 'width:x', 'also', 'skip:1', 'nonsense'):
         with pytest.raises(ValueError, match=f"can't take the action '{name}'"):
             build(name, network)
     with pytest.raises(ValueError, match="Did you mean 'prediction'"):
