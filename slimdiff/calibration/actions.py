@@ -194,8 +194,11 @@ class SkipBlocks(Base):
 class Unguided(Base):
     """Guidance switched off for a step: the conditional half runs, and its answer stands for both.
 
-    It takes the batch to be [unconditional, conditional], as pipelines of diffusers build it.
+    It takes the batch to be [unconditional, conditional], as pipelines of diffusers build it. Its prediction is not
+    remembered: beside guided ones it makes a wrong line, and an older guided one is nearer to what is wanted.
     """
+
+    fills = frozenset()
 
     def fits(self, call: Call) -> bool:
         return call.guided

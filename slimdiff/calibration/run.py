@@ -33,7 +33,7 @@ from slimdiff.progress import Progress
 from slimdiff.search.evaluation import rank_correlation
 
 #: samplings kept back for judging
-JUDGING = 6
+JUDGING = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,24 +237,29 @@ class Calibration:
             raise ValueError(f'--budget: no plan costs so little. The cheapest costs {cheapest / full:.3g} of the full '
                              'network.')
         found = {'optimum': best}
-        for name in dict.fromkeys(best):
-            rest = [option for option in options.values() if option.name != name]
-            if name != FULL and (other := frontier(rest, self.ages).within(budget)):
-                found[f'optimum without {name}'] = other
+
+        def add(label: str, growth: float = 1.0, ages: int = self.ages, without: str = '') -> None:
+            allowed = [option for option in self.options(unit, growth).values() if option.name != without]
+            if actions := frontier(allowed, ages).within(budget):
+                found[label] = actions
+
+        fewer = range(1, min(3, self.ages))
+        for ages in fewer:
+            add(f'optimum, at most {ages} reused in a row', ages=ages)
         for growth in (0.0, 3.0):
-            other = frontier(list(self.options(unit, growth).values()), self.ages).within(budget)
-            found[f'optimum, growth x{growth:g}'] = other
-        for ages in range(1, min(3, self.ages)):
-            if other := frontier(list(options.values()), ages).within(budget):
-                found[f'optimum, at most {ages} reused in a row'] = other
+            add(f'optimum, growth x{growth:g}', growth)
         found |= rivals(options, self.steps, budget, self.ages)
+        for name in dict.fromkeys(action for action in best if action != FULL):
+            add(f'optimum without {name}', without=name)
+            for ages in fewer:
+                add(f'optimum without {name}, at most {ages} reused in a row', ages=ages, without=name)
         unique: dict[tuple[str, ...], str] = {}
         for label, actions in found.items():
             if np.isfinite(additive_error(actions, options, self.ages)):
                 unique.setdefault(actions, label)
         return {label: actions for actions, label in unique.items()}
 
-    def run(self, budget: float = 0.5, unit: str = 'macs', finalists: int = 10) -> Outcome:
+    def run(self, budget: float = 0.5, unit: str = 'macs', finalists: int = 16) -> Outcome:
         """Measure, plan and judge.
 
         Args:

@@ -40,7 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         'step instead (T-Stitch)')
     parser.add_argument('--ages', type=int, default=4, help='steps that something is reused, at most (default: '
                         '%(default)s)')
-    parser.add_argument('--finalists', type=int, default=10, help='plans that are sampled and compared, at most '
+    parser.add_argument('--finalists', type=int, default=16, help='plans that are sampled and compared, at most '
                         '(default: %(default)s)')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
