@@ -1,12 +1,14 @@
 """A calibrated plan against what a user would pick by hand, at equal MACs, on a trained network.
 
-The shipped Fashion-MNIST teacher with its own sampler. Rivals at each budget: the full network at equal intervals and
-its features (DeepCache) or its prediction in between, the shipped small network at the first steps (T-Stitch), and
-fewer steps of the same sampler. All begin with the same noise, which the calibration has not seen. *Divergence* is the
-mean squared distance to the full pipeline's samples; the Frechet distance to real images is that of the features of
-the shipped classifier.
+By default the shipped Fashion-MNIST teacher, with its own sampler. Rivals at each budget: the full network at equal
+intervals and its features (DeepCache) or its prediction in between, the shipped small network at the first steps
+(T-Stitch), and fewer steps of the same sampler. All begin with the same noise, which the calibration has not seen.
+*Divergence* is the mean squared distance to the full pipeline's samples; the Frechet distance to real images is that of
+the features of the shipped classifier.
 
-    nice -n 19 python benchmarks/bench_calibrate.py --json benchmarks/results/calibrate/fashion_mnist.json
+    nice -n 19 python benchmarks/bench_calibrate.py --json benchmarks/results/calibrate/dpm_25.json
+    nice -n 19 python benchmarks/bench_calibrate.py --scheduler DDIMScheduler --steps 50 --json \\
+        benchmarks/results/calibrate/ddim_50.json
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from slimdiff.datasets import build_dataloader
 from slimdiff.evaluation.classifier import load_classifier
 from slimdiff.evaluation.metrics.frechet import frechet_distance, gaussian_moments
 from slimdiff.evaluation.record import cpu_name, rounded, versions
-from slimdiff.sampling import image_generators
+from slimdiff.sampling import build_scheduler, image_generators
 from slimdiff.tables import text_table
 
 #: seed of the images by which plans are compared; calibrations use 0
@@ -42,10 +44,13 @@ FRESH = 1_000_003
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--model', default='ldm/fashion_mnist', help='of Fashion-MNIST: a path, or a name of the zoo')
+    parser.add_argument('--small', default='lite_ldm/fashion_mnist', help='the smaller one')
     parser.add_argument('--steps', type=int, default=25)
+    parser.add_argument('--scheduler', default='DPMSolverMultistepScheduler')
     parser.add_argument('--images', type=int, default=100, help='that plans are compared by')
     parser.add_argument('--calibrated', type=int, default=4, help='images that the calibration samples')
-    parser.add_argument('--budgets', nargs='+', type=float, default=[0.72, 0.5, 0.34])
+    parser.add_argument('--budgets', nargs='+', type=float, default=[0.75, 0.5, 0.34])
     parser.add_argument('--out', help='folder of the calibration (default: a temporary one)')
     parser.add_argument('--json', type=Path)
     return parser.parse_args(argv)
@@ -77,7 +82,8 @@ def plans(outcome: Outcome, budget: float) -> dict[str, tuple[str, ...] | int]:
 def main(argv: list[str] | None = None) -> None:
     """Calibrate for each budget, compare, print and write."""
     args = parse(argv)
-    pipe, small = slimdiff.load('ldm/fashion_mnist'), slimdiff.load('lite_ldm/fashion_mnist').unet
+    pipe, small = slimdiff.load(args.model), slimdiff.load(args.small).unet
+    pipe.scheduler = build_scheduler(dict(type=args.scheduler), base=pipe.scheduler)
     pipe.set_progress_bar_config(disable=True)
     classifier, _ = load_classifier('configs/classifiers/fashion_mnist.safetensors')
     loader = build_dataloader(dict(batch_size=250, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
@@ -93,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
                                            frechet=judged(reference))]
         inputs, identity, weight = call_of(pipe, args.calibrated, args.steps, labels=range(args.calibrated))
         calibration = Calibration(pipe, inputs, args.out or folder, identity, weight,
-                                  also=(small, 'lite_ldm/fashion_mnist'))
+                                  also=(small, args.small))
         found = []
         for budget in args.budgets:
             outcome = calibration.run(budget)
@@ -116,7 +122,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         write_json(args.json, dict(command=shlex.join(['python', *sys.argv]), versions=versions(),
                                    machine=f'{cpu_name()}, {torch.get_num_threads()} threads', steps=args.steps,
-                                   images=args.images, calibrations=rounded(found), rows=rounded(rows)))
+                                   scheduler=args.scheduler, images=args.images, calibrations=rounded(found),
+                                   rows=rounded(rows)))
 
 
 if __name__ == '__main__':

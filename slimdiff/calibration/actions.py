@@ -20,10 +20,13 @@ from slimdiff.calibration.features import (
     is_unet,
 )
 from slimdiff.models.backbones.adapt import as_tensor
-from slimdiff.models.backbones.protocol import network_of, widths_of
+from slimdiff.models.backbones.protocol import network_of, runs_of
+from slimdiff.sampling.allocation import Run
 from slimdiff.spelling import did_you_mean
 
 PREDICTION, FEATURES = 'prediction', 'features'
+#: in the memory of a call: the time of the last prediction; time and output of the one before
+TIME, EARLIER = 'time', 'earlier'
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Call:
             :class:`~slimdiff.calibration.features.Features`.
         images: size of the batch of images, where it is known; guidance may double that of the call.
         part: which call of its step it is: some pipelines call once for each half of guidance.
+        time: of the step, as the scheduler has it.
     """
     forward: Callable[..., Any]
     args: tuple
@@ -44,6 +48,7 @@ class Call:
     memory: dict[Any, Any] = field(default_factory=dict)
     images: int | None = None
     part: int = 0
+    time: float = 0.0
 
     @property
     def batch(self) -> int:
@@ -65,6 +70,8 @@ class Action(Protocol):
     needs: str | None
     #: the memories that are fresh after it
     fills: frozenset[str]
+    #: whether it also reads the prediction before the last
+    reads_earlier: bool
 
     def parts(self) -> list[Features]:
         """The parts of the denoiser that must be prepared for it."""
@@ -81,6 +88,7 @@ class Base:
 
     needs: str | None = None
     fills = frozenset({PREDICTION})
+    reads_earlier = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -126,6 +134,30 @@ class ReusePrediction(Base):
         return cloned(call.memory[PREDICTION])
 
 
+class Extrapolate(Base):
+    """The line through the last two predictions: nothing runs (TaylorSeer of first order, Liu et al. 2025)."""
+
+    needs = PREDICTION
+    fills = frozenset()
+    reads_earlier = True
+
+    def fits(self, call: Call) -> bool:
+        return EARLIER in call.memory
+
+    def run(self, call: Call) -> Any:
+        last, time = call.memory[PREDICTION], call.memory[TIME]
+        before, earlier = call.memory[EARLIER]
+        slope = (call.time - time) / (time - before)
+        return rebuilt(last, torch.lerp(tensor_of(earlier), tensor_of(last), 1 + slope))
+
+
+def remember(call: Call, output: Any) -> None:
+    """Keep a prediction in the memory of its call, and the one before."""
+    if TIME in call.memory and call.memory[TIME] != call.time:
+        call.memory[EARLIER] = call.memory[TIME], call.memory[PREDICTION]
+    call.memory |= {PREDICTION: cloned(output), TIME: call.time}
+
+
 class ReuseFeatures(Base):
     """The shallow part of the denoiser around the features of the last full step."""
 
@@ -162,8 +194,11 @@ class SkipBlocks(Base):
 class Unguided(Base):
     """Guidance switched off for a step: the conditional half runs, and its answer stands for both.
 
-    It takes the batch to be [unconditional, conditional], as pipelines of diffusers build it.
+    It takes the batch to be [unconditional, conditional], as pipelines of diffusers build it. Its prediction is not
+    remembered: beside guided ones it makes a wrong line, and an older guided one is nearer to what is wanted.
     """
+
+    fills = frozenset()
 
     def fits(self, call: Call) -> bool:
         return call.guided
@@ -225,7 +260,7 @@ def offered(denoiser: nn.Module, also: bool = False) -> list[str]:
 
     ``unguided`` is among them always: whether there is guidance is a matter of the call.
     """
-    names = [PREDICTION]
+    names = [PREDICTION, 'extrapolate']
     blocks = sum(map(len, block_lists(denoiser)))
     if has_own_features(denoiser):
         names.append('features')
@@ -236,7 +271,7 @@ def offered(denoiser: nn.Module, also: bool = False) -> list[str]:
         if blocks > 2:
             names.append(f'skip:{blocks // 3}-{2 * blocks // 3}')
     names.append('unguided')
-    names += [f'width:{width:g}' for width in widths_of(denoiser)[:-1]]
+    names += [f'width:{run.size}' for run in runs_of(denoiser)[:-1]]
     return names + ['also'] * also
 
 
@@ -250,6 +285,8 @@ def build(name: str, denoiser: nn.Module, also: nn.Module | None = None) -> Acti
     try:
         if name == PREDICTION:
             return ReusePrediction(name)
+        if name == 'extrapolate':
+            return Extrapolate(name)
         if name == 'unguided':
             return Unguided(name)
         if name == 'also' and also is not None:
@@ -258,8 +295,8 @@ def build(name: str, denoiser: nn.Module, also: nn.Module | None = None) -> Acti
             return ReuseFeatures(name, OwnFeatures(denoiser))
         if kind == 'features' and is_unet(denoiser) and 0 < int(value) < len(denoiser.up_blocks):
             return ReuseFeatures(name, UNetFeatures(denoiser, int(value)))
-        if kind == 'width' and float(value) in widths_of(denoiser):
-            return OtherNetwork(name, network_of(denoiser, float(value)))
+        if kind == 'width':
+            return OtherNetwork(name, network_of(denoiser, Run.parse(value)))
         if kind == 'blocks' and int(value) > 0 and (ranges := block_ranges(denoiser, int(value))):
             return ReuseFeatures(name, BlockFeatures(ranges))
         if kind == 'skip':

@@ -16,7 +16,18 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from slimdiff.calibration.actions import FEATURES, PREDICTION, Action, Call, Full, build, cloned, tensor_of
+from slimdiff.calibration.actions import (
+    EARLIER,
+    FEATURES,
+    PREDICTION,
+    TIME,
+    Action,
+    Call,
+    Full,
+    build,
+    remember,
+    tensor_of,
+)
 from slimdiff.calibration.features import Features
 from slimdiff.calibration.plan import FULL, Plan, denoiser_of, plain_network
 from slimdiff.calibration.reroute import reclass, reroute
@@ -72,7 +83,8 @@ class Engine:
         if not hasattr(self.scheduler, 'step') or not hasattr(self.scheduler, 'set_timesteps'):
             raise ValueError(f'{type(pipe).__name__} has no scheduler with set_timesteps and step.')
         if ATTRIBUTE in vars(plain_network(self.denoiser)):
-            raise ValueError(f'The {name} of this pipeline has an allocation already: call slimdiff.remove(pipe) first.')
+            raise ValueError(f'The {name} of this pipeline has an allocation already: call '
+                             'slimdiff.remove(pipe) first.')
         self.lock, self.running = threading.RLock(), None
         self._undo: list[Callable[[], None]] = []
 
@@ -137,7 +149,8 @@ class Engine:
             now.step = first_step(now, args, kwargs)
         while len(now.memories) <= now.calls:
             now.memories.append({})
-        call = Call(forward, args, kwargs, now.memories[now.calls], now.images, now.calls)
+        call = Call(forward, args, kwargs, now.memories[now.calls], now.images, now.calls,
+                    float(now.timesteps[now.step]))
         now.calls += 1
         return self.policy.answer(now.step, call)
 
@@ -175,6 +188,7 @@ class Planned:
         stored = [part for name in dict.fromkeys(plan.actions) if name != FULL and actions[name].needs == FEATURES
                   for part in actions[name].parts()]
         self.full, self.storing = Full(), Full(stored)
+        self.reads_earlier = any(actions[name].reads_earlier for name in set(plan.actions) - {FULL})
         #: memories that a later step reads, after each step
         self.read = [set() for _ in plan.actions]
         wanted: set[str] = set()
@@ -199,10 +213,13 @@ class Planned:
         if action is self.storing or not action.fits(call):
             action = self.storing if FEATURES in self.read[step] else self.full
         output = action.run(call)
-        if PREDICTION not in self.read[step]:
-            call.memory.pop(PREDICTION, None)
-        elif action.needs != PREDICTION:
-            call.memory[PREDICTION] = cloned(output)
+        if PREDICTION in action.fills and (PREDICTION in self.read[step] or self.reads_earlier):
+            remember(call, output)
+        if not self.reads_earlier:
+            call.memory.pop(EARLIER, None)
+            if PREDICTION not in self.read[step]:
+                call.memory.pop(PREDICTION, None)
+                call.memory.pop(TIME, None)
         if FEATURES not in self.read[step]:
             for part in self.storing.stored:
                 call.memory.pop(part, None)

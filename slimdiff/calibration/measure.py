@@ -20,7 +20,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from slimdiff.calibration.actions import FEATURES, PREDICTION, Action, Call, Full, tensor_of
+from slimdiff.calibration.actions import EARLIER, FEATURES, PREDICTION, TIME, Action, Call, Full, remember, tensor_of
 from slimdiff.calibration.engine import Engine, Planned, Policy
 from slimdiff.calibration.features import Features
 from slimdiff.calibration.frontier import Option
@@ -75,7 +75,7 @@ class Recording(_Counting):
         self.actions, self.ages, self.weight = dict(actions), ages, weight
         self.parts = all_parts(actions)
         self.full = Full(stored_parts(actions))
-        self.history: dict[int, deque[dict]] = defaultdict(lambda: deque(maxlen=ages))
+        self.history: dict[int, deque[dict]] = defaultdict(lambda: deque(maxlen=2 * ages + 1))
         self.predictions: dict[tuple[int, int], Tensor] = {}
         self.errors: dict[tuple[str, int, int], float] = defaultdict(float)
         self.seconds: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
@@ -93,17 +93,29 @@ class Recording(_Counting):
         prediction = tensor_of(output)
         target = self._guided(prediction, call)
         for name, action in self.actions.items():
-            tries = [{}] if action.needs is None else list(self.history[call.part])[::-1]
-            for age, kept in enumerate(tries):
+            for age, kept in enumerate([{}] if action.needs is None else self._memories(action, call.part)):
                 if not action.fits(_with(call, kept)):
                     continue
                 found = self._timed(name, action, call, kept, step, counted and age == 0, age == 0)
                 error = (self._guided(tensor_of(found), call) - target).square().mean()
                 self.errors[name, step, age] += float(error)
-        memory[PREDICTION] = output
-        self.history[call.part].append(memory)
+        remember(_with(call, memory), output)
+        history = self.history[call.part]
+        history.append(memory)
+        if len(history) > self.ages:  # only its prediction is read from now on
+            old = history[-self.ages - 1]
+            history[-self.ages - 1] = {key: old[key] for key in (PREDICTION, TIME)}
         self.predictions[step, call.part] = prediction.detach().cpu().clone()
         return output
+
+    def _memories(self, action: Action, part: int) -> list[dict]:
+        """What there is at each age, 1 first; the prediction before the last is as old as at equal intervals."""
+        past = list(self.history[part])[::-1]
+        found = past[:self.ages]
+        if not action.reads_earlier:
+            return found
+        return [{**kept, EARLIER: (past[2 * age + 2][TIME], past[2 * age + 2][PREDICTION])}
+                if 2 * age + 2 < len(past) else {} for age, kept in enumerate(found)]
 
     def _timed(self, name: str, action: Action, call: Call, memory: dict, step: int, counted: bool,
                noted: bool = True) -> Any:
@@ -161,18 +173,18 @@ class Replay(_Counting):
     def answer(self, step: int, call: Call) -> Any:
         if step < self.step - 1 or (step < self.step and self.action.needs != FEATURES):
             output = self._recorded(step, call)
+            if step <= self.step - 2 - self.length or step == self.step - 1:
+                remember(call, output)
+            return output
         elif step < self.step:
             self.taken[FULL] += 1
             output = self.storing.run(call)
         elif step < self.step + self.length and self.action.fits(call):
             self.taken[self.name] += 1
             output = self.action.run(call)
-            if self.action.needs == PREDICTION:
-                return output
         else:
             self.taken[FULL] += 1
-            return self.full.run(call)
-        call.memory[PREDICTION] = output
+            output = self.full.run(call)
         return output
 
     def _recorded(self, step: int, call: Call) -> Any:
@@ -199,7 +211,7 @@ class Judged(Planned, _Counting):
 
 
 def _with(call: Call, memory: dict) -> Call:
-    return Call(call.forward, call.args, call.kwargs, memory, call.images, call.part)
+    return Call(call.forward, call.args, call.kwargs, memory, call.images, call.part, call.time)
 
 
 def _wait() -> None:
@@ -232,8 +244,8 @@ def distance(one: Tensor, other: Tensor) -> float:
 
 
 def places(count: int, first: int, steps: int) -> list[int]:
-    """``count`` steps after the first one, evenly, both ends among them."""
-    return sorted({round(p) for p in np.linspace(first + 1, steps - 1, min(count, steps - 1 - first))})
+    """``count`` of the steps from the first one on, evenly, both ends among them."""
+    return sorted({round(p) for p in np.linspace(first, steps - 1, min(count, steps - first))})
 
 
 def sensitivities(errors: np.ndarray, gains: Mapping[int, float], growth: float) -> np.ndarray:

@@ -69,7 +69,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.actions or not all(isinstance(name, str) for name in self.actions):
             raise ValueError(f'allocation: actions must be a list of names, one for each step; got {self.actions!r}.')
-        if self.actions[0].partition(':')[0] in ('prediction', 'features', 'blocks'):
+        if self.actions[0].partition(':')[0] in ('prediction', 'extrapolate', 'features', 'blocks'):
             raise ValueError(f"allocation: the first step is to reuse ('{self.actions[0]}'), but there is nothing to "
                              "reuse yet; make it 'full'.")
 

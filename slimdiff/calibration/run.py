@@ -33,7 +33,7 @@ from slimdiff.progress import Progress
 from slimdiff.search.evaluation import rank_correlation
 
 #: samplings kept back for judging
-JUDGING = 6
+JUDGING = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,8 +150,10 @@ class Calibration:
         self.table = self._kept('recording', names, make, lambda: None)
         self.final, self.first = self.table['final'], int(self.table['first'])
         self.steps = self.table['errors'].shape[1]
-        seen = torch.isfinite(self.table['errors']).flatten(1).any(1)
-        self.usable = {name: action for row, (name, action) in enumerate(self.actions.items(), 1) if seen[row]}
+        self.rows = {name: self.table['errors'][row].numpy() for row, name in enumerate([FULL, *self.actions])}
+        # Each action that fits some step, and the first one.
+        fits = {name: np.flatnonzero(np.isfinite(self.rows[name][:, 0])) for name in self.actions}
+        self.usable = {name: int(steps[0]) for name, steps in fits.items() if len(steps)}
 
     def _divergence(self, name: str, step: int, length: int, bar: Progress) -> float:
         """Of the action at some steps alone."""
@@ -172,18 +174,19 @@ class Calibration:
 
     def probes(self) -> list[tuple[str, int, int]]:
         """(action, step, length) of the samplings that measure gains, and of those that measure chains."""
-        reusing = [name for name, action in self.usable.items() if action.needs is not None]
+        reusing = [name for name in self.usable if self.actions[name].needs is not None]
         left = RUNS - JUDGING - self.runs
         count = self.points or max(2, min(8, int(left / (0.55 * max(1, len(self.usable) + len(reusing) / 2)))))
-        single = [(name, step, 1) for name in self.usable for step in places(count, self.first, self.steps)]
+        at = {name: places(count, self.usable[name], self.steps) for name in self.usable}
         length = min(self.ages, 3)
-        chains = [(name, step, length) for name in reusing for step in places(count, self.first, self.steps)[::2]
-                  if step + length <= self.steps and length > 1]
-        return single + chains
+        chains = [(name, step, length) for name in reusing for step in at[name][::2]
+                  if length > 1 and step + length <= self.steps and all(
+                      np.isfinite(self.rows[name][step + age, age]) for age in range(length))]
+        return [(name, step, 1) for name in self.usable for step in at[name]] + chains
 
     def measure(self, bar: Progress) -> None:
         """Gains and growths of all usable actions."""
-        rows = {name: self.table['errors'][row].numpy() for row, name in enumerate([FULL, *self.actions])}
+        rows = self.rows
         self.gains: dict[str, dict[int, float]] = {name: {} for name in self.usable}
         chains: dict[str, list] = {}
         for name, step, length in self.probes():
@@ -192,7 +195,7 @@ class Calibration:
                 chains.setdefault(name, []).append((step, length, divergence))
             elif rows[name][step, 0] > 0:
                 self.gains[name][step] = divergence / rows[name][step, 0]
-        self.gains = {name: gains or {self.first + 1: 0.0} for name, gains in self.gains.items()}
+        self.gains = {name: gains or {self.first: 0.0} for name, gains in self.gains.items()}
         self.growths = {}
         for name, found in chains.items():
             plain = sensitivities(rows[name], self.gains[name], 0.0)
@@ -234,24 +237,29 @@ class Calibration:
             raise ValueError(f'--budget: no plan costs so little. The cheapest costs {cheapest / full:.3g} of the full '
                              'network.')
         found = {'optimum': best}
-        for name in dict.fromkeys(best):
-            rest = [option for option in options.values() if option.name != name]
-            if name != FULL and (other := frontier(rest, self.ages).within(budget)):
-                found[f'optimum without {name}'] = other
+
+        def add(label: str, growth: float = 1.0, ages: int = self.ages, without: str = '') -> None:
+            allowed = [option for option in self.options(unit, growth).values() if option.name != without]
+            if actions := frontier(allowed, ages).within(budget):
+                found[label] = actions
+
+        fewer = range(1, min(3, self.ages))
+        for ages in fewer:
+            add(f'optimum, at most {ages} reused in a row', ages=ages)
         for growth in (0.0, 3.0):
-            other = frontier(list(self.options(unit, growth).values()), self.ages).within(budget)
-            found[f'optimum, growth x{growth:g}'] = other
-        for ages in range(1, min(3, self.ages)):
-            if other := frontier(list(options.values()), ages).within(budget):
-                found[f'optimum, at most {ages} reused in a row'] = other
+            add(f'optimum, growth x{growth:g}', growth)
         found |= rivals(options, self.steps, budget, self.ages)
+        for name in dict.fromkeys(action for action in best if action != FULL):
+            add(f'optimum without {name}', without=name)
+            for ages in fewer:
+                add(f'optimum without {name}, at most {ages} reused in a row', ages=ages, without=name)
         unique: dict[tuple[str, ...], str] = {}
         for label, actions in found.items():
             if np.isfinite(additive_error(actions, options, self.ages)):
                 unique.setdefault(actions, label)
         return {label: actions for actions, label in unique.items()}
 
-    def run(self, budget: float = 0.5, unit: str = 'macs', finalists: int = 10) -> Outcome:
+    def run(self, budget: float = 0.5, unit: str = 'macs', finalists: int = 16) -> Outcome:
         """Measure, plan and judge.
 
         Args:
@@ -275,6 +283,8 @@ class Calibration:
             bar.total = known + len(chosen) * self.steps
             for label, actions in chosen:
                 cost = sum(options[name].cost for name in actions)
+                if judged and self.runs + cost / options[FULL].cost / self.steps > RUNS:
+                    break
                 judged.append(Finalist(label, actions, cost, additive_error(actions, options, self.ages),
                                        self.judge(actions, bar)))
         judged.sort(key=lambda finalist: finalist.divergence)

@@ -40,7 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         'step instead (T-Stitch)')
     parser.add_argument('--ages', type=int, default=4, help='steps that something is reused, at most (default: '
                         '%(default)s)')
-    parser.add_argument('--finalists', type=int, default=10, help='plans that are sampled and compared, at most '
+    parser.add_argument('--finalists', type=int, default=16, help='plans that are sampled and compared, at most '
                         '(default: %(default)s)')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
@@ -108,7 +108,11 @@ def main(argv: list[str] | None = None) -> int:
     also = None
     if args.also is not None:
         place = str(Path(args.also).resolve()) if Path(args.also).exists() else args.also
-        also = denoiser_of(open_pipeline(args.also))[1], place
+        small = open_pipeline(args.also)
+        predicts = [one.scheduler.config.get('prediction_type') for one in (pipe, small)]
+        if predicts[0] != predicts[1]:
+            raise ValueError(f'--also: {args.also} predicts {predicts[1]}, but {args.pipeline} {predicts[0]}.')
+        also = denoiser_of(small)[1], place
     with locked(out, 'calibrating'):
         calibration = Calibration(pipe, inputs, out, identity, weight, args.actions, also, args.ages)
         print(f'{len(calibration.actions)} actions beside the full network: {", ".join(calibration.actions)}; '

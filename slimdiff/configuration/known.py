@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+import mmengine
 import mmengine.registry
 from mmengine.registry import Registry
 
@@ -88,7 +91,8 @@ PLAIN_DICTS = {
     'search': {'space': Dict, 'evaluators': Sequence[Dict], 'searcher': Dict, 'sampler': Dict | None,
                'num_steps': int | None, 'latency': bool | Dict | None, 'budget': Dict | None, 'compare': int,
                'chunk': int, 'cache': str | None},
-    'search.space': {'widths': Sequence[float], 'num_segments': int, 'reuse': Sequence[str], 'cells': int | None},
+    'search.space': {'widths': Sequence[float], 'depths': Sequence[float], 'num_segments': int, 'reuse': Sequence[str],
+                     'cells': int | None},
     'search.budget': {'fraction': float, 'macs': float, 'latency': float},
     'search.latency': {'batch_size': int, 'rounds': int},
 }
@@ -212,6 +216,16 @@ def dataloader_keys() -> dict[str, Argument]:
     built = {'dataset': Dict, 'sampler': Dict | None, 'batch_sampler': Dict | None, 'num_batch_per_epoch': int | None}
     keys = {name: Argument(argument.hint) for name, argument in arguments_of(DataLoader).items()}
     return keys | {name: Argument(hint) for name, hint in built.items()}
+
+
+@functools.cache
+def runner_key_names() -> frozenset[str]:
+    """The names of :func:`runner_keys`, from the source of mmengine's Runner: to import it takes seconds."""
+    source = (Path(mmengine.__file__).parent / 'runner/runner.py').read_text(encoding='utf-8')
+    runner = next(node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == 'Runner')
+    init = next(node for node in runner.body if isinstance(node, ast.FunctionDef) and node.name == '__init__')
+    names = {argument.arg for argument in (*init.args.args, *init.args.kwonlyargs)}
+    return frozenset(names - {'self', 'cfg'} | EXTRA_TOP_KEYS.keys() | TOP_KEYS.keys())
 
 
 @functools.cache

@@ -74,6 +74,37 @@ def test_reuse_of_predictions_is_the_pipeline_with_a_network_that_repeats_itself
     assert np.array_equal(sample(), found)
 
 
+def test_extrapolation_is_the_line_through_two_predictions():
+    """By hand, in the scheduler's timesteps: 0 and 2 run, 3 and 4 lie on their line, 5 runs."""
+    pipe, sample = made('sd15')
+    batches = counted(pipe.unet)
+    slimdiff.apply(pipe, plan_of(pipe, 'full', 'prediction', 'full', 'extrapolate', 'extrapolate', 'full'))
+    found = sample()
+    assert len(batches) == 3
+    slimdiff.remove(pipe)
+    original, outputs = pipe.unet.forward, []
+
+    def extrapolating(x, t, *args, return_dict=True, **kwargs):
+        step = len(outputs)
+        if step in (0, 2, 5):
+            outputs.append((float(t), original(x, t, *args, return_dict=False, **kwargs)[0]))
+        elif step == 1:
+            outputs.append(outputs[0])
+        else:
+            (t0, y0), (t1, y1) = outputs[0], outputs[2]
+            outputs.append((float(t), y0 + (float(t) - t0) / (t1 - t0) * (y1 - y0)))
+        return outputs[-1][1:]
+
+    pipe.unet.forward = extrapolating
+    assert np.allclose(sample(), found, atol=1e-5)
+    pipe.unet.forward = original
+    # With no two predictions the network runs.
+    batches.clear()
+    slimdiff.apply(pipe, plan_of(pipe, 'full', 'extrapolate', 'extrapolate', *['prediction'] * 3))
+    sample()
+    assert len(batches) == 2
+
+
 def test_unguided_steps_are_those_of_a_pipeline_whose_guidance_ends():
     """diffusers' own way to switch guidance off: a callback that changes scale and conditions."""
     pipe, sample = made('sd15')
@@ -100,6 +131,21 @@ def test_another_network_at_every_step_is_its_pipeline():
     slimdiff.remove(pipe)
     pipe.unet = other
     assert np.array_equal(sample(), found)
+
+
+def test_a_narrower_width_is_the_extracted_network():
+    torch.manual_seed(0)
+    network = slimdiff.SlimmableUNet(sample_size=8, norm_groups=4, widths=(0.5, 1.0),
+                                     stages=[dict(channels=8), dict(channels=16, downsample=False)])
+    pipe = slimdiff.SlimDiffusionPipeline(network.eval(), DDIMScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    inputs = dict(num_images=2, seed=0, num_inference_steps=STEPS, output_type='latent')
+    assert 'width:0.5' in offered(network)
+    slimdiff.apply(pipe, plan_of(pipe, *['width:0.5'] * STEPS))
+    found = pipe(**inputs).images
+    slimdiff.remove(pipe)
+    pipe.unet = network.extract(0.5)
+    assert torch.equal(pipe(**inputs).images, found)
 
 
 def test_several_images_of_a_prompt():

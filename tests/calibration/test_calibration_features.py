@@ -93,7 +93,7 @@ def test_our_own_unet():
     network = UNet(sample_size=8, norm_groups=4, stages=[dict(channels=8), dict(channels=16, downsample=False)]).eval()
     x, t = torch.randn(2, 3, 8, 8), torch.tensor(3)
     part, cache = OwnFeatures(network), {}
-    assert offered(network) == ['prediction', 'features', 'unguided']
+    assert offered(network) == ['prediction', 'extrapolate', 'features', 'unguided']
     assert torch.equal(part.store(network, (x, t), {}, cache).sample, network(x, t).sample)
     assert torch.allclose(part.reuse(network, (x, t), dict(return_dict=False), cache)[0], network(x, t).sample)
 
@@ -107,7 +107,7 @@ def test_ranges_over_several_lists():
 
 def test_an_action_that_the_network_cannot_take():
     network = denoiser_of(made('sd15')[0])[1]
-    for name in ('features:3', 'blocks:1', 'features:x', 'width:0.5', 'also', 'skip:1', 'nonsense'):
+    for name in ('features:3', 'blocks:1', 'features:x', 'width:0.5', 'width:x', 'also', 'skip:1', 'nonsense'):
         with pytest.raises(ValueError, match=f"can't take the action '{name}'"):
             build(name, network)
     with pytest.raises(ValueError, match="Did you mean 'prediction'"):
