@@ -138,7 +138,7 @@ class Engine:
     def _answer(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not self._is_running():
             return forward(*args, **kwargs)
-        if getattr(self.pipe.scheduler, '__class__', None) is not type(self.scheduler):
+        if type(self.pipe.scheduler) is not type(self.scheduler):
             raise ValueError(f'The pipeline has another scheduler, {type(self.pipe.scheduler).__name__}, than when its '
                              'allocation was applied. Call slimdiff.remove(pipe), and calibrate for that one.')
         now = self.running
