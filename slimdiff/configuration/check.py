@@ -40,6 +40,7 @@ def check_config(cfg: Config | Mapping[str, Any], needs: Sequence[str] = ()) -> 
     """
     filename = getattr(cfg, 'filename', None)
     checker = _Checker(cfg)
+    _raise(checker.misspelt_keys(cfg), filename)  # first: it is known without importing what is configured
     _raise(checker.problems(cfg), filename)
     scope = cfg.get('default_scope')
     if isinstance(scope, str) and importlib.util.find_spec(scope.split('.')[0]) is None:
@@ -219,14 +220,18 @@ class _Checker:
         self.scope = scope if isinstance(scope, str) else None  # else a wrong value, which is reported as one
         self.filename = getattr(cfg, 'filename', None)
 
-    def problems(self, cfg: Config | Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
-        """Yield (path, wrong name, message)."""
-        top = known.runner_keys()
+    def misspelt_keys(self, cfg: Config | Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
+        """Yield (path, wrong name, message) of what looks like a key of the Runner and is not."""
+        top = known.runner_key_names()
         for key in cfg:
             similar = looks_like(key, top)
             if key not in top and similar:
                 yield (key, ), key, (f"the Runner knows no key '{key}'. Did you mean '{similar}'? "
                                      '(If it is a helper variable of yours, give it a name less like that.)')
+
+    def problems(self, cfg: Config | Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
+        """Yield (path, wrong name, message) of everything below the top."""
+        top = known.runner_key_names()
         # The Runner's own keys first: a helper variable shows up in them, where the path says more.
         for key in sorted(cfg, key=lambda k: k not in top):
             yield from self.visit(cfg[key], (key, ), None)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+import mmengine
 import mmengine.registry
 from mmengine.registry import Registry
 
@@ -212,6 +215,16 @@ def dataloader_keys() -> dict[str, Argument]:
     built = {'dataset': Dict, 'sampler': Dict | None, 'batch_sampler': Dict | None, 'num_batch_per_epoch': int | None}
     keys = {name: Argument(argument.hint) for name, argument in arguments_of(DataLoader).items()}
     return keys | {name: Argument(hint) for name, hint in built.items()}
+
+
+@functools.cache
+def runner_key_names() -> frozenset[str]:
+    """The names of :func:`runner_keys`, from the source of mmengine's Runner: to import it takes seconds."""
+    source = (Path(mmengine.__file__).parent / 'runner/runner.py').read_text(encoding='utf-8')
+    runner = next(node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == 'Runner')
+    init = next(node for node in runner.body if isinstance(node, ast.FunctionDef) and node.name == '__init__')
+    names = {argument.arg for argument in (*init.args.args, *init.args.kwonlyargs)}
+    return frozenset(names - {'self', 'cfg'} | EXTRA_TOP_KEYS.keys() | TOP_KEYS.keys())
 
 
 @functools.cache

@@ -48,7 +48,7 @@ def test_help_does_not_import_torch():
 
 def test_models_and_a_misspelt_key_import_no_library_that_they_do_not_use(tmp_path):
     """``scipy.stats``, torchmetrics and the like cost as much as PyTorch."""
-    (tmp_path / 'mine.py').write_text(f"_base_ = '{TOOLS.parent}/configs/sd/photo_patches.py'\n"
+    (tmp_path / 'mine.py').write_text(f"_base_ = '{TOOLS.parent}/configs/sd/photo_patches_16px.py'\n"
                                       'model = dict(unet=dict(norm_grups=4))\n')
     code = ("import sys, slimdiff.models; heavy = {'torchmetrics', 'scipy.stats', 'skimage', 'matplotlib', 'pymoo'}; "
             "first = ({'fvcore.nn', 'cv2', 'mmcv'} | heavy) & set(sys.modules); from slimdiff.cli.train import main; "

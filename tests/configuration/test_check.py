@@ -1,11 +1,13 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS as MM_MODELS
 
-from slimdiff.configuration import ConfigError, check_config, load_config
+from slimdiff.configuration import ConfigError, check_config, known, load_config
 from slimdiff.configuration.known import runner_keys
 
 # Pieces of legitimate configs, of slimdiff and as mmengine's documentation has them: none may raise.
@@ -203,3 +205,15 @@ def test_the_runner_keys_are_mmengine_s():
 def test_a_scope_that_is_no_package_here():
     with pytest.raises(ConfigError, match="no package 'mmdet_of_tomorrow' here"):
         check_config(Config(dict(default_scope='mmdet_of_tomorrow', model=dict(type='DiffusionModel'))))
+
+
+def test_the_keys_of_the_runner_are_known_without_importing_it(tmp_path):
+    """A misspelt key is answered before PyTorch is imported."""
+    assert known.runner_key_names() == known.runner_keys().keys()
+    (tmp_path / 'config.py').write_text("train_cfgg = dict(type='IterTrainLoop', max_iters=3)\n")
+    code = ('import sys\nfrom slimdiff.cli.train import main\n'
+            "status = main(['config.py'])\n"
+            "print(status, sorted({'torch', 'diffusers', 'mmengine.runner'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == '2 []', done.stdout + done.stderr
+    assert "Did you mean 'train_cfg'?" in done.stderr
