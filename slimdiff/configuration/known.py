@@ -91,7 +91,8 @@ PLAIN_DICTS = {
     'search': {'space': Dict, 'evaluators': Sequence[Dict], 'searcher': Dict, 'sampler': Dict | None,
                'num_steps': int | None, 'latency': bool | Dict | None, 'budget': Dict | None, 'compare': int,
                'chunk': int, 'cache': str | None},
-    'search.space': {'widths': Sequence[float], 'num_segments': int, 'reuse': Sequence[str], 'cells': int | None},
+    'search.space': {'widths': Sequence[float], 'depths': Sequence[float], 'num_segments': int, 'reuse': Sequence[str],
+                     'cells': int | None},
     'search.budget': {'fraction': float, 'macs': float, 'latency': float},
     'search.latency': {'batch_size': int, 'rounds': int},
 }
