@@ -49,7 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--steps', type=int, default=25)
     parser.add_argument('--scheduler', default='DPMSolverMultistepScheduler')
     parser.add_argument('--images', type=int, default=100, help='that plans are compared by')
-    parser.add_argument('--calibrated', type=int, default=4, help='images that the calibration samples')
+    parser.add_argument('--calibrated', type=int, default=8, help='images that the calibration samples')
     parser.add_argument('--budgets', nargs='+', type=float, default=[0.75, 0.5, 0.34])
     parser.add_argument('--out', help='folder of the calibration (default: a temporary one)')
     parser.add_argument('--json', type=Path)

@@ -178,7 +178,9 @@ class ReuseFeatures(Base):
 
 
 class SkipBlocks(Base):
-    """A range of transformer blocks passes its input on."""
+    """A range of transformer blocks passes its input on. Its prediction is not remembered, see :class:`Unguided`."""
+
+    fills = frozenset()
 
     def __init__(self, name: str, part: BlockFeatures) -> None:
         super().__init__(name)
@@ -210,7 +212,12 @@ class Unguided(Base):
 
 
 class OtherNetwork(Base):
-    """Another network for a step: a smaller model (T-Stitch, Pan et al. 2024), or the same one at a narrower width."""
+    """Another network for a step: a smaller model (T-Stitch, Pan et al. 2024), or the same one at a narrower width.
+
+    Its prediction is not remembered, see :class:`Unguided`.
+    """
+
+    fills = frozenset()
 
     def __init__(self, name: str, network: nn.Module) -> None:
         super().__init__(name)

@@ -8,7 +8,7 @@ pipeline the denoiser is what it was.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,8 +42,8 @@ class Policy(Protocol):
     #: what must be prepared in the denoiser
     parts: list[Features]
 
-    def begin(self, timesteps: Tensor) -> None:
-        """A sampling of so many steps begins; may refuse them with a ValueError."""
+    def begin(self, times: Sequence[float]) -> None:
+        """A sampling begins that has these timesteps; may refuse them with a ValueError."""
 
     def answer(self, step: int, call: Call) -> Any:
         """The output for a call in a step."""
@@ -57,12 +57,12 @@ class Trajectory:
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
-        self.timesteps: Tensor | None = None
-        self.memories: list[dict] = []  # of the first, second, ... call of each step
-        self.step, self.calls, self.images, self.start = 0, 0, None, None
+        self.set_timesteps([])
 
-    def set_timesteps(self, timesteps: Tensor) -> None:
-        self.timesteps, self.memories = timesteps, []
+    def set_timesteps(self, timesteps: Tensor | Sequence[float]) -> None:
+        """A sampling begins."""
+        self.times = torch.as_tensor(timesteps, dtype=torch.float64).tolist()
+        self.memories: list[dict] = []  # of the first, second, ... call of each step
         self.step, self.calls, self.images, self.start = 0, 0, None, None
 
 
@@ -138,19 +138,19 @@ class Engine:
     def _answer(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not self._is_running():
             return forward(*args, **kwargs)
-        if getattr(self.pipe.scheduler, '__class__', None) is not type(self.scheduler):
+        if type(self.pipe.scheduler) is not type(self.scheduler):
             raise ValueError(f'The pipeline has another scheduler, {type(self.pipe.scheduler).__name__}, than when its '
                              'allocation was applied. Call slimdiff.remove(pipe), and calibrate for that one.')
         now = self.running
-        if now.timesteps is None or now.step >= len(now.timesteps):
+        if now.step >= len(now.times):
             return forward(*args, **kwargs)
         if not now.memories and now.calls == 0:
-            self.policy.begin(now.timesteps)
+            self.policy.begin(now.times)
             now.step = first_step(now, args, kwargs)
         while len(now.memories) <= now.calls:
             now.memories.append({})
         call = Call(forward, args, kwargs, now.memories[now.calls], now.images, now.calls,
-                    float(now.timesteps[now.step]))
+                    now.times[now.step])
         now.calls += 1
         return self.policy.answer(now.step, call)
 
@@ -158,7 +158,7 @@ class Engine:
         now = self.running
         self.policy.after(now.step, sample)
         now.step, now.calls, now.images = now.step + 1, 0, len(sample)
-        if now.step == len(now.timesteps):
+        if now.step == len(now.times):
             now.memories = []
 
 
@@ -169,9 +169,8 @@ def first_step(now: Trajectory, args: tuple, kwargs: dict) -> int:
     told = kwargs.get('timestep', args[1] if len(args) > 1 else None)
     if told is None:
         return 0
-    told = torch.as_tensor(told).flatten()[0].to(now.timesteps)
-    places = (now.timesteps == told).nonzero()
-    return int(places[0]) if len(places) else 0
+    told = float(torch.as_tensor(told).flatten()[0])
+    return now.times.index(told) if told in now.times else 0
 
 
 class Planned:
@@ -202,10 +201,10 @@ class Planned:
         name = self.plan.actions[step]
         return self.storing if name == FULL else self.actions[name]
 
-    def begin(self, timesteps: Tensor) -> None:
-        if len(timesteps) != len(self.plan.actions):
+    def begin(self, times: Sequence[float]) -> None:
+        if len(times) != len(self.plan.actions):
             raise ValueError(f'The allocation of this pipeline is for {len(self.plan.actions)} steps of '
-                             f'{self.plan.scheduler}, but this call takes {len(timesteps)}. Give that many, calibrate '
+                             f'{self.plan.scheduler}, but this call takes {len(times)}. Give that many, calibrate '
                              'with --steps, or call slimdiff.remove(pipe).')
 
     def answer(self, step: int, call: Call) -> Any:

@@ -148,8 +148,12 @@ def frontier(options: Sequence[Option], ages: int, unit: float | None = None) ->
 
 
 def every(interval: int, name: str, steps: int) -> tuple[str, ...]:
-    """The full network at every ``interval``-th step and ``name`` at the others: DeepCache's uniform schedule."""
-    return tuple('full' if step % interval == 0 else name for step in range(steps))
+    """The full network at every ``interval``-th step and ``name`` at the others: DeepCache's uniform schedule.
+
+    Where there is no line yet to extrapolate, the prediction is reused.
+    """
+    first = PREDICTION if name == 'extrapolate' else name
+    return tuple('full' if step % interval == 0 else first if step < interval else name for step in range(steps))
 
 
 def prefix(name: str, count: int, steps: int) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ class _Counting:
         self.taken: dict[str, float] = defaultdict(float)
         self.on_step: Callable[[], Any] = lambda: None
 
-    def begin(self, timesteps: Tensor) -> None:
+    def begin(self, times: Sequence[float]) -> None:
         pass
 
     def after(self, step: int, sample: Tensor) -> None:
@@ -82,8 +82,8 @@ class Recording(_Counting):
         self.macs: dict[str, float] = defaultdict(float)
         self.steps = self.first = None
 
-    def begin(self, timesteps: Tensor) -> None:
-        self.steps = len(timesteps)
+    def begin(self, times: Sequence[float]) -> None:
+        self.steps = len(times)
 
     def answer(self, step: int, call: Call) -> Any:
         self.first = step if self.first is None else self.first
