@@ -70,8 +70,8 @@ def check_forward(network: type[nn.Module]) -> None:
         and p.name != 'timestep' and p.name not in conditions)]
     if needs:
         raise RegistryError(f'{network.__name__}.forward also needs {", ".join(needs)}, which slimdiff does not give. '
-                            'It calls a network with a sample, timesteps, and labels or encoder_hidden_states. Put a module '
-                            'around it that makes them (docs: bring_your_backbone.md).')
+                            'A network is called with a sample, timesteps, and labels or encoder_hidden_states. Put a '
+                            'module around it that makes the rest (docs: bring_your_backbone.md).')
 
 
 def make(network: type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
