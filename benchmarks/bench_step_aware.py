@@ -2,15 +2,16 @@
 
     python benchmarks/bench_step_aware.py --json benchmarks/results/step_aware_cpu.json
     python benchmarks/bench_step_aware.py --allocation work_dirs/ddsm/cifar10/search/allocation.json
+    python benchmarks/bench_step_aware.py --config configs/ddsm_dit/imagenet_small.py --batch-size 8 --training-rounds 0
 
 *Inference.* Rivals take turns at the same denoising steps:
 
 - ``full``: the dense network of full width at every step;
 - ``step-aware``: :class:`slimdiff.StepAwareUNet`, one dense network a width;
-- ``slimmable``: :class:`slimdiff.SlimmableUNet`, whose width is set at every step: it cuts all weights in each call;
-- ``DDSM``: the way of DDSM's released code, written here once more: at every step all modules are told the width, and
-  each layer cuts a prefix of its own weight when it is called. Its concatenations meet other weights than ours; the
-  shapes, and so the work, are the same.
+- ``slimmable``: the slimmable network, whose size is set at every step: it cuts all weights in each call;
+- ``DDSM``, of a UNet: the way of DDSM's released code, written here once more: at every step all modules are told the
+  width, and each layer cuts a prefix of its own weight when it is called. Its concatenations meet other weights than
+  ours; the shapes, and so the work, are the same.
 
 The figure is speed-up over ``full`` divided by the ratio of MACs: 1 if time follows MACs.
 
@@ -32,9 +33,11 @@ from slimdiff import SlimmableUNet, StepAwareUNet
 from slimdiff.configuration import load_config
 from slimdiff.evaluation.cost import count_cost
 from slimdiff.evaluation.unet_cost import unet_inputs
+from slimdiff.models.backbones.protocol import Slimmable, at_run, network_of, offers, runs_of
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS
-from slimdiff.sampling import StepAllocation, build_scheduler
+from slimdiff.sampling import Run, StepAllocation, build_scheduler
+from slimdiff.sampling.allocation import FULL
 
 
 def cut(size: int, layer: nn.Module, fixed: bool) -> int:
@@ -87,14 +90,19 @@ class ModuleWalk(nn.Module):
         return self.dense(sample, timestep, **conditions)
 
 
-def supernet_of(config: str) -> tuple[SlimmableUNet, int]:
+def supernet_of(config: str) -> tuple[nn.Module, int]:
     """The network of a config with random weights, and its number of training timesteps."""
     model = MODELS.build(serving_config(load_config(config).model))
-    if not isinstance(model.unet, SlimmableUNet):
-        raise SystemExit(f'{config}: its network is a {type(model.unet).__name__}; give one with a SlimmableUNet.')
+    if not offers(model.unet, Slimmable):
+        raise SystemExit(f'{config}: its network, a {type(model.unet).__name__}, has one size; give a slimmable one.')
     for parameter in model.unet.parameters():
         nn.init.normal_(parameter, std=0.02)
     return model.unet, model.num_train_timesteps
+
+
+def at_size(supernet: nn.Module, run: Run, sample: Tensor, t: float, conditions: dict) -> Tensor:
+    with at_run(supernet, run):
+        return supernet(sample, t, **conditions)
 
 
 def measure_inference(supernet: SlimmableUNet, allocation: StepAllocation, batch: int, steps: int,
@@ -106,11 +114,10 @@ def measure_inference(supernet: SlimmableUNet, allocation: StepAllocation, batch
     (sample, _), conditions = unet_inputs(supernet, batch_size=batch)
     sample, conditions = torch.randn(sample.shape).to(device, dtype), {k: v.to(device) for k, v in conditions.items()}
     one, one_conditions = unet_inputs(supernet)
-    costs = {w: count_cost(supernet.extract(w), *one, **one_conditions) for w in {*allocation.widths, 1.0}}
+    costs = {run: count_cost(network_of(supernet, run), *one, **one_conditions) for run in {*allocation.runs, FULL}}
     supernet = nn.Module.to(supernet, device, dtype).eval()
     step_aware = nn.Module.to(StepAwareUNet.from_supernet(supernet, allocation).eval(), device, dtype)
     full = supernet.extract(1.0).eval()
-    walk = ModuleWalk(supernet.extract(1.0).eval(), allocation)
 
     def run(call) -> None:
         with torch.inference_mode():
@@ -119,30 +126,33 @@ def measure_inference(supernet: SlimmableUNet, allocation: StepAllocation, batch
 
     rivals = {'full': lambda t: full(sample, t, **conditions),
               'step-aware': lambda t: step_aware(sample, t, **conditions),
-              'slimmable': lambda t: supernet(sample, t, width=allocation.action_at(t).width, **conditions),
-              'DDSM': lambda t: walk(sample, t, **conditions)}
-    macs = {'published': {w: cost.conv_linear_macs for w, cost in costs.items()},
-            'with_attention': {w: cost.macs_with_attention for w, cost in costs.items()}}
+              'slimmable': lambda t: at_size(supernet, allocation.action_at(t), sample, t, conditions)}
+    if isinstance(supernet, SlimmableUNet):
+        walk = ModuleWalk(supernet.extract(1.0).eval(), allocation)
+        rivals['DDSM'] = lambda t: walk(sample, t, **conditions)
+    macs = {'published': {run: cost.conv_linear_macs for run, cost in costs.items()},
+            'with_attention': {run: cost.macs_with_attention for run, cost in costs.items()}}
     tolerance = 1e-3 if dtype == torch.float32 else 1e-1
     with torch.inference_mode():
         for t in timesteps:  # the same images from both, or the comparison is void
             torch.testing.assert_close(rivals['step-aware'](t).sample, rivals['slimmable'](t).sample, rtol=tolerance,
                                        atol=tolerance)
-    saved = {name: len(timesteps) * macs_of[1.0] / allocation.macs(timesteps, macs_of)
+    saved = {name: len(timesteps) * macs_of[FULL] / allocation.macs(timesteps, macs_of)
              for name, macs_of in macs.items()}
     seconds = interleave({name: functools.partial(run, call) for name, call in rivals.items()}, rounds, warmup=1)
     speedups = {name: spread([f / t for f, t in zip(seconds['full'], seconds[name])])
                 for name in rivals if name != 'full'}
     result = dict(
         allocation=allocation.to_dict(), batch=batch, timesteps=timesteps, rounds=rounds,
-        macs={name: {f'{w:g}': value for w, value in sorted(found.items())} for name, found in macs.items()},
+        macs={name: {run.size: value for run, value in sorted(found.items())} for name, found in macs.items()},
         times_fewer_macs=saved, seconds_a_step={name: spread([t / len(timesteps) for t in times])
                                                 for name, times in seconds.items()},
         times_as_fast_as_full=speedups,
         share_of_the_saving={name: {convention: value['median'] / times for convention, times in saved.items()}
                              for name, value in speedups.items()},
-        times_as_fast_as_ddsm=spread([d / s for d, s in zip(seconds['DDSM'], seconds['step-aware'])]),
         memory=dict(bytes=step_aware.memory().total, full_bytes=step_aware.memory().full))
+    if 'DDSM' in seconds:
+        result['times_as_fast_as_ddsm'] = spread([d / s for d, s in zip(seconds['DDSM'], seconds['step-aware'])])
     print(f'{allocation.describe(timesteps)}\n{saved["published"]:.2f} times fewer MACs (published convention), '
           f'{saved["with_attention"]:.2f} with attention; {step_aware.memory()}')
     for name, value in speedups.items():
@@ -181,9 +191,9 @@ def measure_training(supernet: SlimmableUNet, batch: int, rounds: int, device: t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', default='configs/ddsm/cifar10.py', help='with a SlimmableUNet')
-    parser.add_argument('--allocation', help='JSON file; default: as many equal segments as there are widths, the '
-                        'widest at the clean end')
+    parser.add_argument('--config', default='configs/ddsm/cifar10.py', help='with a SlimmableUNet or SlimmableDiT')
+    parser.add_argument('--allocation', help='JSON file; default: as many equal segments as there are sizes, the '
+                        'largest at the clean end')
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--steps', type=int, default=8, help='denoising steps a turn')
     parser.add_argument('--rounds', type=int, default=7)
@@ -195,7 +205,7 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device(args.device)
     supernet, total = supernet_of(args.config)
-    allocation = StepAllocation.linear(supernet.widths, num_train_timesteps=total) if args.allocation is None \
+    allocation = StepAllocation.linear(runs_of(supernet), num_train_timesteps=total) if args.allocation is None \
         else StepAllocation.load(args.allocation)
     if allocation.uses_reuse:
         raise SystemExit('--allocation: DDSM has no reuse; give an allocation of widths alone.')
