@@ -71,10 +71,13 @@ def main_table(experiment: Experiment, results: Results, floor: Mapping[str, Map
 
 
 def paired_table(experiment: Experiment, results: Results, stale: Mapping[str, str]) -> str:
-    """Differences from the baseline over common seeds; empty if there are none."""
+    """Differences from the baseline over common seeds; empty if there are none.
+
+    Arms in ``layout['apart']`` are other problems, whose differences would say nothing.
+    """
     rows = []
     for arm in experiment.arms:
-        if arm.name == experiment.baseline:
+        if arm.name == experiment.baseline or arm.name in experiment.layout.get('apart', ()):
             continue
         cells = [paired(values_of(results, arm.name, column), values_of(results, experiment.baseline, column))
                  for column in experiment.columns]

@@ -14,7 +14,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from slimdiff.arguments import declared_arguments, plain
-from slimdiff.models.backbones.protocol import at_run
+from slimdiff.models.backbones.protocol import at_run, predicts_variance
 
 #: what a condition may be called in the signature of a network's ``forward``
 NAMES = {'class_labels': ('class_labels', 'labels', 'class_label', 'y'),
@@ -147,9 +147,14 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
                 return self(sample, timestep, class_labels, encoder_hidden_states, return_dict)
         timestep = each(timestep, sample)
         conditions = named(self.network, given(class_labels, encoder_hidden_states))
-        output = self.around(lambda x: as_tensor(call(self.network, x, timestep, conditions),
-                                                 self.config.network_class), sample, timestep)
+        output = self.around(lambda x: self._mean(call(self.network, x, timestep, conditions),
+                                                  self.config.network_class), sample, timestep)
         return Prediction(sample=output) if return_dict else (output, )
+
+    def _mean(self, output: Any, name: str) -> Tensor:
+        """The prediction alone, also of a network that learned the variance (Nichol and Dhariwal 2021)."""
+        value = as_tensor(output, name)
+        return value[:, :self.config.in_channels] if predicts_variance(self) else value
 
     def around(self, network: Callable[[Tensor], Tensor], sample: Tensor, timestep: Tensor) -> Tensor:
         """``network(sample)``; a subclass does more around it."""
@@ -171,14 +176,14 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
         def run(x: Tensor) -> Tensor:
             output, deep = self.network.with_features(x, timestep, class_labels, encoder_hidden_states)
             features.append(deep)
-            return as_tensor(output, 'with_features')
+            return self._mean(output, 'with_features')
 
         return Prediction(sample=self.around(run, sample, timestep)), features[0]
 
     def _shallow(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None,
                  encoder_hidden_states: Tensor | None, features: Tensor) -> Prediction:
         timestep = each(timestep, sample)
-        return Prediction(sample=self.around(lambda x: as_tensor(self.network.shallow(
+        return Prediction(sample=self.around(lambda x: self._mean(self.network.shallow(
             x, timestep, class_labels, encoder_hidden_states, features), 'shallow'), sample, timestep))
 
     def __getattr__(self, name: str) -> Any:

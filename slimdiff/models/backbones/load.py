@@ -13,9 +13,17 @@ from torch import nn
 from slimdiff.arguments import accepted_arguments, check_arguments, plain
 from slimdiff.checkpoint import read_json
 from slimdiff.checkpoint.folders import variant_of
-from slimdiff.models.backbones.adapt import AdaptedBackbone, has_our_names, takes
+from slimdiff.models.backbones.adapt import NAMES, AdaptedBackbone, has_our_names, takes
 from slimdiff.models.backbones.preconditioned import PreconditionedBackbone
-from slimdiff.models.backbones.protocol import CLASS_FIELDS, class_rows, input_shape
+from slimdiff.models.backbones.protocol import (
+    CLASS_FIELDS,
+    StepAllocated,
+    bare,
+    class_rows,
+    input_shape,
+    offers,
+    predicts_variance,
+)
 from slimdiff.registry import MODELS, RegistryError, building
 from slimdiff.spelling import did_you_mean
 
@@ -44,14 +52,26 @@ def find_class(name: str) -> type[nn.Module]:
     return found
 
 
+#: inputs of diffusers' networks that nothing in slimdiff gives: FLUX and SD3 compute nothing without them
+UNSERVED = ('pooled_projections', 'img_ids', 'txt_ids')
+
+
 def check_forward(network: type[nn.Module]) -> None:
-    """Raise RegistryError for a class whose ``forward`` has no (x_t, t): neither a ``timestep`` nor a second argument
-    without a default."""
+    """Raise RegistryError for a class whose ``forward`` has no (x_t, t), neither a ``timestep`` nor a second argument
+    without a default, or that needs more than these and conditions."""
     parameters = [p for p in inspect.signature(network.forward).parameters.values() if p.name != 'self']
     named = any(p.name == 'timestep' for p in parameters[1:])
     if not named and (len(parameters) < 2 or parameters[1].default is not inspect.Parameter.empty):
         raise RegistryError(f'{network.__name__} is not a network that denoises: the second argument of its forward is '
                             'no timestep. A backbone has forward(sample, timestep, ...).')
+    conditions = {name for names in NAMES.values() for name in names}
+    needs = [p.name for i, p in enumerate(parameters) if p.name in UNSERVED or (
+        i > 1 and p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        and p.name != 'timestep' and p.name not in conditions)]
+    if needs:
+        raise RegistryError(f'{network.__name__}.forward also needs {", ".join(needs)}, which slimdiff does not give. '
+                            'A network is called with a sample, timesteps, and labels or encoder_hidden_states. Put a '
+                            'module around it that makes the rest (docs: bring_your_backbone.md).')
 
 
 def make(network: type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
@@ -100,9 +120,12 @@ def build_backbone(config: Mapping[str, Any] | nn.Module, num_classes: int | Non
 
 
 def adapted(network: nn.Module, arguments: Mapping[str, Any] | None = None) -> nn.Module:
-    """``network``, in a wrapper unless it has what a diffusers model has, and the same names for its conditions."""
+    """``network``, in a wrapper unless it has what a diffusers model has, the same names for its conditions, and gives
+    the prediction alone."""
     whole = isinstance(getattr(network, 'config', None), Mapping) and hasattr(network, 'save_pretrained')
-    return network if whole and has_our_names(network) else AdaptedBackbone(network, arguments)
+    ours = bare(network) is not network or offers(network, StepAllocated)
+    plain = ours or (whole and has_our_names(network) and not predicts_variance(network))
+    return network if plain else AdaptedBackbone(network, arguments)
 
 
 def check_classes(network: nn.Module, num_classes: int | None, class_dropout: float) -> None:

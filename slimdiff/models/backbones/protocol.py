@@ -162,12 +162,23 @@ def input_shape(network: nn.Module) -> tuple[int, int, int]:
     return channels, *size
 
 
+def predicts_variance(network: nn.Module) -> bool:
+    """Whether ``network`` gives twice as many channels as it takes: the prediction, then the posterior's variance."""
+    channels, outputs = (getattr(network.config, key, None) for key in ('in_channels', 'out_channels'))
+    return outputs is not None and outputs == 2 * (channels or 0)
+
+
+def output_channels(network: nn.Module) -> int | None:
+    """The channels of the prediction; None if the config does not say. A variance is left out by the wrapper."""
+    return network.config.in_channels if predicts_variance(network) else getattr(network.config, 'out_channels', None)
+
+
 def expected_context(network: nn.Module) -> int | None:
     """Width of the ``encoder_hidden_states`` that ``network`` needs; None if it takes none (or has a class token)."""
     config = network.config
     if getattr(config, 'class_token', False):
         return None
-    width = next((value for key in ('context_channels', 'encoder_hid_dim', 'cross_attention_dim')
+    width = next((value for key in ('context_channels', 'encoder_hid_dim', 'caption_channels', 'cross_attention_dim')
                   if (value := getattr(config, key, None))), None)
     return width if isinstance(width, int) or width is None else width[0]
 

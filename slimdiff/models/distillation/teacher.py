@@ -16,7 +16,14 @@ from slimdiff.functional.precision import has_bf16_products
 from slimdiff.functional.process import translate
 from slimdiff.models import computation
 from slimdiff.models.backbones.adapt import predict
-from slimdiff.models.backbones.protocol import bare, class_rows, expected_context, input_dtype, input_shape
+from slimdiff.models.backbones.protocol import (
+    bare,
+    class_rows,
+    expected_context,
+    input_dtype,
+    input_shape,
+    output_channels,
+)
 from slimdiff.models.conditioners import build_conditioner
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.models.distillation.overlap import Outputs, beside
@@ -145,11 +152,11 @@ class Teacher:
             raise ValueError(f'The teacher ({self.source}) and the student differ in {what}: teacher {teacher}, '
                              f'student {student}. {advice}')
 
-        outputs = [getattr(network.config, 'out_channels', None) for network in (self.unet, unet)]
+        outputs = [output_channels(network) for network in (self.unet, unet)]
         for what, teacher, student in (('input', mine[0], theirs[0]), ('output', *outputs)):
             if teacher != student and None not in (teacher, student):
                 refuse(f'channels of the {what}', teacher, student,
-                       'They must share the autoencoder, or both work on pixels, and predict no variance.')
+                       'They must share the autoencoder, or both work on pixels.')
         if mine[1:] != theirs[1:]:
             refuse('image size', *(' x '.join(map(str, dict.fromkeys(shape[1:]))) for shape in (mine, theirs)),
                    "Train the student at the teacher's size (model.unet.sample_size and the dataset's image_size), or "

@@ -33,7 +33,7 @@ WIDE = [
 
 EXPERIMENT = Experiment(
     name='step_aware',
-    title='Networks of four widths (PhotoPatches 16x16)',
+    title='Networks of several widths',
     arms=[
         Arm('ddsm', 'configs/ddsm/photo_patches_16px.py', SHORT, seeds=range(3), label='slimmable (DDSM)'),
         Arm('fashion', 'configs/ddsm/fashion_mnist_16px.py', seeds=range(3), label='slimmable, Fashion-MNIST 16x16'),
@@ -49,4 +49,5 @@ EXPERIMENT = Experiment(
         *(Column(f'Fréchet, width {width:g}', {f'width{width:g}/fd': 1.0}, scale=1000) for width in NARROWER),
     ],
     baseline='ddsm',
+    layout={'apart': ('fashion', 'sd_ddsm', 'sd')},  # other data, lengths and sizes
     follow_up={'ddsm': ALLOCATIONS, 'fashion': WIDE, 'sd_ddsm': COMPOSITION})

@@ -1,4 +1,4 @@
-"""Networks of others (three of diffusers, a diffusers model of a user's own, a plain module), and our transformer."""
+"""Networks of others (five of diffusers, a diffusers model of a user's own, a plain module), and our transformer."""
 
 import contextlib
 
@@ -107,6 +107,18 @@ BACKBONES = {
         unet=dict(type='DiTTransformer2DModel', num_attention_heads=2, attention_head_dim=8, in_channels=3,
                   out_channels=3, num_layers=2, sample_size=8, patch_size=2, norm_num_groups=2),
         model=dict(num_classes=CLASSES), tap='transformer_blocks.0'),
+    'PixArtTransformer2DModel': dict(  # with a learned variance, as the published one
+        unet=dict(type='PixArtTransformer2DModel', num_attention_heads=2, attention_head_dim=8, in_channels=3,
+                  out_channels=6, num_layers=2, norm_num_groups=2, cross_attention_dim=16, sample_size=8, patch_size=2,
+                  caption_channels=6),
+        model=dict(conditioner=dict(type='RandomText', channels=6), sample_captions=('a cat', 'a dog')),
+        tap='transformer_blocks.1'),
+    'SanaTransformer2DModel': dict(
+        unet=dict(type='SanaTransformer2DModel', num_attention_heads=2, attention_head_dim=8, in_channels=3,
+                  out_channels=3, num_layers=2, num_cross_attention_heads=2, cross_attention_head_dim=8,
+                  cross_attention_dim=16, caption_channels=6, sample_size=8, patch_size=1),
+        model=dict(conditioner=dict(type='RandomText', channels=6), sample_captions=('a cat', 'a dog')),
+        tap='transformer_blocks.0'),
     'SlimmableDiT': dict(
         unet=dict(type='SlimmableDiT', num_attention_heads=2, attention_head_dim=8, in_channels=3, out_channels=3,
                   layers=(2, ), sample_size=8, widths=(0.5, 1.0), depths=(0.5, 1.0)),

@@ -137,8 +137,8 @@ def test_its_macs_are_those_of_its_own_forward(trained, capsys):
     model = trained.model()
     inputs, network = example_inputs(model.unet), bare(model.unet)
     positional = [inputs['sample'], inputs['timestep'], *list(inputs.values())[2:]]
-    if trained.name == 'UNet2DConditionModel':
-        expected = count_cost(network, *positional)
+    if 'Transformer2D' in trained.name:
+        expected = count_cost(network, positional[0], **{k: v for k, v in inputs.items() if k != 'sample'})
     elif trained.name == 'UNet2DModel':
         expected = count_cost(network, *positional[:2], class_labels=positional[2])
     else:
@@ -172,7 +172,7 @@ def test_the_exported_folder_gives_the_same_images(trained, capsys):
     pipeline = DiffusionPipeline.from_pretrained(trained.folder)
     pipeline.set_progress_bar_config(disable=True)
     conditions = {}
-    if trained.name == 'UNet2DConditionModel':
+    if 'conditioner' in trained.backbone['model']:
         conditioner = MODELS.build(trained.backbone['model']['conditioner'])
         conditions = dict(prompt_embeds=conditioner(['a cat', 'a dog', 'a cat']),
                           negative_prompt_embeds=conditioner([''] * 3))
@@ -227,6 +227,14 @@ def test_what_it_cannot_do_is_said_before_anything_runs(trained):
             MODELS.build(config)
     with pytest.raises(ValueError, match=r"no tap 'nowhere'"):
         trained.student(trained.folder, 'nowhere')
+
+
+@pytest.mark.parametrize('name, needs', [
+    ('SD3Transformer2DModel', 'pooled_projections'), ('FluxTransformer2DModel', 'pooled_projections, img_ids, txt_ids'),
+    ('Lumina2Transformer2DModel', 'encoder_attention_mask')])
+def test_networks_that_want_more_than_there_is_are_refused_by_name(name, needs):
+    with pytest.raises(ValueError, match=f'{name}.forward also needs {needs}, which slimdiff does not give'):
+        build_backbone(dict(type=name))
 
 
 # ---- widths of a network that offers them --------------------------------------------------------------------------

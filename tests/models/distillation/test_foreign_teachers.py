@@ -80,10 +80,18 @@ def test_sizes_are_compared_as_pairs(tmp_path, size, fits):
             teacher.check_fits(student)
 
 
-def test_a_network_that_predicts_variances(tmp_path):
-    UNet2DModel(**PLAIN | dict(out_channels=6)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match='differ in channels of the output: teacher 6, student 3'):
-        Teacher(str(tmp_path)).check_fits(tiny.teacher_model())
+def test_of_a_network_that_predicts_variances_the_prediction_is_taught(tmp_path):
+    """Its first half of channels, as samplers of diffusers take it; other numbers of channels are refused."""
+    network = UNet2DModel(**PLAIN | dict(out_channels=6)).eval()
+    network.save_pretrained(tmp_path / 'variance')
+    teacher = Teacher(str(tmp_path / 'variance'))
+    teacher.check_fits(tiny.teacher_model())
+    x, t = torch.randn(2, 3, 8, 8), torch.tensor([5, 700])
+    with torch.no_grad():
+        torch.testing.assert_close(teacher(x, t)[0], network(x, t).sample[:, :3])
+    UNet2DModel(**PLAIN | dict(out_channels=4)).save_pretrained(tmp_path / 'other')
+    with pytest.raises(ValueError, match='differ in channels of the output: teacher 4, student 3'):
+        Teacher(str(tmp_path / 'other')).check_fits(tiny.teacher_model())
 
 
 # ---- its first stage ------------------------------------------------------------------------------------------------

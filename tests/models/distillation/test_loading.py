@@ -138,7 +138,7 @@ def test_another_kind_of_model(folder):
 
 
 def test_a_folder_without_a_model(tmp_path):
-    with pytest.raises(ValueError, match=r'neither unet/config\.json \(a pipeline\) nor config\.json'):
+    with pytest.raises(ValueError, match=r'or transformer/config\.json \(a pipeline\) nor config\.json'):
         load_teacher(str(tmp_path))
 
 
