@@ -1,4 +1,4 @@
-# The whole network, or what the last step left (its prediction or its deep features): DPM-Solver++, half of the MACs.
+# The whole network, or what the last step left (its prediction or its deep features): DPM-Solver++, 55 % of the MACs.
 _base_ = './two_stage_small.py'
 
 search = dict(
@@ -7,4 +7,4 @@ search = dict(
     evaluators=[dict(type='DivergenceEvaluator', num_images=50, batch_size=50)],
     searcher=dict(_delete_=True, type='NSGA2Search', population=12, generations=8, offspring=6),
     sampler=dict(_delete_=True, type='DPMSolverMultistepScheduler'),
-    budget=dict(fraction=0.5))
+    budget=dict(fraction=0.55))
