@@ -210,3 +210,44 @@ def test_the_order_of_blocks_travels_with_the_weights(tmp_path):
     fixed = MODELS.build(dict(config, unet=dict(config['unet'], block_order=[0, 1, 2, 3])))
     with pytest.raises(computation.ComputationError, match='block_order'):
         load_trained(fixed, tmp_path / 'last.pth', 'online')
+
+
+def test_widths_and_depths_are_distilled_at_a_tap(tmp_path):
+    """A block that is skipped passes on what entered it; at full size the features are the block's own."""
+    settings = dict(num_classes=5, noise_scheduler=dict(type='DDPMScheduler', beta_schedule='linear'))
+    torch.manual_seed(0)
+    teacher = MODELS.build(dict(type='DiffusionModel', unet=dict(
+        type='UNet', sample_size=8, norm_groups=4, stages=[dict(channels=8, blocks=1)]), **settings))
+    export_pipeline(teacher, tmp_path / 'teacher')
+    model = MODELS.build(dict(
+        type='SlimmableDistiller', num_random=0, teacher=dict(checkpoint=str(tmp_path / 'teacher')),
+        losses=[dict(type='SpatialLoss', tap={'blocks.2': 'mid'})],
+        unet=dict(type='SlimmableDiT', layers=(4, ), depths=(0.5, 1.0), **SIZE), **settings))
+    for parameter in model.unet.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    batch = model.noised_batch(torch.randn(2, 3, 8, 8), torch.tensor([1, 2]))
+    for run in runs_of(model.unet):
+        with at_run(model.unet, run):
+            features = next(value for name, value in model.student_outputs(batch, run).items() if name != 'output')
+        assert features.shape == (2, 16, 4, 4)
+        kept = features.abs().sum((0, 2, 3)) > 0
+        assert kept.sum() == 16 * run.width and kept[:2].all()
+    model.seed_step(0)
+    terms = model(torch.randn(2, 3, 8, 8), torch.tensor([1, 2]), mode='loss')
+    terms['loss'].backward()
+    assert any('spatial' in name and name.startswith('narrowest') for name in terms)
+    assert bare(model.unet).blocks[2].qkv.weight.grad.abs().sum() > 0
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    network = build().train()
+    args, gradients = inputs(network)[0], []
+    for _ in range(2):
+        network.zero_grad()
+        for run in runs_of(network):
+            with at_run(network, run):
+                network(*args).sample.square().mean().backward()
+        gradients.append([p.grad.clone() for p in network.parameters()])
+        network.enable_gradient_checkpointing()
+    for plain, checkpointed in zip(*gradients):
+        torch.testing.assert_close(plain, checkpointed, rtol=1e-4, atol=1e-6)
