@@ -8,9 +8,11 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from torch import nn
 
 from slimdiff import DiT, count_macs
+from slimdiff.models import computation
 from slimdiff.models.backbones.dit.dit import sincos_positions
 from slimdiff.models.converters.dit import to_diffusers
 from slimdiff.models.resamplers import WaveletGatedDown, WaveletGatedUp
+from slimdiff.registry import MODELS
 
 SMALL = dict(sample_size=8, in_channels=3, out_channels=3, num_attention_heads=2, attention_head_dim=8, layers=(3, ),
              num_classes=5, norm_eps=1e-5, freq_shift=1.0)
@@ -139,3 +141,13 @@ def test_folders_open_again(tmp_path):
     network.save_pretrained(tmp_path)
     x = torch.randn(4, 3, 8, 8)
     assert torch.equal(DiT.from_pretrained(tmp_path).eval()(x, T, Y).sample, network(x, T, Y).sample)
+
+
+def test_another_sample_size_is_another_function_of_the_same_weights():
+    """Positions are measured in it, so weights of one size under a config of another are refused."""
+    models = [MODELS.build(dict(type='DiffusionModel', num_classes=5, noise_scheduler=dict(type='DDPMScheduler'),
+                                unet=dict(type='DiT', **{**SMALL, 'sample_size': size}))) for size in (8, 16)]
+    models[1].load_state_dict(models[0].state_dict())  # the shapes are the same
+    computation.check_same(computation.of_model(models[0]), models[0], 'weights')
+    with pytest.raises(computation.ComputationError, match=r'sample_size: 8 \(checkpoint\), 16 \(config\)'):
+        computation.check_same(computation.of_model(models[0]), models[1], 'weights')
