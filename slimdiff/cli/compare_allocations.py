@@ -8,6 +8,7 @@ kept in the work dir.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.evaluation.record import provenance, rounded
     from slimdiff.models.backbones.protocol import Slimmable, require, runs_of
     from slimdiff.models.serving import sampling_identity
-    from slimdiff.sampling import StepAllocation
+    from slimdiff.sampling import Reuse, StepAllocation
     from slimdiff.sampling.denoise import timesteps_of
     from slimdiff.search import count_macs
     from slimdiff.search.comparison import Rival, baselines, compare, judge_fronts
@@ -239,7 +240,10 @@ def main(argv: list[str] | None = None) -> int:
         # The budget is meant for the sampler of the searches; without any, for the first one.
         timesteps = searches[0].problem.timesteps if searches else timesteps_of(
             model.sampler_of(dict(type=samplers[0][0]), samplers[0][1]), samplers[0][1])
-        costs = count_macs(model, runs)
+        # Of everything that a search or a file may use: spaces differ.
+        used = [s.action for a in (*given.values(), *(a for o in outcomes.values() for a, _ in o.front))
+                for s in a.segments]
+        costs = count_macs(model, runs, features=Reuse('features') in used)
         total, process = model.num_train_timesteps, model.noise_process.name
         allocations = merged({FULL: StepAllocation.uniform(runs[-1], total, process)},
                              baselines(costs, timesteps, total, args.budget, args.seed, process), given,
@@ -254,7 +258,8 @@ def main(argv: list[str] | None = None) -> int:
                   for name, outcome in outcomes.items()}
         if outcomes and results.content.get('fronts') != fronts:
             judges = fresh_judges(cfg, args) if len(outcomes) > 1 else {}  # a single front is not compared
-            results.add(searches=rounded(judge_fronts(outcomes, searches[0].problem, judges)), fronts=fronts)
+            results.add(searches=rounded(judge_fronts(
+                outcomes, dataclasses.replace(searches[0].problem, costs=costs), judges)), fronts=fronts)
 
         dense = {name: Rival.dense(other) for name, other in others.items()}
         rivals = merged(Rival.under(model, costs, allocations), dense)

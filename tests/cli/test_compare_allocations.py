@@ -72,6 +72,19 @@ def test_searches_and_samplers_are_kept(folder, capsys):
     assert json.loads(path.read_text())['samplers'].keys() == {'DDIMScheduler:2', 'DDPMScheduler:3'}
 
 
+def test_searches_of_different_spaces(folder):
+    """One over widths, one over reuse alone: their fronts are judged by the costs of both."""
+    (folder / 'reuse.py').write_text(CONFIG.replace(
+        'space=dict(num_segments=2)', "space=dict(num_segments=3, widths=[1.0], reuse=['prediction', 'features'])"))
+    assert main([*RUN, '--searches', 'widths=config.py', 'reuse=reuse.py', '--samplers', 'DDIMScheduler:2']) == 0
+    found = json.loads((folder / 'out/comparison.json').read_text())
+    volumes = [value for name in ('widths', 'reuse') for value in found['searches'][name]['hypervolume'].values()]
+    assert len(volumes) == 4 and all(0 <= value <= 1 for value in volumes) and max(volumes) > 0
+    assert found['searches']['reuse']['own_hypervolume'] is None  # it has not judged the narrowest width
+    rows = found['samplers']['DDIMScheduler:2']
+    assert rows['reuse']['macs'] <= rows['full']['macs'] and 'reuse' in str(rows['reuse']['of'])
+
+
 def test_a_report_is_that_of_the_budget(folder):
     report, chosen = (folder / f'out/searches/x/{name}' for name in ('report.html', 'allocation.json'))
     words = ['--searches', 'x=config.py', '--samplers', 'DDIMScheduler:2']

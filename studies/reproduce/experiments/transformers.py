@@ -8,7 +8,6 @@ SHORT = {**shared.short_schedule(2000), 'val_cfg.num_images': 1000, 'val_evaluat
     dict(type='RadialSpectrumDistance'),
     dict(type='BandwiseDenoisingError', num_images=1000, timestep_edges=(0, 300, 1000), stderr=False),
     dict(type='ClassAccuracy', classifier='configs/classifiers/fashion_mnist.safetensors')]}
-SMALLER = [f'width{width:g}/' for width in (0.75, 0.5, 0.25)] + [f'width1-depth{depth:g}/' for depth in (0.75, 0.5)]
 #: half of the blocks are 50.4 % of the MACs: a budget of 55 % has room for them
 ALLOCATIONS = [
     '--budget', '0.55', '--num-images', '400', '--searches',
@@ -37,7 +36,6 @@ EXPERIMENT = Experiment(
         shared.SPECTRUM,
         shared.DENOISING,
         Column('top band, t < 300 (x 1000)', {'denoise/t0-300/top': 1.0}, scale=1000),
-        *(Column(f'error, {size[:-1]} (x 1000)', {f'{size}denoise/total': 1.0}, scale=1000) for size in SMALLER),
     ],
     baseline='lite',
     follow_up={'ddsm_dit': ALLOCATIONS})
