@@ -173,7 +173,8 @@ def load_checked_config(args: argparse.Namespace, needs: Sequence[str] = ('model
 
 def default_work_dir(config: str) -> Path:
     """``work_dirs/`` and the config's path below ``configs/``, or its name: sd and lite_ldm must not share a folder."""
-    path = Path(config).resolve().with_suffix('')
+    from slimdiff.configuration.load import find_config
+    path = find_config(config).resolve().with_suffix('')
     parts = path.parts
     if 'configs' in parts:
         return Path('work_dirs', *parts[len(parts) - parts[::-1].index('configs'):])

@@ -209,11 +209,15 @@ def test_key_values_is_an_argparse_action():
     assert issubclass(KeyValues, argparse.Action)
 
 
-def test_default_work_dirs_of_two_configs_of_one_name_differ():
+def test_default_work_dirs_of_two_configs_of_one_name_differ(tmp_path):
     from slimdiff.cli.common import default_work_dir
-    assert str(default_work_dir('/a/configs/sd/photo_patches.py')) == 'work_dirs/sd/photo_patches'
-    assert str(default_work_dir('/a/configs/lite_ldm/photo_patches.py')) == 'work_dirs/lite_ldm/photo_patches'
-    assert str(default_work_dir('/a/mine.py')) == 'work_dirs/mine'
+    for path, folder in (('configs/sd/photo_patches.py', 'sd/photo_patches'), ('mine.py', 'mine'),
+                         ('configs/lite_ldm/photo_patches.py', 'lite_ldm/photo_patches')):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+        assert str(default_work_dir(str(tmp_path / path))) == f'work_dirs/{folder}'
+    # The name of a shipped config stands for its path.
+    assert str(default_work_dir('sd/photo_patches_quick')) == 'work_dirs/sd/photo_patches_quick'
 
 
 def test_an_error_in_a_loader_worker_is_its_message_without_the_traceback(capsys):
