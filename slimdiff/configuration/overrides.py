@@ -95,9 +95,11 @@ def _class_of(node: Mapping[str, Any], path: tuple[str, ...], owner: Callable | 
 def _check_new(cfg: Config, node: Any, part: str, path: tuple[str, ...], owner: Callable | None, key: str) -> None:
     """Raise unless ``part``, which ``node`` does not have, is something that may stand there."""
     from slimdiff.configuration.check import place_kinds, signature_at
+    from slimdiff.configuration.known import runner_key_names
     from slimdiff.spelling import looks_like
-    signature, _ = signature_at(node, path, owner, cfg.get('default_scope'))
-    allowed = set(node) | (signature.names if signature else set()) | ({'type'} if place_kinds(path, owner) else set())
+    signature = signature_at(node, path, owner, cfg.get('default_scope'))[0] if path else None
+    names = signature.names if signature else set() if path else runner_key_names()  # which imports nothing
+    allowed = set(node) | names | ({'type'} if place_kinds(path, owner) else set())
     # A dict that no class declares, such as paramwise_cfg, may take any name; a near miss of what it has is an error.
     takes_others = bool(path) and (signature is None or signature.takes_others)
     if part in allowed - set(node) or (takes_others and not looks_like(part, allowed)):

@@ -217,3 +217,13 @@ def test_the_keys_of_the_runner_are_known_without_importing_it(tmp_path):
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1] == '2 []', done.stdout + done.stderr
     assert "Did you mean 'train_cfg'?" in done.stderr
+
+
+def test_so_they_are_on_the_command_line(tmp_path):
+    (tmp_path / 'config.py').write_text("train_cfg = dict(type='IterTrainLoop', max_iters=3)\n")
+    code = ('import sys\nfrom slimdiff.cli.train import main\n'
+            "status = main(['config.py', '--cfg-options', 'train_cgf.max_iters=3'])\n"
+            "print(status, sorted({'torch', 'diffusers', 'mmengine.runner'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == '2 []', done.stdout + done.stderr
+    assert "there is no 'train_cgf' in the top level of the config. Did you mean 'train_cfg'?" in done.stderr
