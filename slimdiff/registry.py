@@ -96,7 +96,7 @@ def known_names(registry: ImportingRegistry) -> list[str]:
 
 
 def build_checked(cfg, registry: ImportingRegistry, kind: type = object, **defaults):
-    """Build ``cfg`` (a dict with ``type``) from ``registry``; an object that is no dict passes through.
+    """Build ``cfg`` (a dict with ``type``) from ``registry``; an object that is not a dict passes through.
 
     Args:
         kind: what the class must be a subclass of.

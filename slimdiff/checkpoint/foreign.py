@@ -118,7 +118,7 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -
 
 
 def rebuild_parameter(data: Any, *_: Any) -> Tensor:
-    _require(isinstance(data, Tensor), 'a parameter that is no tensor')
+    _require(isinstance(data, Tensor), 'a parameter that is not a tensor')
     return data
 
 

@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     if data.get('type') == 'LatentDataset':
         data = data.get('source')
         if not data:
-            raise ValueError(f'The {args.split} set of {args.config} holds encoded latents, which are no pictures, and '
+            raise ValueError(f'The {args.split} set of {args.config} holds encoded latents, not pictures, and '
                              'does not say of which images (source=...).')
     dataset = DATASETS.build(data)
     end = min(args.start + args.num, len(dataset))

@@ -48,7 +48,7 @@ class CIFAR10(RecordDataset):
             nothing to load, so the pipeline starts with pixels: ``img`` (32, 32, 3), BGR.
 
     Raises:
-        ValueError: missing or cut off files, the python version; later, a record whose label is no class.
+        ValueError: missing or cut off files, the python version; later, a record whose label is not a class.
     """
 
     gives = 'array'

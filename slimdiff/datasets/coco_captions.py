@@ -32,7 +32,7 @@ def read_captions(path: Path) -> tuple[dict[int, str], dict[int, list[str]]]:
             if text:
                 captions.setdefault(annotation['image_id'], []).append(text)
     except ValueError as error:
-        raise ValueError(f"annotations: '{path}' is no JSON, or was cut off ({error}).") from None
+        raise ValueError(f"annotations: '{path}' is not valid JSON, or was cut off ({error}).") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"annotations: '{path}' is not in COCO's form for captions ({type(error).__name__}: {error}): "
                          "'images' of id and file_name, 'annotations' of id, image_id and caption. Take "

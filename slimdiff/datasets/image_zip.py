@@ -48,7 +48,7 @@ def read_labels_file(archive: ZipIndex) -> dict | None:
     try:
         return None if item is None else json.loads(archive.read(item))
     except ValueError as error:
-        raise ValueError(f"data_root: '{LABELS_FILE}' in '{archive.path}' is no JSON ({error}).") from None
+        raise ValueError(f"data_root: '{LABELS_FILE}' in '{archive.path}' is not valid JSON ({error}).") from None
 
 
 def stylegan_labels(content: dict | None, names: Sequence[str], path: Path) -> list[int | None]:
@@ -57,7 +57,7 @@ def stylegan_labels(content: dict | None, names: Sequence[str], path: Path) -> l
     It holds ``{"labels": [["00000/img00000000.png", 6], ...]}``, or ``{"labels": null}`` where there are no classes.
 
     Raises:
-        ValueError: no such file or no labels in it, or labels that are no class numbers.
+        ValueError: no such file or no labels in it, or labels that are not class numbers.
     """
     pairs = content.get('labels') if isinstance(content, dict) else None
     if not pairs:

@@ -80,7 +80,7 @@ class ImageNet(RecordDataset):
             {name for name in folders if num_classes is None or SYNSET.fullmatch(name)}
         strange = [name for name in folders if name not in known]
         if strange:
-            raise ValueError(f"Label out of range: {len(strange)} folders of '{root}' are no class: "
+            raise ValueError(f"Label out of range: {len(strange)} folders of '{root}' are not classes: "
                              f'{", ".join(strange[:5])}. Move them out, or name all classes with `classes`.')
         if num_classes is not None and len(names) != num_classes:
             raise ValueError(f"'{root}' has {len(names)} classes instead of {num_classes}, so labels would be wrong "

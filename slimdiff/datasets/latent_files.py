@@ -39,7 +39,7 @@ class LatentFilesError(ValueError):
 
 
 class DamagedIndexError(LatentFilesError):
-    """An ``index.json`` that is no JSON."""
+    """An ``index.json`` that is not valid JSON."""
 
 
 # ---- settings -----------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def read_records(folder: Path, number: int, verify: bool = False) -> dict[str, A
     except LatentFilesError:
         raise
     except (KeyError, TypeError, ValueError):
-        raise LatentFilesError(f'{folder / records_name} is damaged: it is no JSON of a shard.') from None
+        raise LatentFilesError(f'{folder / records_name} is damaged: it is not the JSON of a shard.') from None
     if size != records['bytes']:
         raise LatentFilesError(f'{folder / name} is damaged: it has {size} bytes instead of {records["bytes"]}.')
     if verify:

@@ -40,7 +40,7 @@ def environment(folder: Path) -> Any:
     """The database in ``folder``, opened for reading by this process.
 
     Raises:
-        ValueError: it is no lmdb database, or was cut off.
+        ValueError: it is not an lmdb database, or was cut off.
     """
     folder = folder.resolve()
     if folder not in _ENVIRONMENTS:

@@ -31,7 +31,7 @@ class ZipIndex:
             with zipfile.ZipFile(path) as archive:
                 infos = [info for info in archive.infolist() if not info.is_dir()]
         except (zipfile.BadZipFile, NotImplementedError) as error:
-            raise ValueError(f"data_root: '{path}' is no zip archive, or its download was cut off ({error}). "
+            raise ValueError(f"data_root: '{path}' is not a zip archive, or its download was cut off ({error}). "
                              '`unzip -t` tells; get it again.') from None
         self.names: Sequence[str] = PackedStrings(info.filename for info in infos)
         self._members = np.array([(info.header_offset, info.compress_size, info.file_size, info.CRC,

@@ -72,7 +72,7 @@ class TorchScriptExtractor(nn.Module):
         mean, std: per channel; what comes in is ``(image in [0, 1] - mean) / std``. None leaves [-1, 1].
 
     Raises:
-        ValueError: no such file, or a file that is no TorchScript.
+        ValueError: no such file, or a file that is not TorchScript.
     """
 
     def __init__(self,

@@ -264,7 +264,7 @@ def test_other_things(tmp_path, capsys):
     torch.save([1, 2], tmp_path / 'list.pt')
     assert 'holds no weights' in refused(tmp_path / 'list.pt')
     torch.save({'state_dict': {'a': torch.zeros(1), 'b': 'text'}}, tmp_path / 'text.pt')
-    assert 'these weights are no tensors: b' in refused(tmp_path / 'text.pt')
+    assert 'these weights are not tensors: b' in refused(tmp_path / 'text.pt')
 
 
 def test_the_printed_command_samples(tmp_path, capsys):

@@ -96,7 +96,7 @@ def test_missing_and_broken_files(root):
     file = root / 'annotations/captions_train2017.json'
     content = file.read_text()
     file.write_text(content[:-40])
-    with pytest.raises(ValueError, match='is no JSON, or was cut off'):
+    with pytest.raises(ValueError, match='is not valid JSON, or was cut off'):
         CocoCaptions(root)
     file.write_text(json.dumps(dict(images=[], annotations=[dict(id=1, bbox=[0, 0, 1, 1], image_id=3)])))
     with pytest.raises(ValueError, match=r"KeyError: 'caption'.*not instances_\*\.json"):

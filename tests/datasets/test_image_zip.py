@@ -86,7 +86,7 @@ def test_classes_from_stylegans_json(tmp_path):
 @pytest.mark.parametrize('labels, arguments, message', [
     (None, {}, 'holds no labels'),
     ('no file', {}, 'is not in it'),
-    ('{"labels": [', {}, 'is no JSON'),
+    ('{"labels": [', {}, 'is not valid JSON'),
     (pairs(0, 1, [0.5, 0.5], 0), {}, r"img00000002.png' in .* is \[0.5, 0.5\], not a class number"),
     (pairs(0, 1, -1, 0), {}, 'is -1, not a class number'),
     (pairs(0, 1000, 1, 0), dict(num_classes=1000),

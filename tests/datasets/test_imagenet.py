@@ -50,7 +50,7 @@ def test_exactly_1000_classes_unless_told_otherwise(root):
 
 def test_folders_that_are_no_class(root):
     (root / 'train/cats').mkdir()
-    with pytest.raises(ValueError, match='Label out of range: 1 folders .* are no class: cats'):
+    with pytest.raises(ValueError, match='Label out of range: 1 folders .* are not classes: cats'):
         ImageNet(root, num_classes=4)
     with pytest.raises(ValueError, match=r'Label out of range: 1 folders .*: n02119789\.'):
         ImageNet(root, 'val', classes=SYNSETS[:2], num_classes=2)

@@ -169,7 +169,7 @@ def damage_exchanged(folder):
     (damage_cut, r'latents-00001\.npy is damaged: it has \d+ bytes instead of'),
     (damage_missing, r'latents-00001\.npy is missing'),
     (damage_records, r'records-00001\.json is damaged: its checksum'),
-    (damage_json, r'records-00001\.json is damaged: it is no JSON'),
+    (damage_json, r'records-00001\.json is damaged: it is not the JSON'),
     (damage_exchanged, r'latents-00001\.npy is not the shard that .*index\.json names'),
 ])
 def test_damaged_shards_are_named(tmp_path, damage, message):

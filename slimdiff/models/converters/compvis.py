@@ -125,7 +125,7 @@ def recognise(data: Any, path: str | Path) -> CompVisCheckpoint:
     if strange and state is data:  # other things beside weights, at the top of the file
         state = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     elif strange:
-        raise CheckpointError(f'{path}: these weights are no tensors: {some(strange)}.')
+        raise CheckpointError(f'{path}: these weights are not tensors: {some(strange)}.')
     first_stage = next((prefix for prefix in (FIRST_STAGE, '') if f'{prefix}encoder.conv_in.weight' in state
                         and f'{prefix}decoder.conv_in.weight' in state), None)
     found = CompVisCheckpoint(path, dict(state), first_stage)

@@ -66,8 +66,8 @@ def as_map(features: Tensor) -> Tensor:
         return features
     side = math.isqrt(features.shape[1])
     if side * side != features.shape[1]:
-        raise ValueError(f'A tap gives {features.shape[1]} tokens, which are no square of patches: tap a block that '
-                         'has the image tokens alone.')
+        raise ValueError(f'A tap gives {features.shape[1]} tokens, which do not form a square of patches: tap a '
+                         'block that has the image tokens alone.')
     return features.transpose(1, 2).unflatten(2, (side, side))
 
 

@@ -27,7 +27,7 @@ def slim_config(config: Mapping[str, Any], width: float, widths: Sequence[float]
         widths: all widths of the slimmable network.
 
     Raises:
-        ValueError: something of which ``width`` is no whole share.
+        ValueError: something of which ``width`` is not a whole share.
     """
     config = plain({key: value for key, value in config.items() if not key.startswith('_') and key != 'widths'})
     stem = config['stages'][0]['channels']
