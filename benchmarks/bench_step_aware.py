@@ -37,7 +37,7 @@ from slimdiff.models.backbones.protocol import Slimmable, at_run, network_of, of
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS
 from slimdiff.sampling import Run, StepAllocation, build_scheduler
-from slimdiff.sampling.allocation import FULL
+from slimdiff.sampling.actions import FULL
 
 
 def cut(size: int, layer: nn.Module, fixed: bool) -> int:

@@ -21,7 +21,7 @@ from slimdiff.calibration.features import (
 )
 from slimdiff.models.backbones.adapt import as_tensor
 from slimdiff.models.backbones.protocol import network_of, runs_of
-from slimdiff.sampling.allocation import Run
+from slimdiff.sampling.actions import Run
 from slimdiff.spelling import did_you_mean
 
 PREDICTION, FEATURES = 'prediction', 'features'

@@ -5,10 +5,10 @@ from slimdiff.checkpoint.files import (
     CheckpointWriteError,
     atomic_write,
     load_checkpoint,
-    load_weights,
     save_checkpoint,
 )
 from slimdiff.checkpoint.json_file import read_json, write_json
+from slimdiff.checkpoint.weights import load_weights
 from slimdiff.installation import find_path, installation_roots
 
 __all__ = ['CheckpointError', 'CheckpointWriteError', 'atomic_write', 'find_path', 'installation_roots',

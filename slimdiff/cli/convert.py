@@ -113,8 +113,8 @@ def check_schedule(checkpoint: Any, scheduler: Any, config: str) -> None:
 
 def open_checkpoint(path: Path) -> tuple[Any, list[str]]:
     """The file's weights (a dict, of DiT or SiT), and the names of the objects that were left out."""
-    from slimdiff.checkpoint.files import check_finite
     from slimdiff.checkpoint.foreign import load_foreign
+    from slimdiff.checkpoint.weights import check_finite
     from slimdiff.models.converters import recognise
     from slimdiff.models.converters.compvis import refuse_folder
     from slimdiff.models.converters.dit import weights_of

@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.models.backbones.protocol import runs_of
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
-    from slimdiff.sampling.allocation import Reuse, StepAllocation
+    from slimdiff.sampling.actions import Reuse
+    from slimdiff.sampling.allocation import StepAllocation
     from slimdiff.sampling.denoise import timesteps_of
     from slimdiff.search.allocation_plot import allocation_table, plot_allocations
     from slimdiff.search.costs import count_macs

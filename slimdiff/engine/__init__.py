@@ -1,6 +1,7 @@
 """The engine: runner, training loop, hooks, checkpoints."""
 
-from slimdiff.checkpoint.files import CheckpointError, CheckpointWriteError, load_checkpoint, load_weights
+from slimdiff.checkpoint.files import CheckpointError, CheckpointWriteError, load_checkpoint
+from slimdiff.checkpoint.weights import load_weights
 from slimdiff.engine.hooks import (
     CheckpointHook,
     EMAHook,

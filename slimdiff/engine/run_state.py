@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.logging import MessageHub, print_log
 
 from slimdiff.arguments import plain
-from slimdiff.checkpoint import files
+from slimdiff.checkpoint import files, weights
 from slimdiff.checkpoint.plain_data import decode, encode, encode_or_drop
 from slimdiff.configuration import config_source
 from slimdiff.models import computation
@@ -26,7 +26,7 @@ def description(runner: Any, state: Mapping[str, Any], done: int) -> dict[str, A
     return {
         'format': files.FORMAT, 'format_version': files.FORMAT_VERSION, 'slimdiff_version': __version__, 'iter': done,
         'epoch': runner.epoch, 'seed': runner.seed, 'world_size': runner.world_size,
-        'architecture': files.fingerprint(state), 'config': config, 'config_text': config_source(runner.cfg),
+        'architecture': weights.fingerprint(state), 'config': config, 'config_text': config_source(runner.cfg),
         'computes': computation.of_model(runner.unwrapped_model), 'dataset_meta': dataset_meta,
         'teacher': teacher_of(runner)}
 

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from slimdiff.arguments import plain
 from slimdiff.checkpoint import files
+from slimdiff.checkpoint import weights as checkpoint_weights
 from slimdiff.checkpoint.same import listed
 from slimdiff.configuration import config_source
 from slimdiff.datasets import build_dataloader
@@ -296,7 +297,7 @@ class SlimRunner(Runner):
         except ValueError as error:  # a run may go on to other data, on purpose
             self.logger.warning(f'{error} The weights are loaded all the same: this run learns its own classes.')
         weights = 'ema' if 'ema' in checkpoint else 'online'
-        self._load_state(files.weights_of(checkpoint, weights, filename), filename)
+        self._load_state(checkpoint_weights.weights_of(checkpoint, weights, filename), filename)
         self._check_computation(checkpoint, filename)
         self._has_loaded = True
         self.logger.info(f'Loaded the {weights} weights of {filename}')
@@ -309,7 +310,7 @@ class SlimRunner(Runner):
             self.unwrapped_model.check_classes(classes, filename)
 
     def _load_state(self, state: dict[str, Any], filename: str) -> None:
-        files.check_weights(state, self.unwrapped_model.state_dict(), filename)
+        checkpoint_weights.check_weights(state, self.unwrapped_model.state_dict(), filename)
         self.unwrapped_model.load_state_dict(state, strict=True)
 
     def _check_computation(self, checkpoint: Mapping[str, Any], filename: str) -> None:
@@ -321,7 +322,7 @@ class SlimRunner(Runner):
         """Restore weights, optimizer, schedules, logs, the hooks' states and the iteration."""
         checkpoint = files.load_checkpoint(filename, map_location)
         self._check_classes(checkpoint, filename)
-        self._load_state(files.unprefixed(checkpoint['state_dict']), filename)
+        self._load_state(checkpoint_weights.unprefixed(checkpoint['state_dict']), filename)
         self._check_computation(checkpoint, filename)
         if resume_optimizer:
             self.optim_wrapper.load_state_dict(checkpoint['optimizer'])

@@ -10,16 +10,9 @@ from diffusers import DiffusionPipeline
 from mmengine.model import BaseModel
 
 from slimdiff.checkpoint import read_json
-from slimdiff.checkpoint.files import (
-    ArchitectureError,
-    CheckpointError,
-    check_finite,
-    check_weights,
-    load_checkpoint,
-    load_weights,
-    put_weights,
-)
+from slimdiff.checkpoint.files import CheckpointError, load_checkpoint
 from slimdiff.checkpoint.folders import variant_of
+from slimdiff.checkpoint.weights import ArchitectureError, check_finite, check_weights, load_weights, put_weights
 from slimdiff.export.pipeline import SlimDiffusionPipeline
 from slimdiff.models import computation
 from slimdiff.models.backbones import make_step_aware
@@ -28,7 +21,7 @@ from slimdiff.models.backbones.network_set import check_alike, check_same_timest
 from slimdiff.models.backbones.protocol import StepAllocated, bare, name_of, offers
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS, SCHEDULERS, building
-from slimdiff.sampling.allocation import FULL
+from slimdiff.sampling.actions import FULL
 
 
 def load_trained(model: Any, checkpoint: str | Path, weights: str = 'ema',

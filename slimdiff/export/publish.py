@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimdiff.checkpoint.files import FORMAT, FORMAT_VERSION, fingerprint
+from slimdiff.checkpoint.files import FORMAT, FORMAT_VERSION
 from slimdiff.checkpoint.plain_data import encode
+from slimdiff.checkpoint.weights import fingerprint
 from slimdiff.models.computation import of_model
 from slimdiff.models.serving import serving_config
 from slimdiff.version import __version__

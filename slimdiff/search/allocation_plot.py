@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from slimdiff.evaluation.cost import human
 from slimdiff.evaluation.figures import save_figure
-from slimdiff.sampling.allocation import Action, ByRun, Reuse, Run, StepAllocation
+from slimdiff.sampling.actions import Action, ByRun, Reuse, Run
+from slimdiff.sampling.allocation import StepAllocation
 from slimdiff.search.costs import NetworkCosts
 from slimdiff.tables import markdown_table
 

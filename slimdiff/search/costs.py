@@ -15,7 +15,7 @@ from slimdiff.evaluation.throughput import Timing, denoising_step, seconds_of, t
 from slimdiff.evaluation.unet_cost import context_length_of, unet_inputs
 from slimdiff.models.backbones.protocol import ReusableFeatures, network_of, require
 from slimdiff.sampling import Run, StepAllocation
-from slimdiff.sampling.allocation import ByRun
+from slimdiff.sampling.actions import ByRun
 
 
 @dataclass(frozen=True)

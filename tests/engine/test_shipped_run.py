@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import tiny_run
 
-from slimdiff.checkpoint.files import load_checkpoint, load_weights
+from slimdiff.checkpoint.files import load_checkpoint
+from slimdiff.checkpoint.weights import load_weights
 from slimdiff.configuration import load_config
 from slimdiff.engine import SlimRunner
 

@@ -18,7 +18,8 @@ from slimdiff.models.backbones import make_step_aware
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS
 from slimdiff.sampling import image_generators
-from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
+from slimdiff.sampling.actions import Reuse, Run
+from slimdiff.sampling.allocation import StepAllocation
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = [dict(channels=16, blocks=1), dict(channels=16, blocks=1, downsample=False)]

@@ -30,7 +30,8 @@ from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS, RESAMPLERS, RegistryError, build_checked
 from slimdiff.sampling import build_scheduler
-from slimdiff.sampling.allocation import Run, StepAllocation
+from slimdiff.sampling.actions import Run
+from slimdiff.sampling.allocation import StepAllocation
 
 UNET = dict(type='UNet', sample_size=8, norm_groups=4, stages=[dict(channels=8, blocks=1), dict(channels=8, blocks=1)])
 MODEL = dict(type='DiffusionModel', unet=UNET)

@@ -10,7 +10,7 @@ from slimdiff.datasets import PhotoPatches
 from slimdiff.evaluation import evaluate
 from slimdiff.registry import METRICS, MODELS
 from slimdiff.sampling import StepAllocation, build_scheduler
-from slimdiff.sampling.allocation import FULL
+from slimdiff.sampling.actions import FULL
 from slimdiff.search import DivergenceEvaluator, Evaluation, NetworkCosts, Outcome, Problem, count_macs
 from slimdiff.search.comparison import Rival, baselines, compare, comparison_table, judge_fronts
 from slimdiff.search.comparison.rivals import merged, random_within

@@ -8,7 +8,8 @@ from PIL import Image
 from slimdiff.cli.plot_allocation import main
 from slimdiff.evaluation.unet_cost import unet_cost
 from slimdiff.models.algorithms import DiffusionModel
-from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
+from slimdiff.sampling.actions import Reuse, Run
+from slimdiff.sampling.allocation import StepAllocation
 from slimdiff.search.allocation_plot import allocation_table, saving, steps_done
 from slimdiff.search.costs import NetworkCosts
 

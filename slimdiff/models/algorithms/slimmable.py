@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.arguments import plain
-from slimdiff.checkpoint.files import check_finite
+from slimdiff.checkpoint.weights import check_finite
 from slimdiff.models import computation
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.algorithms.distiller import Distiller
@@ -35,7 +35,7 @@ from slimdiff.models.distillation import OUTPUT, TapRecorder
 from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.registry import MODELS
 from slimdiff.sampling import Run, mix_seed
-from slimdiff.sampling.allocation import FULL
+from slimdiff.sampling.actions import FULL
 
 
 class SandwichTraining:

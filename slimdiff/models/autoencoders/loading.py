@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.checkpoint import find_path, read_json
-from slimdiff.checkpoint.files import check_finite
 from slimdiff.checkpoint.folders import WEIGHTS, variant_of
 from slimdiff.checkpoint.hub import cached, download, is_hub_id
+from slimdiff.checkpoint.weights import check_finite
 
 GUIDE = 'docs/en/user_guides/latents.md'
 #: where a pipeline's folder keeps it

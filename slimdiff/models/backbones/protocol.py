@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from slimdiff.sampling.allocation import Run
+from slimdiff.sampling.actions import Run
 from slimdiff.spelling import did_you_mean
 
 

@@ -29,7 +29,8 @@ from slimdiff.models.backbones.network_set import (
 )
 from slimdiff.models.backbones.protocol import ReusableFeatures, network_of, require, runs_of
 from slimdiff.models.backbones.steps import State, take_step
-from slimdiff.sampling.allocation import FULL, ByRun, Reuse, Run, StepAllocation
+from slimdiff.sampling.actions import FULL, ByRun, Reuse, Run
+from slimdiff.sampling.allocation import StepAllocation
 
 
 @dataclasses.dataclass(frozen=True)

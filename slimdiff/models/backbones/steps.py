@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from slimdiff.models.backbones.adapt import as_tensor
-from slimdiff.sampling.allocation import Action, Run
+from slimdiff.sampling.actions import Action, Run
 
 
 class State(NamedTuple):

@@ -13,9 +13,9 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from slimdiff.checkpoint import find_path
-from slimdiff.checkpoint.files import check_finite
 from slimdiff.checkpoint.hub import download
 from slimdiff.checkpoint.tensor_store import TensorStore, content_key, network_fingerprint
+from slimdiff.checkpoint.weights import check_finite
 from slimdiff.functional.precision import has_bf16_products
 from slimdiff.optional import missing_package
 

@@ -10,7 +10,7 @@ import torch
 from diffusers import ModelMixin
 
 from slimdiff.arguments import plain
-from slimdiff.checkpoint.files import count_some
+from slimdiff.checkpoint.weights import count_some
 from slimdiff.models.backbones.unet import UNet
 from slimdiff.models.converters.compvis import AVERAGE_COUNTERS, UNET, CompVisCheckpoint, average_name
 from slimdiff.models.converters.unet import bare_shape, unet_sources

@@ -11,8 +11,8 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from slimdiff.checkpoint import find_path, load_checkpoint, read_json
-from slimdiff.checkpoint.files import check_weights, weights_of
 from slimdiff.checkpoint.hub import download, is_hub_id
+from slimdiff.checkpoint.weights import check_weights, weights_of
 from slimdiff.functional.process import NoiseProcess
 from slimdiff.models import computation
 from slimdiff.models.backbones.load import find_class, load_folder, network_folder

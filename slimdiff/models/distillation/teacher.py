@@ -10,8 +10,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from slimdiff.checkpoint.files import check_finite
 from slimdiff.checkpoint.tensor_store import network_fingerprint
+from slimdiff.checkpoint.weights import check_finite
 from slimdiff.functional.precision import has_bf16_products
 from slimdiff.functional.process import translate
 from slimdiff.models import computation

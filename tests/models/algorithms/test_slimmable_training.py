@@ -9,7 +9,7 @@ from tiny_distiller import NOISE, save_pipeline, shake, teacher_model
 from slimdiff.models.algorithms import DiffusionModel, NoisedBatch
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS
-from slimdiff.sampling.allocation import Run
+from slimdiff.sampling.actions import Run
 
 STAGES = [dict(channels=8, blocks=1), dict(channels=16, blocks=1, downsample=False, heads=2)]
 WIDTHS = (0.5, 0.75, 1.0)

@@ -24,7 +24,8 @@ from slimdiff.models.backbones import build_backbone, make_step_aware
 from slimdiff.models.backbones.protocol import bare, example_inputs, runs_of
 from slimdiff.registry import MODELS
 from slimdiff.sampling import image_generators
-from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
+from slimdiff.sampling.actions import Reuse, Run
+from slimdiff.sampling.allocation import StepAllocation
 
 RUN = dict(
     default_scope='slimdiff', runner_type='SlimRunner', randomness=dict(seed=0), log_level='WARNING',

@@ -13,7 +13,8 @@ from slimdiff.models.backbones import make_step_aware
 from slimdiff.models.backbones.network_set import size_of
 from slimdiff.registry import MODELS
 from slimdiff.sampling import build_scheduler
-from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
+from slimdiff.sampling.actions import Reuse, Run
+from slimdiff.sampling.allocation import StepAllocation
 
 PREDICTION, FEATURES = Reuse('prediction'), Reuse('features')
 LADDER = StepAllocation.from_pieces([300, 600], [Run(1.0), Run(0.5), Run(0.25)])

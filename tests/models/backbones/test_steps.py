@@ -6,7 +6,7 @@ import torch
 from slimdiff import UNet
 from slimdiff.models.backbones.adapt import given
 from slimdiff.models.backbones.steps import take_step
-from slimdiff.sampling.allocation import Reuse, Run
+from slimdiff.sampling.actions import Reuse, Run
 
 
 @pytest.fixture(scope='module')

@@ -15,7 +15,7 @@ from slimdiff.models.backbones.slimmable.importance import order_channels
 from slimdiff.models.backbones.slimmable.network import SlimmableNetwork
 from slimdiff.models.layers.channels import Axes, Channels, affine, prefixed, whole
 from slimdiff.registry import MODELS
-from slimdiff.sampling.allocation import Run
+from slimdiff.sampling.actions import Run
 
 
 class Skipped(nn.Module):

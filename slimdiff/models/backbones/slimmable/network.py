@@ -14,7 +14,7 @@ from slimdiff.models.backbones.slimmable import flat_slicing
 from slimdiff.models.backbones.slimmable.flat_slicing import FlatSlicer, Kinds
 from slimdiff.models.backbones.slimmable.slicing import Slicer
 from slimdiff.models.layers.channels import Axes
-from slimdiff.sampling.allocation import FULL, Run
+from slimdiff.sampling.actions import FULL, Run
 
 
 class View:

@@ -14,7 +14,7 @@ from slimdiff.models.backbones.unet import UNet
 from slimdiff.models.backbones.unet.stages import Stage
 from slimdiff.models.layers.channels import Axes, Channels
 from slimdiff.registry import MODELS
-from slimdiff.sampling.allocation import Run
+from slimdiff.sampling.actions import Run
 
 
 @MODELS.register_module()

@@ -15,7 +15,8 @@ from slimdiff.models import computation
 from slimdiff.models.backbones.protocol import at_run, bare, network_of, runs_of
 from slimdiff.models.backbones.slimmable.dit import block_influence, spread_out
 from slimdiff.registry import MODELS
-from slimdiff.sampling.allocation import Reuse, Run, StepAllocation
+from slimdiff.sampling.actions import Reuse, Run
+from slimdiff.sampling.allocation import StepAllocation
 
 SIZE = dict(sample_size=8, in_channels=3, out_channels=3, num_attention_heads=4, attention_head_dim=4, num_classes=5)
 KINDS = {'plain': dict(layers=(4, )), 'u-shaped': dict(layers=(1, 2, 1)), 'deep u': dict(layers=(1, 1, 2, 1, 1),

@@ -12,7 +12,7 @@ from slimdiff.models.backbones.slimmable.slicing import Slicer
 from slimdiff.models.backbones.unet import UNet
 from slimdiff.models.layers.channels import Channels
 from slimdiff.registry import MODELS, RESAMPLERS
-from slimdiff.sampling.allocation import FULL, Run
+from slimdiff.sampling.actions import FULL, Run
 
 
 @pytest.mark.parametrize('name', NETWORKS)
