@@ -17,6 +17,8 @@ from slimdiff.registry import MODELS
 
 #: attributes of a model's parts that change no image: where they are loaded from, and how much at a time
 _HARMLESS = ('training', 'checkpoint', 'folder', 'cache', 'decode_batch')
+#: keys of a scheduler's config that are slimdiff's own; those that are diffusers' begin with an underscore, too
+OURS = ('_eta', '_sigmas')
 
 
 def serving_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,5 +78,5 @@ def _part(part: Any) -> dict[str, Any]:
 def _scheduler(scheduler: Any) -> dict[str, Any]:
     config = getattr(scheduler, 'config', {})
     kept = {key: str(value) if value in (math.inf, -math.inf) else value  # which JSON has not
-            for key, value in config.items() if not key.startswith('_') or key == '_eta'}
+            for key, value in config.items() if not key.startswith('_') or key in OURS}
     return {'type': type(scheduler).__name__} | kept

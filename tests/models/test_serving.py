@@ -5,7 +5,7 @@ from mmengine.config import ConfigDict
 
 from slimdiff.checkpoint import CheckpointError, load_weights, save_checkpoint
 from slimdiff.models import DiffusionModel
-from slimdiff.models.serving import serving_config
+from slimdiff.models.serving import sampling_identity, serving_config
 from slimdiff.registry import MODELS
 
 
@@ -44,3 +44,17 @@ def test_weights_of_a_distilled_checkpoint(tmp_path, weights):
     save_checkpoint({'meta': meta, 'state_dict': served.state_dict()}, path)
     with pytest.raises(CheckpointError, match=r'missing: \d+ \(projections\.'):
         load_weights(student, path, 'online')
+
+
+@pytest.mark.parametrize('noise_scheduler, argument', [
+    (dict(type='DDPMScheduler'), dict(eta=0.5)),
+    (dict(type='FlowMatchEulerDiscreteScheduler'), dict(sigmas=[1.0, 0.3]))])
+def test_images_that_an_argument_of_the_sampler_changes_have_another_identity(noise_scheduler, argument):
+    """Eta and sigmas are not in diffusers' config of a scheduler: a kept folder or quality would pass for the new."""
+    model = MODELS.build(dict(
+        type='DiffusionModel', unet=tiny.unet(), noise_scheduler=noise_scheduler,
+        sampler=dict(type='DDIMScheduler') if 'eta' in argument else noise_scheduler)).eval()
+    images = [model.sample([0], scheduler=scheduler, num_steps=2) for scheduler in ({}, argument)]
+    assert not torch.equal(*images)
+    plain, changed = (sampling_identity(model, scheduler, 2) for scheduler in ({}, argument))
+    assert plain != changed and plain == sampling_identity(model, {}, 2)
