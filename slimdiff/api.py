@@ -53,8 +53,8 @@ def load(source: str | Path, device: str | torch.device | None = None, weights: 
     path = find_path(source) or zoo_weights(str(source))
     if path is None:
         names = zoo()
-        raise FileNotFoundError(f"'{source}' is neither a file or folder nor a model that came with slimdiff."
-                                f'{did_you_mean(str(source), names)} These did: {", ".join(names)}.')
+        raise FileNotFoundError(f"'{source}' is not a file, a folder or a model shipped with slimdiff."
+                                f'{did_you_mean(str(source), names)} Shipped models: {", ".join(names)}.')
     if path.is_dir():
         path = next(iter(list_checkpoints(path)), path)
     pipeline = load_pipeline(path) if path.is_dir() else as_pipeline(load_model(path, weights))

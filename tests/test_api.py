@@ -97,7 +97,7 @@ def test_search(tmp_path, capsys):
     assert np.abs(pixels(namespace['images']) - expected).max() <= 1
     with pytest.raises(ValueError, match='has a network for each step'):
         slimdiff.count_macs(pipe.unet)
-    with pytest.raises(ValueError, match='has an allocation already'):
+    with pytest.raises(ValueError, match='already has an allocation'):
         slimdiff.search(pipe)
 
 

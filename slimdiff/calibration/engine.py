@@ -83,7 +83,7 @@ class Engine:
         if not hasattr(self.scheduler, 'step') or not hasattr(self.scheduler, 'set_timesteps'):
             raise ValueError(f'{type(pipe).__name__} has no scheduler with set_timesteps and step.')
         if ATTRIBUTE in vars(plain_network(self.denoiser)):
-            raise ValueError(f'The {name} of this pipeline has an allocation already: call '
+            raise ValueError(f'The {name} of this pipeline already has an allocation: call '
                              'slimdiff.remove(pipe) first.')
         self.lock, self.running = threading.RLock(), None
         self._undo: list[Callable[[], None]] = []

@@ -41,7 +41,7 @@ def summary(outcome: Outcome) -> str:
     return (f'{text_table(header, rows)}\n'
             f'rank correlation of predicted error and divergence: {rank}\n'
             f'chosen: {outcome.finalists[0].label}: {outcome.plan.describe()}\n'
-            f'the calibration cost as much as {outcome.runs:.1f} samplings of the full network')
+            f'calibration took the equivalent of {outcome.runs:.1f} samplings of the full network')
 
 
 def figure_of(outcome: Outcome) -> Figure:

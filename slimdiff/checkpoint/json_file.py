@@ -35,6 +35,8 @@ def read_json(path: str | Path, advice: str, kind: type = dict) -> Any:
                 raise RecursionError
             level = [item for value in level if isinstance(value, (dict, list))
                      for item in (value.values() if isinstance(value, dict) else value)]
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path} does not exist. {advice}') from None
     except RecursionError:
         raise ValueError(f'{path} is damaged: nested too deeply. {advice}') from None
     except ValueError as error:

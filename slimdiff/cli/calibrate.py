@@ -1,4 +1,4 @@
-"""``slimdiff calibrate PIPELINE --out DIR``: make a pipeline faster without training: what each step does.
+"""``slimdiff calibrate PIPELINE --out DIR``: speed up a pipeline without training: find what each step can leave out.
 
 The folder keeps every measurement: the same command goes on where an earlier one was stopped or killed, and another
 budget needs no more than its finalists.

@@ -200,7 +200,7 @@ def use_allocation(model: Any, path: str | None) -> None:
     from slimdiff.sampling.allocation import StepAllocation
     allocation = StepAllocation.load(path)
     if offers(model.unet, StepAllocated):
-        raise ValueError(f'--allocation: what is loaded has an allocation already; give the checkpoint that it was '
+        raise ValueError(f'--allocation: what is loaded already has an allocation; give the checkpoint that it was '
                          f'exported from to use {path}.')
     try:
         make_step_aware(model, allocation)

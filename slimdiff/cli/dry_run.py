@@ -89,6 +89,7 @@ def make_clock() -> Any:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             self.seconds.append(time.perf_counter() - self.start)
+            print(f'iteration {batch_idx + 1}: {self.seconds[-1]:.3g} s', file=sys.stderr, flush=True)
 
     return Clock()
 
@@ -117,8 +118,6 @@ def dry_run(cfg: Config, compiled: bool = False) -> int:
     from mmengine.dist import is_main_process
 
     from slimdiff.engine import SlimRunner
-    from slimdiff.evaluation.cost import human
-    from slimdiff.evaluation.unet_cost import context_length_of, unet_cost
     from slimdiff.models.backbones.protocol import input_shape
     total, batch = cfg.train_cfg.max_iters, cfg.train_dataloader.batch_size
     with tempfile.TemporaryDirectory(prefix='slimdiff_dry_run_') as work_dir:
@@ -130,25 +129,30 @@ def dry_run(cfg: Config, compiled: bool = False) -> int:
             model.unet.compile()
         runner.register_hook(clock)
         if is_main_process():
+            _print_rows([('stands in', line) for line in replaced] + [
+                ('batch', f'{batch} on each of {runner.world_size}: {batch * runner.world_size} images an iteration'),
+                *((name, _cost_of(owner)) for name in ('network', 'teacher')
+                  if (owner := model if name == 'network' else getattr(model, name, None)) is not None)])
             iterations = small.train_cfg.max_iters
             print(f'training {iterations} iterations of batch {batch} on random data ...', file=sys.stderr, flush=True)
         runner.train()
         runner.visualizer.close()
     seconds = sorted(clock.seconds[1:])[len(clock.seconds[1:]) // 2]  # the first one warms up
-    if not is_main_process():
-        return 0
-    rows = [('stands in', line) for line in replaced] + [
-        ('batch', f'{batch} on each of {runner.world_size}: {batch * runner.world_size} images an iteration')]
-    networks = [('network', model)]
-    if hasattr(model, 'teacher'):
-        networks.append(('teacher', model.teacher))
-    for name, owner in networks:
-        cost = unet_cost(owner, context_length_of(owner))
-        rows.append((name, f'{human(cost.params)} parameters, {human(cost.conv_linear_macs)} MACs ('
-                     f'{human(cost.macs_with_attention)} with the products of attention)'))
-    rows += [('iterations', f'{len(clock.seconds)}, {1 / seconds:.3g} it/s after the first'),
-             ('peak memory', peak_memory()),
-             ('whole schedule', f'{total:,} iterations would take {duration(total * seconds)} on this machine')]
-    width = max(len(name) for name, _ in rows)
-    print('\n'.join(f'{name:{width}}  {text}' for name, text in rows))
+    if is_main_process():
+        _print_rows([('iterations', f'{len(clock.seconds)}, {1 / seconds:.3g} it/s after the first'),
+                     ('peak memory', peak_memory()),
+                     ('whole schedule', f'{total:,} iterations would take {duration(total * seconds)} on this '
+                      'machine')])
     return 0
+
+
+def _cost_of(owner: Any) -> str:
+    from slimdiff.evaluation.cost import human
+    from slimdiff.evaluation.unet_cost import context_length_of, unet_cost
+    cost = unet_cost(owner, context_length_of(owner))
+    return (f'{human(cost.params)} parameters, {human(cost.conv_linear_macs)} MACs ('
+            f'{human(cost.macs_with_attention)} with the products of attention)')
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    print('\n'.join(f'{name:14}  {text}' for name, text in rows), flush=True)

@@ -102,10 +102,10 @@ def export_folder(args: argparse.Namespace) -> None:
         why = '' if args.unet_only else (f'A {type(model.autoencoder).__name__} is not a class of diffusers, so there '
                                          'is no model_index.json. ')
         cls = type(model.unet)
-        print(f"{why}Load it: {cls.__module__}.{cls.__name__}.from_pretrained('{folder}/unet'), and the "
+        print(f"{why}To load it: {cls.__module__}.{cls.__name__}.from_pretrained('{folder}/unet'), and the "
               "scheduler's from_pretrained.")
         return
-    print(f"Load it: import slimdiff; diffusers.DiffusionPipeline.from_pretrained('{folder}') gives a {pipeline}.")
+    print(f"To load it: import slimdiff; diffusers.DiffusionPipeline.from_pretrained('{folder}')  # a {pipeline}")
     if model.conditioner is not None and 'text_encoder' not in parts:
         print(f'A {type(model.conditioner).__name__} is not a class of transformers: the pipeline takes prompt_embeds '
               'in place of texts.')

@@ -33,7 +33,7 @@ def usage() -> str:
     lines = '\n'.join(f'  {name:<{width}}  {text}' for name, text in known.items())
     return ('usage: slimdiff COMMAND ...\n\n'
             f'slimdiff {__version__}: train, distil and sample slim diffusion models.\n\n'
-            f'commands:\n{lines}\n\nslimdiff COMMAND --help says what a command takes.')
+            f'commands:\n{lines}\n\nRun slimdiff COMMAND --help for the options of a command.')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""``slimdiff publish CONFIG CHECKPOINT OUT``: weights to give away, with a hash in the name and a model card.
+"""``slimdiff publish CONFIG CHECKPOINT OUT``: package weights for release, with a hash in the name and a model card.
 
 From a checkpoint of training: the optimizer, logs and what else only training needs are left out, and of averaged and
 trained weights one set is kept. As a ``.pth``, which is a checkpoint for every command of slimdiff and a teacher, or as

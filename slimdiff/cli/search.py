@@ -1,4 +1,4 @@
-"""``slimdiff search CONFIG CHECKPOINT``: which width each denoising step gets, for a budget.
+"""``slimdiff search CONFIG CHECKPOINT``: find a width for each denoising step within a budget.
 
 The work dir holds the state: the same command goes on where an earlier one was stopped or killed, with an identical
 outcome, and another budget picks from a finished search at once.

@@ -1,4 +1,4 @@
-"""``slimdiff test CONFIG CHECKPOINT``: the metrics of a checkpoint."""
+"""``slimdiff test CONFIG CHECKPOINT``: compute the metrics of a checkpoint."""
 
 from __future__ import annotations
 

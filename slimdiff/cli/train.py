@@ -1,4 +1,4 @@
-"""``slimdiff train CONFIG``: train what the config describes."""
+"""``slimdiff train CONFIG``: train the model of a config."""
 
 from __future__ import annotations
 

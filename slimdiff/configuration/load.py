@@ -42,8 +42,8 @@ def find_config(path: str | Path) -> Path:
     if path.is_dir():
         close = [name for name in known if name.startswith(f'{path}/')] or close
     hint = f'Did you mean {" or ".join(close)}?' if close else f'slimdiff has: {", ".join(known) or "none"}.'
-    what = 'is a folder' if path.is_dir() else 'is not there'
-    raise ConfigError(f"The config '{path}' {what} (looked in {Path.cwd()} and in the configs of slimdiff). {hint}")
+    what = 'is a folder' if path.is_dir() else 'was not found'
+    raise ConfigError(f"The config '{path}' {what} (looked in {Path.cwd()} and in slimdiff's configs). {hint}")
 
 
 def known_configs() -> list[str]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import logging
 import os.path as osp
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -77,7 +75,7 @@ class SlimRunner(Runner):
     """
 
     cfg: Config
-    _timestamps: Counter[str] = Counter()
+    _log_names: ClassVar[set[str]] = set()
     _log_dir: str | None = None
     _started = False
 
@@ -104,13 +102,15 @@ class SlimRunner(Runner):
         leave_at_exit()
         # mmengine names logs and loggers by the second: two Runners of one process would share them, and two processes
         # the folder of their logs, which one that is refused removes.
-        SlimRunner._timestamps[self._timestamp] += 1
-        self._timestamp = run_on_rank0(functools.partial(self._free_name, SlimRunner._timestamps[self._timestamp]))
+        self._timestamp = run_on_rank0(self._free_name)
+        SlimRunner._log_names.add(self._timestamp)
 
-    def _free_name(self, number: int) -> str:
-        """A name for the logs that no other run has in this work dir; makes their folder."""
-        for count in itertools.count(number):
+    def _free_name(self) -> str:
+        """A name for the logs that no other run has in this process or this work dir; makes their folder."""
+        for count in itertools.count(1):
             name = self._timestamp if count == 1 else f'{self._timestamp}_{count}'
+            if name in self._log_names:  # maybe of a run that was refused, whose folder is gone
+                continue
             with contextlib.suppress(FileExistsError):
                 (Path(self.work_dir) / name).mkdir()
                 self._log_dir = str(Path(self.work_dir) / name)

@@ -69,10 +69,11 @@ def check_fresh_start(work_dir: str | Path, config: Mapping[str, Any], world_siz
     if differing:
         raise WorkDirError(f'The work dir {work_dir} belongs to another config: it holds {count}, trained with other '
                            f'values of{listed(differing)}\nNothing was changed. Choose another --work-dir, '
-                           'or pass --overwrite to remove that run and start from scratch.')
+                           'or pass --overwrite to remove its checkpoints and start from scratch.')
     raise WorkDirError(f'The work dir {work_dir} already holds {count} of '
                        f'{"this config" if newest else "a run"}. Nothing was changed. Pass --resume to go on from '
-                       'there, choose another --work-dir, or pass --overwrite to remove it and start from scratch.')
+                       'there, choose another --work-dir, or pass --overwrite to remove its checkpoints and start '
+                       'from scratch.')
 
 
 def check_resume(path: str | Path, meta: Mapping[str, Any], config: Mapping[str, Any],

@@ -107,7 +107,7 @@ def model_of(pipeline: DiffusionPipeline) -> DiffusionModel:
     if parts['unet'] is None or parts['scheduler'] is None:
         raise ValueError(f'{type(pipeline).__name__}: a pipeline with unet and scheduler is needed here.')
     if offers(parts['unet'], StepAllocated):
-        raise ValueError("The pipeline's network has an allocation already; load the one that it was made of.")
+        raise ValueError("The pipeline's network already has an allocation; load the network that it was made from.")
     if not isinstance(pipeline, SlimDiffusionPipeline):
         stage = parts['vae'] or parts['vqvae']
         pipeline = SlimDiffusionPipeline(**parts, latent_scale=stage.config.scaling_factor if stage else 1.0)

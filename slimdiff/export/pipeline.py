@@ -108,7 +108,10 @@ class SlimDiffusionPipeline(DiffusionPipeline):
                              f'{", ".join(OUTPUT_TYPES)}.')
         prompts = [prompt] if isinstance(prompt, str) else prompt
         if labels is not None:
-            labels = torch.as_tensor(labels).reshape(-1).tolist()
+            try:
+                labels = torch.as_tensor(labels).reshape(-1).tolist()
+            except (TypeError, ValueError):
+                raise ValueError(f'labels are integers, the numbers of classes; got {labels!r}.') from None
         self._check(prompts, labels, prompt_embeds, negative_prompt, negative_prompt_embeds)
         given = next((len(v) for v in (prompts, prompt_embeds, labels) if v is not None), 1)
         count = given if num_images is None else num_images

@@ -72,7 +72,7 @@ class Outcome:
                  f'{evaluation.macs / self.full_macs:.1%} of the full network',
                  allocation.describe(self.timesteps)]
         if self.budget is not None and self.budget.cost(evaluation) < (1 - IDLE) * self.budget.limit:
-            lines.append(f'This leaves {1 - self.budget.cost(evaluation) / self.budget.limit:.0%} of the budget: no '
+            lines.append(f'{1 - self.budget.cost(evaluation) / self.budget.limit:.0%} of the budget is unused: no '
                          'more expensive candidate within it was better. A longer search, or the budget as '
                          'search.searcher.budget, may find one.')
         lines += [f'rank correlation of {pair}: ' + ('undefined' if value is None else f'{value:.3f}')

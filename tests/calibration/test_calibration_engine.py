@@ -316,7 +316,7 @@ def test_other_steps_sampler_or_network_are_refused(tmp_path):
     slimdiff.apply(pipe, plan)
     with pytest.raises(ValueError, match='is for 6 steps of DDIMScheduler, but this call takes 4'):
         sample(num_inference_steps=4)
-    with pytest.raises(ValueError, match=r'has an allocation already: call slimdiff.remove'):
+    with pytest.raises(ValueError, match=r'already has an allocation: call slimdiff.remove'):
         slimdiff.apply(pipe, plan)
     pipe.scheduler = HeunDiscreteScheduler()
     with pytest.raises(ValueError, match='has another scheduler, HeunDiscreteScheduler'):

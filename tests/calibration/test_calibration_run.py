@@ -250,7 +250,7 @@ def test_a_killed_command_goes_on(folder, tmp_path, capsys):
     (['--size', '16', '16'], 'has a size of its own'),
     (['--actions', 'featurs'], "Did you mean 'features'"),
     (['--budget', '0.01'], 'no plan costs so little'),
-    (['--also', 'nowhere'], "'nowhere' is neither a file or folder"),
+    (['--also', 'nowhere'], "'nowhere' is not a file, a folder or a model"),
 ])
 def test_bad_input(folder, tmp_path, capsys, more, message):
     assert run(folder, tmp_path, *more) == 2

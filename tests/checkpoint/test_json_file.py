@@ -44,6 +44,8 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, content, message):
     (tmp_path / 'x.json').write_bytes(content)
     with pytest.raises(ValueError, match=r'x\.json is damaged.*Make it again\.') as refused:
         read_json(tmp_path / 'x.json', 'Make it again.')
+    with pytest.raises(FileNotFoundError, match=r'gone\.json does not exist\. Make it again\.'):
+        read_json(tmp_path / 'gone.json', 'Make it again.')
     assert message in str(refused.value)
     write_json(tmp_path / 'x.json', CONTENT)
     assert read_json(tmp_path / 'x.json', '') == CONTENT

@@ -100,7 +100,7 @@ def test_a_config_that_lacks_what_a_command_needs(run_tool, tmp_path, tool, word
 
 
 @pytest.mark.parametrize('words, message', [
-    (['sd/photo_pathces.py', 'none.pth'], r'photo_pathces.py. is not there .*Did you mean configs/sd/photo_patches.py'),
+    (['sd/photo_pathces.py', 'none.pth'], r'pathces.py. was not found .*Did you mean configs/sd/photo_patches.py'),
     (['mine.py', 'run/iter_350.pth'], 'run/iter_350.pth: there is no such checkpoint file. run has iter_3500.pth.'),
     (['mine.py', 'rum/iter_3500.pth'], 'no such checkpoint file. Nor is there a folder rum.'),
     (['mine.py', 'run/iter_3500.pth', '--allocation', 'a.json'], 'a.json: there is no such allocation file.'),

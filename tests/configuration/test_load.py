@@ -28,7 +28,7 @@ def test_a_file_of_the_current_folder_comes_first(tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', ['configs/sd/photo_pathces.py', 'photo_patches.py', 'sd/photopatches'])
 def test_not_found_names_the_nearest(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r'is not there .*Did you mean .*configs/sd/photo_patches\.py'):
+    with pytest.raises(ConfigError, match=r'was not found .*Did you mean .*configs/sd/photo_patches\.py'):
         load_config(name)
 
 

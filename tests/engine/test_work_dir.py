@@ -85,6 +85,10 @@ def test_logs_of_two_runs_of_one_second_are_two(tmp_path, monkeypatch):
     with pytest.raises(ValueError):
         runner.train()
     assert [path.name for path in tmp_path.rglob('*')] == ['20260101_000000', '20260101_000000.log']
+    # mmengine keeps the writer of that name, whose folder is gone.
+    later = tiny_run.build(tmp_path, max_iters=1)
+    later.train()
+    assert later.timestamp != runner.timestamp and (Path(later.log_dir) / 'vis_data/config.py').is_file()
 
 
 def test_weights_that_are_not_finite_are_not_gone_on_from(tmp_path):

@@ -158,6 +158,8 @@ def test_refusals(text):
     for labels in (5, [0, -1], 1.5):
         with pytest.raises(ValueError, match='must lie in 0..3'):
             classes(labels=labels)
+    with pytest.raises(ValueError, match="labels are integers, the numbers of classes; got 'shoe'"):
+        classes(labels='shoe')
 
 
 def test_a_scheduler_of_another_process_is_refused_before_the_network_runs(tmp_path):

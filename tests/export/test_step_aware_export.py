@@ -132,7 +132,7 @@ def test_refusals(tmp_path, capsys):
     LADDER.save(option[1])
     assert export.main([*files, out, *option]) == 0
     assert sample.main([files[0], out, *option, '--out', f'{out}.npz']) == 2
-    assert 'has an allocation already' in capsys.readouterr().err
+    assert 'already has an allocation' in capsys.readouterr().err
     other = tmp_path / 'other'
     other.mkdir()
     config = make(other, NARROW, num_classes=None)[0][0]

@@ -163,7 +163,7 @@ def test_what_is_chosen_is_no_worse_than_the_first_stage_alone(tmp_path, searche
     without = make_search(tmp_path / 'none', searcher=searcher).run(progress=False)
     assert len(without.candidates) == 2
     outcome.chosen = min(outcome.candidates, key=lambda judged: judged[1].macs)
-    assert 'This leaves 83% of the budget' in outcome.describe()
+    assert '83% of the budget is unused' in outcome.describe()
 
 
 def test_a_work_dir_of_another_search_is_refused(whole):

@@ -51,12 +51,14 @@ def report_table(final: Mapping[str, float], untrained: Mapping[str, float], flo
     full = variants.pop('', {})
     others = {**variants, **beside}
     floor = {name.removesuffix('/real'): value for name, value in full.items() if name.endswith('/real')} | {**floor}
-    header = ('metric', 'untrained', f'after {iterations} it', *others, 'real against real')
     listed = [name for name in full if name.removesuffix('_stderr') not in full.keys() - {name}]
-    rows = [(name, show(untrained, name, '_stderr'), show(full, name, '_stderr'),
-             *(show(figures, name, '_stderr') for figures in others.values()), show(floor, name, '_std'))
-            for name in (listed if names is None else [name for name in names if name in full])]
-    return text_table(header, rows)
+    listed = listed if names is None else [name for name in names if name in full]
+    columns = {'untrained': (untrained, '_stderr'), f'after {iterations} it': (full, '_stderr'),
+               **{name: (figures, '_stderr') for name, figures in others.items()}, 'real against real': (floor, '_std')}
+    # What was not measured has no column.
+    columns = {title: column for title, column in columns.items() if column[0]}
+    return text_table(('metric', *columns), [(name, *(show(figures, name, spread) for figures, spread
+                                                     in columns.values())) for name in listed])
 
 
 def _final_figures(path: str) -> dict[str, float]:
@@ -75,7 +77,7 @@ class ReportHook(Hook):
     """At the end of training print a table of the metrics and write ``metrics.json`` into the work dir.
 
     The loop's ``val_before_train=True`` measures the untrained network, the evaluation loop's ``floor_splits`` real
-    images against real ones; without them these columns are empty. All validations are kept, through resumes too.
+    images against real ones; without them the table lacks these columns. All validations are kept, through resumes too.
 
     Args:
         names: of the figures in the printed table; all by default. ``metrics.json`` has all.
@@ -119,7 +121,7 @@ class ReportHook(Hook):
         path = Path(runner.work_dir) / 'metrics.json'
         text = json.dumps(report, indent=1) + '\n'
         atomic_write(path, lambda file: file.write(text.encode()))
-        runner.logger.info(f'Written {path}')
+        runner.logger.info(f'Wrote {path}')
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint['report'] = dict(history=self.history, seconds=self.seconds + time.monotonic() - self._start)

@@ -51,7 +51,7 @@ def check_labels(labels: Tensor | None, num_classes: int | None, null: bool = Fa
         if low < 0 or high >= num_classes + null:
             reserved = '' if high < num_classes or null else f' {num_classes} is the null class, which no image has.'
             raise ValueError(f'Labels must lie in 0..{num_classes - 1} (num_classes={num_classes}), got '
-                             f'{low}..{high}.{reserved}')
+                             f'{low if low == high else f"{low}..{high}"}.{reserved}')
 
 
 def check_classes(names: Sequence[str], source: str, known: Sequence[str], origin: str) -> None:

@@ -61,8 +61,8 @@ class Distiller(DiffusionModel):
         self.teacher.check_fits(self)
         if start_width is not None:
             fresh = start_from_slice(self.unet, self.teacher.unet, start_width)
-            print_log(f'The student starts from {start_width:g} of the width of its teacher ({self.teacher.source}); '
-                      f'{len(fresh)} weights start at random.', logger='current')
+            print_log(f'The student starts from the most important {start_width:.4g} of its teacher\'s channels '
+                      f'({self.teacher.source}); {len(fresh)} parameter tensors start at random.', logger='current')
         self.teacher.record(dict.fromkeys(tap for _, tap in pairs))
         self.recorder = TapRecorder(bare(self.unet), self.student_paths.values())
         self.projections = nn.ModuleDict()

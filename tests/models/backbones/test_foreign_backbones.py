@@ -305,7 +305,7 @@ def test_what_export_advises_opens_the_folder(tmp_path, capsys):
     assert train.main([str(tmp_path / 'config.py'), '--work-dir', str(tmp_path / 'run')]) == 0
     assert export.main([str(tmp_path / 'config.py'), str(tmp_path / 'run/iter_2.pth'), str(tmp_path / 'out'),
                         '--unet-only']) == 0
-    advice = re.search(r"Load it: (\w+)\.(\w+)\.from_pretrained\('(.*?)'\)", capsys.readouterr().out)
+    advice = re.search(r"To load it: (\w+)\.(\w+)\.from_pretrained\('(.*?)'\)", capsys.readouterr().out)
     library, name, folder = advice.groups()
     network = getattr(importlib.import_module(library), name).from_pretrained(folder)
     assert isinstance(bare(network), OwnModel)
