@@ -14,12 +14,11 @@ from slimdiff.calibration.features import (
     Features,
     OwnFeatures,
     UNetFeatures,
-    block_lists,
-    block_ranges,
     has_own_features,
     is_unet,
 )
 from slimdiff.models.backbones.adapt import as_tensor
+from slimdiff.models.backbones.blocks import block_lists, block_ranges
 from slimdiff.models.backbones.protocol import network_of, runs_of
 from slimdiff.sampling.actions import Run
 from slimdiff.spelling import did_you_mean

@@ -13,10 +13,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from slimdiff.calibration.reroute import reroute
+from slimdiff.models.backbones.blocks import streams_of
 from slimdiff.models.backbones.protocol import ReusableFeatures, offers
-
-#: where transformers of diffusers have their blocks, in the order in which they run
-BLOCK_LISTS = ('transformer_blocks', 'single_transformer_blocks', 'layers', 'blocks')
 
 
 class Features(Protocol):
@@ -178,48 +176,6 @@ def _in_place(values: list, places: list[int | None]) -> Any:
     for value, place in zip(values, places):
         found[place] = value
     return tuple(found)
-
-
-def streams_of(block: nn.Module) -> list[tuple[str, int | None]]:
-    """(name of an argument, its place in the output) of each stream of tokens that a block passes on.
-
-    diffusers keeps a table of its blocks for its own caches, and this is read here.
-
-    Raises:
-        ValueError: a block that is not in it.
-    """
-    from diffusers.hooks._helpers import TransformerBlockRegistry
-    entry = TransformerBlockRegistry.get(type(block))
-    context = entry.return_encoder_hidden_states_index
-    if context is None:
-        return [(entry.hidden_states_argument_name, None)]
-    return [(entry.hidden_states_argument_name, entry.return_hidden_states_index),
-            (entry.encoder_hidden_states_argument_name, context)]
-
-
-def block_lists(network: nn.Module) -> list[nn.ModuleList]:
-    """The lists of transformer blocks whose streams are known, in the order in which they run."""
-    lists = [getattr(network, name, None) for name in BLOCK_LISTS]
-    found = [blocks for blocks in lists if isinstance(blocks, nn.ModuleList) and len(blocks)]
-    try:
-        for blocks in found:
-            for block in blocks:
-                streams_of(block)
-    except ValueError:
-        return []
-    return found
-
-
-def block_ranges(network: nn.Module, front: int, back: int = 0) -> list[tuple[nn.ModuleList, int, int]]:
-    """The ranges of blocks behind the first ``front`` and before the last ``back`` of all lists together."""
-    lists = block_lists(network)
-    total, before, found = sum(map(len, lists)), 0, []
-    for blocks in lists:
-        start, stop = max(front - before, 0), min(total - back - before, len(blocks))
-        if start < stop:
-            found.append((blocks, start, stop))
-        before += len(blocks)
-    return found
 
 
 def is_unet(network: nn.Module) -> bool:

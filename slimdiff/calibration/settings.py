@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from slimdiff.calibration.features import block_lists, is_unet
+from slimdiff.calibration.features import is_unet
 from slimdiff.calibration.frontier import every
 from slimdiff.calibration.plan import FULL
+from slimdiff.models.backbones.blocks import block_lists
 
 
 def settings_of(actions: Sequence[str], denoiser: nn.Module) -> dict[str, Any]:

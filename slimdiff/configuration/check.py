@@ -206,7 +206,10 @@ def _signature(cls: Callable, kind: str | None, path: KeyPath, owner: Callable |
     anything = not place_kinds(path, owner) or kind in known.SUPPLIED_ANYTHING
     arguments = {name: Argument(argument.hint, argument.required and not anything and name not in supplied)
                  for name, argument in arguments_of(cls).items()}
-    return Signature(getattr(cls, '__name__', str(cls)), arguments | _builder_keys(kind), declared_parameters(cls)[1])
+    # The wrapper of a network takes the size that the network's class has no argument for.
+    extra = {'sample_size': Argument()} if path[-1] == 'unet' and 'sample_size' not in arguments else {}
+    return Signature(getattr(cls, '__name__', str(cls)), arguments | _builder_keys(kind) | extra,
+                     declared_parameters(cls)[1])
 
 
 def _builder_keys(kind: str | None) -> dict[str, Argument]:

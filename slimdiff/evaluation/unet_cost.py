@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from slimdiff.evaluation.cost import Cost, count_cost
-from slimdiff.models.backbones.adapt import named, wants_timestep_by_name
+from slimdiff.models.backbones.adapt import call_arguments, named
 from slimdiff.models.backbones.protocol import bare, example_inputs
 
 
@@ -37,12 +37,9 @@ def network_cost(network: nn.Module, context_length: int = 1) -> Cost:
     inputs = [value.to(weight) if value.is_floating_point() else value.to(weight.device) for value in inputs]
     kwargs = {name: value.to(weight) if value.is_floating_point() else value.to(weight.device)
               for name, value in kwargs.items()}
-    if inner is network:
-        return count_cost(inner, *inputs, **kwargs)
-    sample, timestep = inputs
-    if wants_timestep_by_name(type(inner).forward):
-        return count_cost(inner, sample, timestep=timestep, **named(inner, kwargs))
-    return count_cost(inner, sample, timestep, **named(inner, kwargs))
+    if inner is not network:
+        inputs, kwargs = call_arguments(inner, *inputs, named(inner, kwargs))
+    return count_cost(inner, *inputs, **kwargs)
 
 
 def class_parameters(unet: nn.Module) -> int:

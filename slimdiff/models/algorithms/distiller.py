@@ -14,7 +14,7 @@ from slimdiff.arguments import check_arguments, plain
 from slimdiff.models.algorithms.batches import check_classes
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.algorithms.draws import NoisedBatch
-from slimdiff.models.backbones.protocol import bare, example_inputs
+from slimdiff.models.backbones.protocol import bare, context_shape, example_inputs
 from slimdiff.models.backbones.slimmable.pruning import start_from_slice
 from slimdiff.models.distillation import OUTPUT, FeatureProjector, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
@@ -96,8 +96,8 @@ class Distiller(DiffusionModel):
     @torch.no_grad()
     def _make_projectors(self, pairs: list[tuple[str, str]]) -> None:
         """Run both networks once on zeros to learn the shapes at the taps."""
-        mine, width = example_inputs(self.unet), self.teacher.context_channels
-        context = None if width is None else torch.zeros(1, 1, width)
+        mine, shape = example_inputs(self.unet), context_shape(self.teacher.unet)
+        context = None if shape is None else torch.zeros(1, *shape)
         x, labels = mine['sample'], None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
         t = self.noise_process.timesteps(mine['timestep'].double())
         batch = NoisedBatch(x, x, t, x, labels, mine.get('encoder_hidden_states'))

@@ -14,6 +14,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from slimdiff.arguments import declared_arguments, plain
+from slimdiff.models.backbones.families import family_of
 from slimdiff.models.backbones.protocol import at_run, predicts_variance
 
 #: what a condition may be called in the signature of a network's ``forward``
@@ -49,11 +50,22 @@ def wants_timestep_by_name(forward: Any) -> bool:
     return 'timestep' in names and names.index('timestep') != 1
 
 
+def call_arguments(network: nn.Module, sample: Tensor, timestep: Tensor,
+                   conditions: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What ``network`` is called with, for (N,) timesteps and conditions by its own names."""
+    family = family_of(network)
+    if family is not None:
+        return family.inputs(network, sample, timestep, conditions)
+    if wants_timestep_by_name(type(network).forward):
+        return (sample, ), {'timestep': timestep, **conditions}
+    return (sample, timestep), dict(conditions)
+
+
 def call(network: nn.Module, sample: Tensor, timestep: Tensor, conditions: Mapping[str, Tensor]) -> Any:
     """The output of a network, with (N,) timesteps and conditions by its own names."""
-    if wants_timestep_by_name(type(network).forward):
-        return network(sample, timestep=timestep, **conditions)
-    return network(sample, timestep, **conditions)
+    args, kwargs = call_arguments(network, sample, timestep, conditions)
+    output, family = network(*args, **kwargs), family_of(network)
+    return output if family is None else family.output(as_tensor(output, type(network).__name__), sample)
 
 
 def takes(network: nn.Module, condition: str) -> bool:
@@ -201,12 +213,15 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
     def from_config(cls, config: Mapping[str, Any], **kwargs: Any) -> AdaptedBackbone:
         """The wrapper around a network of the saved config, with random weights."""
         from slimdiff.models.backbones.load import find_class, make
-        arguments = {key: value for key, value in config.items() if not key.startswith('_') and key != 'network_class'}
-        own = {key: arguments.pop(key) for key in cls.own_keys}
+        said = {key: value for key, value in config.items() if not key.startswith('_') and key != 'network_class'}
+        own = {key: said.pop(key) for key in cls.own_keys}
         network = find_class(config['network_class'])
         names, takes_others = declared_arguments(network)
-        arguments = {key: value for key, value in arguments.items() if takes_others or key in names}
-        model = cls(make(network, arguments), arguments, **own)
+        arguments = {key: value for key, value in said.items() if takes_others or key in names}
+        family = family_of(network)
+        if family is not None:
+            arguments['in_channels'] *= family.channels_per_map
+        model = cls(make(network, arguments), said, **own)
         # What others have left in the config, such as the record of what the network computes, stays there.
         model.register_to_config(**{key: value for key, value in config.items() if key.startswith('_')})
         return model
@@ -221,10 +236,17 @@ def each(timestep: Tensor | float | int, sample: Tensor) -> Tensor:
 
 
 def described(network: nn.Module, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The config of ``network``, or in place of one its arguments and attributes."""
+    """The config of ``network``, or in place of one its arguments and attributes.
+
+    What its class has no argument for, such as a ``sample_size``, comes from ``arguments``.
+    """
     own = getattr(network, 'config', None)
     if isinstance(own, Mapping):
-        return {key: value for key, value in own.items() if not key.startswith('_')}
+        found = {key: value for key, value in own.items() if not key.startswith('_')}
+        family = family_of(network)
+        if family is not None:
+            found['in_channels'] //= family.channels_per_map
+        return {key: value for key, value in (arguments or {}).items() if key in FIELDS} | found
     parameters = list(inspect.signature(type(network).__init__).parameters.values())[1:]
     defaults = {p.name: plain(p.default) for p in parameters
                 if isinstance(p.default, (bool, int, float, str, list, tuple, dict, type(None)))}

@@ -14,6 +14,7 @@ from slimdiff.arguments import accepted_arguments, check_arguments, plain
 from slimdiff.checkpoint import read_json
 from slimdiff.checkpoint.folders import variant_of
 from slimdiff.models.backbones.adapt import NAMES, AdaptedBackbone, has_our_names, takes
+from slimdiff.models.backbones.families import family_of
 from slimdiff.models.backbones.preconditioned import PreconditionedBackbone
 from slimdiff.models.backbones.protocol import (
     CLASS_FIELDS,
@@ -52,13 +53,15 @@ def find_class(name: str) -> type[nn.Module]:
     return found
 
 
-#: inputs of diffusers' networks that nothing in slimdiff gives: FLUX and SD3 compute nothing without them
+#: inputs of diffusers' networks that slimdiff gives to the families it knows alone; most have a default of no use
 UNSERVED = ('pooled_projections', 'img_ids', 'txt_ids')
 
 
 def check_forward(network: type[nn.Module]) -> None:
     """Raise RegistryError for a class whose ``forward`` has no (x_t, t), neither a ``timestep`` nor a second argument
     without a default, or that needs more than these and conditions."""
+    if family_of(network) is not None:
+        return
     parameters = [p for p in inspect.signature(network.forward).parameters.values() if p.name != 'self']
     named = any(p.name == 'timestep' for p in parameters[1:])
     if not named and (len(parameters) < 2 or parameters[1].default is not inspect.Parameter.empty):
@@ -107,9 +110,12 @@ def build_backbone(config: Mapping[str, Any] | nn.Module, num_classes: int | Non
                           ('num_embeds_ada_norm', num_classes)):
             if rows is not None and accepted is not None and key in accepted:
                 arguments.setdefault(key, rows)
-        check_arguments(cls, arguments)
+        # A size that the class has no argument for is the wrapper's to say.
+        unsized = accepted is not None and 'sample_size' not in accepted
+        own = {key: value for key, value in arguments.items() if not (unsized and key == 'sample_size')}
+        check_arguments(cls, own)
         with building(cls.__name__):
-            network = cls(**arguments)
+            network = cls(**own)
     check_classes(network, num_classes, class_dropout)
     if preconditioning is not None:
         network = PreconditionedBackbone(network, arguments, preconditioning=preconditioning)

@@ -178,9 +178,18 @@ def expected_context(network: nn.Module) -> int | None:
     config = network.config
     if getattr(config, 'class_token', False):
         return None
-    width = next((value for key in ('context_channels', 'encoder_hid_dim', 'caption_channels', 'cross_attention_dim')
+    width = next((value for key in ('context_channels', 'encoder_hid_dim', 'caption_channels', 'joint_attention_dim',
+                                       'cap_feat_dim', 'cross_attention_dim')
                   if (value := getattr(config, key, None))), None)
     return width if isinstance(width, int) or width is None else width[0]
+
+
+def context_shape(network: nn.Module, length: int = 1) -> tuple[int, int] | None:
+    """(S, D) of a context of ``length`` rows, or of as many as ``network`` needs; None if it takes none."""
+    width = expected_context(network)
+    # One row is the pooled vector of the text, where a network takes one.
+    least = 2 if getattr(network.config, 'pooled_projection_dim', None) else 1
+    return None if width is None else (max(length, least), width)
 
 
 def class_rows(network: nn.Module) -> int:
@@ -222,8 +231,8 @@ def example_inputs(network: nn.Module, batch: int = 1, context_length: int = 1, 
     inputs = {'sample': floats(batch, *input_shape(network)), 'timestep': integers(timesteps)}
     if rows := class_rows(network):
         inputs['class_labels'] = integers(rows)
-    if width := expected_context(network):
-        inputs['encoder_hidden_states'] = floats(batch, context_length, width)
+    if shape := context_shape(network, context_length):
+        inputs['encoder_hidden_states'] = floats(batch, *shape)
     return inputs
 
 

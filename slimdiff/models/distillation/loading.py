@@ -88,8 +88,9 @@ def load_teacher(checkpoint: str | Mapping[str, Any], weights: str = 'ema',
 
 def _download(name: str) -> Path:
     try:
-        return download(name, ['*.json', 'unet/*.json', 'unet/*.safetensors', 'scheduler/*.json', 'vae/*.json',
-                               'vqvae/*.json', '*.safetensors'])
+        return download(name, ['*.json', '*.safetensors', 'scheduler/*.json', 'vae/*.json', 'vqvae/*.json',
+                               *(f'{part}/*.{kind}' for part in ('unet', 'transformer')
+                                 for kind in ('json', 'safetensors'))])
     except ValueError as error:
         raise ValueError(f'The teacher is neither a folder here nor could it be downloaded: {error}') from error
 

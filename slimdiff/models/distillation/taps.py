@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from slimdiff.models.backbones.adapt import as_tensor
+from slimdiff.models.backbones.blocks import BLOCK_LISTS, image_tokens
 from slimdiff.models.backbones.protocol import bare
 from slimdiff.spelling import nearest
 
@@ -37,7 +38,7 @@ def tap_names(network: nn.Module) -> list[str]:
     """The taps that a reader looks for first: ``output`` and the stages."""
     network = bare(network)
     top = [name for name, child in network.named_children() if re.fullmatch(r'(down|up)\d+|mid|mid_block', name)]
-    for blocks in ('down_blocks', 'up_blocks', 'transformer_blocks', 'layers', 'blocks'):
+    for blocks in ('down_blocks', 'up_blocks', *BLOCK_LISTS):
         top += [f'{blocks}.{i}' for i in range(len(getattr(network, blocks, ())))]
     return [OUTPUT, *top]
 
@@ -98,7 +99,7 @@ class TapRecorder:
 
     def _record(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if self.active:
-            self.features[path] = as_map(as_tensor(output, f'tap {path}'))
+            self.features[path] = as_map(as_tensor(image_tokens(module, output), f'tap {path}'))
 
     def __enter__(self) -> TapRecorder:
         self.features.clear()

@@ -119,6 +119,25 @@ BACKBONES = {
                   cross_attention_dim=16, caption_channels=6, sample_size=8, patch_size=1),
         model=dict(conditioner=dict(type='RandomText', channels=6), sample_captions=('a cat', 'a dog')),
         tap='transformer_blocks.0'),
+    'SD3Transformer2DModel': dict(  # the first row of its context is the pooled vector
+        unet=dict(type='SD3Transformer2DModel', num_attention_heads=2, attention_head_dim=8, in_channels=3,
+                  out_channels=3, num_layers=2, sample_size=8, patch_size=2, joint_attention_dim=6,
+                  caption_projection_dim=16, pooled_projection_dim=4, pos_embed_max_size=8, qk_norm='rms_norm',
+                  dual_attention_layers=(0, )),
+        model=dict(conditioner=dict(type='RandomText', channels=6), sample_captions=('a cat', 'a dog')),
+        tap='transformer_blocks.0'),
+    'FluxTransformer2DModel': dict(  # takes patches of 2x2 as 12 channels, and does not say a size
+        unet=dict(type='FluxTransformer2DModel', num_attention_heads=2, attention_head_dim=16, in_channels=12,
+                  num_layers=1, num_single_layers=2, sample_size=8, joint_attention_dim=6, pooled_projection_dim=4,
+                  guidance_embeds=True, axes_dims_rope=(4, 6, 6)),
+        model=dict(conditioner=dict(type='RandomText', channels=6), sample_captions=('a cat', 'a dog')),
+        tap='single_transformer_blocks.0'),
+    'Lumina2Transformer2DModel': dict(
+        unet=dict(type='Lumina2Transformer2DModel', num_attention_heads=2, num_kv_heads=1, hidden_size=24,
+                  in_channels=3, num_layers=2, num_refiner_layers=1, sample_size=8, patch_size=2, multiple_of=8,
+                  axes_dim_rope=(4, 4, 4), axes_lens=(96, 8, 8), cap_feat_dim=6),
+        model=dict(conditioner=dict(type='RandomText', channels=6), sample_captions=('a cat', 'a dog')),
+        tap='noise_refiner.0'),  # the layers have tokens of the text among those of the image
     'SlimmableDiT': dict(
         unet=dict(type='SlimmableDiT', num_attention_heads=2, attention_head_dim=8, in_channels=3, out_channels=3,
                   layers=(2, ), sample_size=8, widths=(0.5, 1.0), depths=(0.5, 1.0)),
