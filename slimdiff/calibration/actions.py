@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.calibration.features import (
-    BlockFeatures,
     Features,
     OwnFeatures,
     UNetFeatures,
@@ -18,6 +17,7 @@ from slimdiff.calibration.features import (
     is_unet,
 )
 from slimdiff.models.backbones.adapt import as_tensor
+from slimdiff.models.backbones.block_features import BlockFeatures
 from slimdiff.models.backbones.blocks import block_lists, block_ranges
 from slimdiff.models.backbones.protocol import network_of, runs_of
 from slimdiff.sampling.actions import Run

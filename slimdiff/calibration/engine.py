@@ -30,7 +30,7 @@ from slimdiff.calibration.actions import (
 )
 from slimdiff.calibration.features import Features
 from slimdiff.calibration.plan import FULL, Plan, denoiser_of, plain_network
-from slimdiff.calibration.reroute import reclass, reroute
+from slimdiff.models.backbones.reroute import reclass, reroute
 
 #: the attribute of a denoiser that has an engine
 ATTRIBUTE = '_slimdiff_engine'

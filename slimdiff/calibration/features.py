@@ -6,15 +6,14 @@ Three kinds of networks, one protocol (:class:`Features`): those that offer it t
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from slimdiff.calibration.reroute import reroute
-from slimdiff.models.backbones.blocks import streams_of
+from slimdiff.models.backbones.block_features import Patched
 from slimdiff.models.backbones.protocol import ReusableFeatures, offers
+from slimdiff.models.backbones.reroute import reroute
 
 
 class Features(Protocol):
@@ -57,28 +56,7 @@ class OwnFeatures:
         return output if kwargs.get('return_dict', True) else (getattr(output, 'sample', output), )
 
 
-class _Patched:
-    """Features of a network whose blocks are rerouted: ``mode`` and ``cache`` say what they do in this call."""
-
-    def __init__(self) -> None:
-        self.mode: str | None = None
-        self.cache: dict = {}
-
-    def store(self, forward: Callable[..., Any], args: tuple, kwargs: dict, cache: dict) -> Any:
-        return self._run('store', forward, args, kwargs, cache)
-
-    def reuse(self, forward: Callable[..., Any], args: tuple, kwargs: dict, cache: dict) -> Any:
-        return self._run('reuse', forward, args, kwargs, cache)
-
-    def _run(self, mode: str, forward: Callable[..., Any], args: tuple, kwargs: dict, cache: dict) -> Any:
-        self.mode, self.cache = mode, cache
-        try:
-            return forward(*args, **kwargs)
-        finally:
-            self.mode, self.cache = None, {}
-
-
-class UNetFeatures(_Patched):
+class UNetFeatures(Patched):
     """What enters the last ``levels`` up-blocks of a UNet of diffusers (DeepCache, Ma et al., CVPR 2024).
 
     Around it run the stem, the first ``levels`` down-blocks and the last ``levels`` up-blocks.
@@ -121,61 +99,8 @@ class UNetFeatures(_Patched):
         return output
 
 
-class BlockFeatures(_Patched):
-    """What all transformer blocks but the first ``front`` add to their input, list by list.
-
-    As first-block caches have it: the first blocks run and see the new image, the others' sum of residuals is an older
-    one. With ``kept=False`` the residual is zero: the blocks are skipped, and nothing need be stored.
-
-    Args:
-        ranges: (blocks of a list, first, one after the last) of each list that has some to reuse.
-        kept: reuse residuals; or skip the blocks.
-    """
-
-    def __init__(self, ranges: Sequence[tuple[Sequence[nn.Module], int, int]], kept: bool = True) -> None:
-        super().__init__()
-        self.ranges, self.kept = ranges, kept
-
-    def install(self) -> list[Callable[[], None]]:
-        return [reroute(blocks[i], self._around(f'list{number}', i == start, i == stop - 1, blocks[i]))
-                for number, (blocks, start, stop) in enumerate(self.ranges) for i in range(start, stop)]
-
-    def _around(self, name: str, first: bool, last: bool, block: nn.Module) -> Callable[..., Any]:
-        streams, names = streams_of(block), list(inspect.signature(type(block).forward).parameters)[1:]
-
-        def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            if self.mode is None:
-                return original(*args, **kwargs)
-            inputs = [kwargs[key] if key in kwargs else args[names.index(key)] for key, _ in streams]
-            if self.mode == 'reuse':
-                outputs = inputs
-                if last and self.kept:
-                    outputs = [old if residual is None else old + residual
-                               for old, residual in zip(inputs, self.cache[name, 'residual'])]
-                return _in_place(outputs, [place for _, place in streams])
-            if first:
-                self.cache[name, 'input'] = inputs
-            output = original(*args, **kwargs)
-            if last:
-                found = [output if place is None else output[place] for _, place in streams]
-                self.cache[name, 'residual'] = [None if new is None else new - old
-                                                for new, old in zip(found, self.cache.pop((name, 'input')))]
-            return output
-
-        return around
-
-
 def _hidden(args: tuple, kwargs: dict) -> Tensor:
     return kwargs['hidden_states'] if 'hidden_states' in kwargs else args[0]
-
-
-def _in_place(values: list, places: list[int | None]) -> Any:
-    if places == [None]:
-        return values[0]
-    found: list = [None] * len(places)
-    for value, place in zip(values, places):
-        found[place] = value
-    return tuple(found)
 
 
 def is_unet(network: nn.Module) -> bool:

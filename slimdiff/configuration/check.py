@@ -206,8 +206,10 @@ def _signature(cls: Callable, kind: str | None, path: KeyPath, owner: Callable |
     anything = not place_kinds(path, owner) or kind in known.SUPPLIED_ANYTHING
     arguments = {name: Argument(argument.hint, argument.required and not anything and name not in supplied)
                  for name, argument in arguments_of(cls).items()}
-    # The wrapper of a network takes the size that the network's class has no argument for.
-    extra = {'sample_size': Argument()} if path[-1] == 'unet' and 'sample_size' not in arguments else {}
+    extra = {}
+    if path[-1] == 'unet':
+        from slimdiff.models.backbones.load import OF_THE_WRAPPER
+        extra = dict.fromkeys(set(OF_THE_WRAPPER) - set(arguments), Argument())
     return Signature(getattr(cls, '__name__', str(cls)), arguments | _builder_keys(kind) | extra,
                      declared_parameters(cls)[1])
 

@@ -10,9 +10,9 @@ from torch import nn
 from slimdiff.calibration.actions import build, offered
 from slimdiff.calibration.features import OwnFeatures
 from slimdiff.calibration.plan import denoiser_of
-from slimdiff.calibration.reroute import reroute
 from slimdiff.models.backbones import UNet
 from slimdiff.models.backbones.blocks import block_ranges
+from slimdiff.models.backbones.reroute import reroute
 
 
 def recorded_call(name):

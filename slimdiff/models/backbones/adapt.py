@@ -14,6 +14,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from slimdiff.arguments import declared_arguments, plain
+from slimdiff.models.backbones.block_stack import BlockStack
 from slimdiff.models.backbones.families import family_of
 from slimdiff.models.backbones.protocol import at_run, predicts_variance
 
@@ -21,7 +22,7 @@ from slimdiff.models.backbones.protocol import at_run, predicts_variance
 NAMES = {'class_labels': ('class_labels', 'labels', 'class_label', 'y'),
          'encoder_hidden_states': ('encoder_hidden_states', 'context')}
 #: fields of a config that a network without one may have as attributes
-FIELDS = ('sample_size', 'in_channels', 'out_channels', 'num_classes', 'num_class_embeds', 'context_channels')
+FIELDS = ('sample_size', 'in_channels', 'out_channels', 'num_classes', 'num_class_embeds', 'context_channels', 'depths')
 
 
 @dataclasses.dataclass
@@ -143,7 +144,9 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
     def __init__(self, network: nn.Module, arguments: Mapping[str, Any] | None = None, **own: Any) -> None:
         super().__init__()
         self.network = network
-        self.register_to_config(**described(network, arguments), **own, network_class=type(network).__name__)
+        fields = described(network, arguments)
+        self._stack = BlockStack.of(network, fields.get('depths'))
+        self.register_to_config(**fields, **own, network_class=type(network).__name__)
 
     @property
     def bare(self) -> nn.Module:
@@ -155,7 +158,7 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
                 width: float | None = None) -> Prediction | tuple[Tensor]:
         """Predict, whatever the network's own arguments and outputs are; at ``width``, if it has several."""
         if width is not None:
-            with at_run(self.network, width):
+            with at_run(self, width):
                 return self(sample, timestep, class_labels, encoder_hidden_states, return_dict)
         timestep = each(timestep, sample)
         conditions = named(self.network, given(class_labels, encoder_hidden_states))
@@ -174,19 +177,27 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
 
     def rewrapped(self, network: nn.Module) -> AdaptedBackbone:
         """The same wrapper around another network of this kind: one of another width."""
-        return type(self)(network)
+        return type(self)(network, self._own_size())
+
+    def _own_size(self) -> dict[str, Any]:
+        """The size that the network itself may not say."""
+        return {'sample_size': self.config.sample_size} if 'sample_size' in self.config else {}
 
     # ---- what the network offers, the wrapper offers: see __getattr__ -------------------------------------------
 
     def _extract(self, *run: float) -> AdaptedBackbone:
-        return self.rewrapped(self.network.extract(*run)).train(self.training)
+        return self.rewrapped((self._stack or self.network).extract(*run)).train(self.training)
 
     def _with_features(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None = None,
                        encoder_hidden_states: Tensor | None = None) -> tuple[Prediction, Tensor]:
         timestep, features = each(timestep, sample), []
 
         def run(x: Tensor) -> Tensor:
-            output, deep = self.network.with_features(x, timestep, class_labels, encoder_hidden_states)
+            if self._stack is None:
+                output, deep = self.network.with_features(x, timestep, class_labels, encoder_hidden_states)
+            else:
+                output, deep = self._stack.with_features(
+                    self._call_on(x, timestep, class_labels, encoder_hidden_states))
             features.append(deep)
             return self._mean(output, 'with_features')
 
@@ -195,8 +206,20 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
     def _shallow(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None,
                  encoder_hidden_states: Tensor | None, features: Tensor) -> Prediction:
         timestep = each(timestep, sample)
-        return Prediction(sample=self.around(lambda x: self._mean(self.network.shallow(
-            x, timestep, class_labels, encoder_hidden_states, features), 'shallow'), sample, timestep))
+
+        def run(x: Tensor) -> Tensor:
+            if self._stack is None:
+                output = self.network.shallow(x, timestep, class_labels, encoder_hidden_states, features)
+            else:
+                output = self._stack.shallow(self._call_on(x, timestep, class_labels, encoder_hidden_states), features)
+            return self._mean(output, 'shallow')
+
+        return Prediction(sample=self.around(run, sample, timestep))
+
+    def _call_on(self, x: Tensor, timestep: Tensor, class_labels: Tensor | None,
+                 encoder_hidden_states: Tensor | None) -> Callable[[], Any]:
+        conditions = named(self.network, given(class_labels, encoder_hidden_states))
+        return lambda: call(self.network, x, timestep, conditions)
 
     def __getattr__(self, name: str) -> Any:
         modules = self.__dict__.get('_modules') or {}
@@ -204,7 +227,8 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
             return modules[name]
         if name.startswith('_') or 'network' not in modules:
             raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
-        found = getattr(modules['network'], name)
+        stack = self.__dict__.get('_stack')
+        found = getattr(modules['network'] if stack is None or name not in stack.offered else stack, name)
         return getattr(self, f'_{name}') if name in ('extract', 'with_features', 'shallow') else found
 
     # ---- files ------------------------------------------------------------------------------------------------
@@ -238,7 +262,7 @@ def each(timestep: Tensor | float | int, sample: Tensor) -> Tensor:
 def described(network: nn.Module, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The config of ``network``, or in place of one its arguments and attributes.
 
-    What its class has no argument for, such as a ``sample_size``, comes from ``arguments``.
+    What its class has no argument for, a ``sample_size`` or ``depths``, comes from ``arguments``.
     """
     own = getattr(network, 'config', None)
     if isinstance(own, Mapping):

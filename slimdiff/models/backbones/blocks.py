@@ -8,6 +8,8 @@ from torch import nn
 
 #: where transformers of diffusers have their blocks, in the order in which they run
 BLOCK_LISTS = ('transformer_blocks', 'single_transformer_blocks', 'layers', 'blocks')
+#: blocks of one stream that diffusers' table lacks
+ONE_STREAM = ('SanaTransformerBlock', 'Lumina2TransformerBlock')
 
 
 def streams_of(block: nn.Module) -> list[tuple[str, int | None]]:
@@ -16,9 +18,11 @@ def streams_of(block: nn.Module) -> list[tuple[str, int | None]]:
     diffusers keeps a table of its blocks for its own caches, and this is read here.
 
     Raises:
-        ValueError: a block that is not in it.
+        ValueError: a block that is in no table.
     """
     from diffusers.hooks._helpers import TransformerBlockRegistry
+    if type(block).__name__ in ONE_STREAM:
+        return [('hidden_states', None)]
     entry = TransformerBlockRegistry.get(type(block))
     context = entry.return_encoder_hidden_states_index
     if context is None:

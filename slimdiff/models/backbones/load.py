@@ -82,6 +82,10 @@ def make(network: type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
     return network.from_config(dict(arguments)) if hasattr(network, 'from_config') else network(**plain(arguments))
 
 
+#: arguments of a network that its wrapper takes where the network's class has none of the name
+OF_THE_WRAPPER = ('sample_size', 'depths')
+
+
 def build_backbone(config: Mapping[str, Any] | nn.Module, num_classes: int | None = None, class_dropout: float = 0.0,
                    preconditioning: Mapping[str, Any] | None = None) -> nn.Module:
     """Build the network of a model.
@@ -110,15 +114,16 @@ def build_backbone(config: Mapping[str, Any] | nn.Module, num_classes: int | Non
                           ('num_embeds_ada_norm', num_classes)):
             if rows is not None and accepted is not None and key in accepted:
                 arguments.setdefault(key, rows)
-        # A size that the class has no argument for is the wrapper's to say.
-        unsized = accepted is not None and 'sample_size' not in accepted
-        own = {key: value for key, value in arguments.items() if not (unsized and key == 'sample_size')}
+        own = {key: value for key, value in arguments.items()
+               if accepted is None or key in accepted or key not in OF_THE_WRAPPER}
         check_arguments(cls, own)
         with building(cls.__name__):
             network = cls(**own)
     check_classes(network, num_classes, class_dropout)
     if preconditioning is not None:
         network = PreconditionedBackbone(network, arguments, preconditioning=preconditioning)
+    elif arguments is not None and len(own) < len(arguments):
+        network = AdaptedBackbone(network, arguments)
     else:
         network = adapted(network, arguments)
     input_shape(network)  # says what is missing

@@ -116,7 +116,7 @@ class PreconditionedBackbone(AdaptedBackbone):
         return (c_skip * sample + c_out * x).to(sample.dtype)
 
     def rewrapped(self, network: nn.Module) -> PreconditionedBackbone:
-        wrapped = type(self)(network, preconditioning=self.config.preconditioning)
+        wrapped = type(self)(network, self._own_size(), preconditioning=self.config.preconditioning)
         wrapped.precondition = copy.deepcopy(self.precondition)
         return wrapped
 
