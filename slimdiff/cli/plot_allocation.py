@@ -56,11 +56,15 @@ def main(argv: list[str] | None = None) -> int:
     steps = model.num_steps if args.steps is None else args.steps
     sampler = model.sampler_of(None if args.scheduler is None else dict(type=args.scheduler), steps)
     timesteps = timesteps_of(sampler, steps)
+    own = [allocation.timesteps for allocation in allocations.values() if allocation.timesteps is not None]
+    if own and len(allocations) > 1:
+        raise ValueError('An allocation with timesteps of its own has other steps than the others: plot it alone.')
+    timesteps = own[0] if own else timesteps
     actions = {segment.action for allocation in allocations.values() for segment in allocation.segments}
     runs = {run for allocation in allocations.values() for run in allocation.runs} | {available[-1]}
     costs = count_macs(model, sorted(runs), features=Reuse('features') in actions)
     for name, allocation in allocations.items():
-        print(f'{name}, {type(sampler).__name__}, {steps} steps:\n{allocation.describe(timesteps)}\n')
+        print(f'{name}, {type(sampler).__name__}, {len(timesteps)} steps:\n{allocation.describe(timesteps)}\n')
     print(allocation_table(allocations, timesteps, costs), end='')
     plot_allocations(allocations, timesteps, costs, args.out)
     print(f'\nwritten {args.out}')

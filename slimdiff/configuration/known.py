@@ -92,7 +92,7 @@ PLAIN_DICTS = {
                'num_steps': int | None, 'latency': bool | Dict | None, 'budget': Dict | None, 'compare': int,
                'chunk': int, 'cache': str | None},
     'search.space': {'widths': Sequence[float], 'depths': Sequence[float], 'num_segments': int, 'reuse': Sequence[str],
-                     'cells': int | None},
+                     'cells': int | None, 'levels': int | None},
     'search.budget': {'fraction': float, 'macs': float, 'latency': float},
     'search.latency': {'batch_size': int, 'rounds': int},
 }

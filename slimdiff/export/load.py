@@ -19,6 +19,7 @@ from slimdiff.models.backbones import make_step_aware
 from slimdiff.models.backbones.load import load_folder, network_folder
 from slimdiff.models.backbones.network_set import check_alike, check_same_timesteps
 from slimdiff.models.backbones.protocol import StepAllocated, bare, name_of, offers
+from slimdiff.models.backbones.step_aware import at_its_timesteps
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS, SCHEDULERS, building
 from slimdiff.sampling.actions import FULL
@@ -135,6 +136,7 @@ def load_network(model: Any, folder: str | Path, trust_config: bool = False) -> 
         computation.check_same(computes, model, folder, trust_config)
         check_same_timesteps(network.allocation, model.noise_process)
         model.unet = network.to(model.unet.device)
+        at_its_timesteps(model)
         _tell(model, folder)
         return config
     _tell(model, folder)

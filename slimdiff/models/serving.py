@@ -18,7 +18,7 @@ from slimdiff.registry import MODELS
 #: attributes of a model's parts that change no image: where they are loaded from, and how much at a time
 _HARMLESS = ('training', 'checkpoint', 'folder', 'cache', 'decode_batch')
 #: keys of a scheduler's config that are slimdiff's own; those that are diffusers' begin with an underscore, too
-OURS = ('_eta', '_sigmas')
+OURS = ('_eta', '_sigmas', '_timesteps')
 
 
 def serving_config(config: Mapping[str, Any]) -> dict[str, Any]:

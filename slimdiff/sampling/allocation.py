@@ -59,15 +59,19 @@ class StepAllocation:
             are merged, so equal allocations are equal objects.
         num_train_timesteps: of the model; where the last segment stops.
         process: name of the model's noise process. The last timestep of a rectified flow is num_train_timesteps itself.
+        timesteps: where it was searched to be sampled at, falling; None leaves them to the sampler. Whole ones of a
+            diffusion; of a flow timestep / num_train_timesteps is the noise level.
 
     Raises:
-        ValueError: an unknown process, no segment, a gap, an overlap, segments in the wrong order or beyond the
-            timesteps, or a last segment (the first one that a sampler meets) that would reuse what isn't there.
+        ValueError: an unknown process, timesteps that do not fall or are out of range, no segment, a gap, an overlap,
+            segments in the wrong order or beyond the timesteps, or a last segment (the first one that a sampler meets)
+            that would reuse what isn't there.
     """
 
     segments: tuple[Segment, ...]
     num_train_timesteps: int = 1000
     process: str = PROCESSES[0]
+    timesteps: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         total = self.num_train_timesteps
@@ -106,6 +110,20 @@ class StepAllocation:
             else:
                 merged.append(segment)
         object.__setattr__(self, 'segments', tuple(merged))
+        if self.timesteps is not None:
+            object.__setattr__(self, 'timesteps', self._checked(self.timesteps))
+
+    def _checked(self, timesteps: Sequence[float]) -> tuple[float, ...]:
+        found = tuple(map(float, timesteps))
+        whole = [whole_timestep(t, self.num_train_timesteps, self.process) for t in found]
+        if not found or any(b >= a for a, b in pairwise(whole)):
+            raise ValueError(f'StepAllocation: timesteps={list(found)} must fall, one or more, each another whole '
+                             'timestep.')
+        if self.process == PROCESSES[0] and any(t != math.floor(t) for t in found):
+            raise ValueError(f'StepAllocation: timesteps={list(found)} must be whole: the process is {self.process}.')
+        if found[-1] <= 0 and self.process != PROCESSES[0]:
+            raise ValueError(f'StepAllocation: timesteps={list(found)} must end above 0, where nothing is left to do.')
+        return found
 
     # ---- baselines --------------------------------------------------------------------------------------------
 
@@ -198,7 +216,12 @@ class StepAllocation:
         starts = source.timesteps(torch.tensor([s.start for s in self.segments], dtype=torch.float64))
         edges = [0, *target.timesteps_of(source.snr(starts[1:])).round().long().clamp(0, total).tolist(), total]
         kept = [(start, stop, s.action) for s, (start, stop) in zip(self.segments, pairwise(edges)) if start < stop]
-        return type(self)(tuple(Segment(*piece) for piece in kept), total, target.name)
+        times = self.timesteps
+        if times is not None:
+            levels = source.timesteps(torch.tensor(times, dtype=torch.float64))
+            times = target.timesteps_of(source.snr(levels)).tolist()
+            times = [round(t) for t in times] if target.name == PROCESSES[0] else times
+        return type(self)(tuple(Segment(*piece) for piece in kept), total, target.name, times)
 
     # ---- what it says -----------------------------------------------------------------------------------------
 
@@ -275,8 +298,9 @@ class StepAllocation:
         return total
 
     def describe(self, timesteps: Sequence[float] | None = None) -> str:
-        """Text table, the noisiest segment first: timesteps, action and, of ``timesteps``, how many steps take it."""
-        rows = []
+        """Text table, the noisiest segment first: timesteps, action and how many steps take it, of ``timesteps`` or of
+        the allocation's own."""
+        rows, timesteps = [], self.timesteps or timesteps
         for segment in reversed(self.segments):
             # Whole timesteps, or real ones up to the boundary.
             row = (f'{segment.stop - (self.process == PROCESSES[0])}..{segment.start}', str(segment.action))
@@ -284,7 +308,8 @@ class StepAllocation:
                 whole = [whole_timestep(t, self.num_train_timesteps, self.process) for t in timesteps]
                 row += (str(sum(segment.start <= t < segment.stop for t in whole)), )
             rows.append(row)
-        return text_table(['timesteps', 'action', *(['steps'] if timesteps is not None else [])], rows, left=2)
+        table = text_table(['timesteps', 'action', *(['steps'] if timesteps is not None else [])], rows, left=2)
+        return table if self.timesteps is None else f'{table}\nsampled at {", ".join(f"{t:g}" for t in timesteps)}'
 
     # ---- files ------------------------------------------------------------------------------------------------
 
@@ -293,7 +318,9 @@ class StepAllocation:
         segments = [dict(start=s.start, stop=s.stop, **action_to_dict(s.action)) for s in self.segments]
         # Without the key where it may be left out: files of this process are read by any slimdiff.
         process = {} if self.process == PROCESSES[0] else {'process': self.process}
-        return dict(version=VERSION, num_train_timesteps=self.num_train_timesteps, **process, segments=segments)
+        times = {} if self.timesteps is None else {'timesteps': list(self.timesteps)}
+        return dict(version=VERSION, num_train_timesteps=self.num_train_timesteps, **process, **times,
+                    segments=segments)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StepAllocation:
@@ -302,7 +329,7 @@ class StepAllocation:
         Raises:
             ValueError: another version, a key that is missing or unknown, or what the constructor refuses.
         """
-        _check_keys(data, ('version', 'num_train_timesteps', 'segments'), ('process', ), 'allocation')
+        _check_keys(data, ('version', 'num_train_timesteps', 'segments'), ('process', 'timesteps'), 'allocation')
         if data['version'] != VERSION:
             raise ValueError(f'allocation: version {data["version"]!r} is unknown; this slimdiff reads {VERSION}.')
         if not isinstance(data['segments'], (list, tuple)):
@@ -311,7 +338,11 @@ class StepAllocation:
         for i, item in enumerate(data['segments']):
             _check_keys(item, ('start', 'stop'), ('width', 'depth', 'reuse'), f'allocation, segment {i}')
             segments.append(Segment(item['start'], item['stop'], action_from_dict(item)))
-        return cls(tuple(segments), data['num_train_timesteps'], data.get('process', PROCESSES[0]))
+        times = data.get('timesteps')
+        if times is not None and not (isinstance(times, (list, tuple)) and all(
+                isinstance(t, (int, float)) and not isinstance(t, bool) for t in times)):
+            raise ValueError(f'allocation: timesteps must be a list of numbers, got {times!r}.')
+        return cls(tuple(segments), data['num_train_timesteps'], data.get('process', PROCESSES[0]), times)
 
     def save(self, path: str | Path) -> None:
         """Write JSON; the file appears whole or not at all, and folders are made."""

@@ -113,13 +113,16 @@ def _trial(scheduler: SchedulerMixin, num_steps: int, start: float = 1.0, eta: f
 
 def set_steps(scheduler: SchedulerMixin, num_steps: int, device: torch.device | str = 'cpu') -> None:
     """``set_timesteps``, at the noise levels that :func:`~slimdiff.sampling.build_scheduler` was given, if any."""
-    sigmas = scheduler.config.get('_sigmas')
-    if sigmas is None:
+    sigmas, timesteps = scheduler.config.get('_sigmas'), scheduler.config.get('_timesteps')
+    given = sigmas or timesteps
+    if not given:
         scheduler.set_timesteps(num_steps, device=device)
-    elif len(sigmas) == num_steps:
+    elif len(given) != num_steps:
+        raise ValueError(f'it has {len(given)} {"sigmas" if sigmas else "timesteps"}: set num_steps={len(given)}')
+    elif sigmas:
         scheduler.set_timesteps(sigmas=np.array(sigmas), device=device)
     else:
-        raise ValueError(f'it has {len(sigmas)} sigmas: set num_steps={len(sigmas)}')
+        scheduler.set_timesteps(timesteps=list(timesteps), device=device)
     if is_flow(scheduler):
         # It would look the first timestep up, and of two that its rounding has made equal take the second.
         scheduler.set_begin_index(0)

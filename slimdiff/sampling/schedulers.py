@@ -82,8 +82,9 @@ def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixi
 
     Args:
         cfg: ``dict(type='DDIMScheduler', ...)``, or a scheduler. Of a sampler also ``eta``, the noise of DDIM (0 is
-            deterministic, 1 like DDPM), and of a flow ``sigmas``, the noise levels of the steps, which no shift
-            changes; without ``type``, it is one of the class of ``base``.
+            deterministic, 1 like DDPM), and the noise levels of the steps: of a flow as ``sigmas``, which no shift
+            changes, of either process as ``timesteps``; without ``type``, it is one of the class of ``base``, at its
+            noise levels.
         base: what says the noise schedule and the prediction type: the scheduler that the network is trained with or
             a sampler that was built from it. Settings that were made there hold, too, where the class has them.
         clip: whether the class's default decides on ``clip_sample``, the clipping of x0 at +-1 in each step. False,
@@ -91,8 +92,8 @@ def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixi
 
     Raises:
         RegistryError: a name that diffusers lacks, or an argument that the scheduler does not take.
-        ValueError: a scheduler that doesn't fit the network, an ``eta`` or ``sigmas`` that it has no use for, or sigmas
-            that don't fall.
+        ValueError: a scheduler that doesn't fit the network, an ``eta``, ``sigmas`` or ``timesteps`` that it has no use
+            for, or levels that don't fall.
     """
     if isinstance(cfg, SchedulerMixin):
         return cfg if base is None else check_sampler(cfg, process_of(base))
@@ -106,11 +107,17 @@ def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixi
     if base is None:
         check_arguments(cls, args)
         return _built(cls, args)
-    eta, sigmas = args.pop('eta', None), args.pop('sigmas', None)
+    eta, sigmas, timesteps = (args.pop(key, None) for key in ('eta', 'sigmas', 'timesteps'))
     check_arguments(cls, args)
     process = process_of(base)
     _check_class(cls, process['prediction_type'])
+    if sigmas is not None and timesteps is not None:
+        raise ValueError(f'{name}: sigmas and timesteps say the same, the noise levels of the steps: give one of them.')
+    if 'type' not in cfg and sigmas is None and timesteps is None:
+        sigmas, timesteps = base.config.get('_sigmas'), base.config.get('_timesteps')
     if is_flow(base):
+        if timesteps is not None:
+            sigmas = [t / base.config.num_train_timesteps for t in timesteps]
         return _flow_sampler(cls, args, eta, sigmas, base)
     if sigmas is not None:
         raise ValueError(f'{name}: sigmas are the noise levels of flow matching, but the network is trained on a '
@@ -129,6 +136,8 @@ def build_scheduler(cfg: Mapping[str, Any] | SchedulerMixin, base: SchedulerMixi
     scheduler.register_to_config(**others)
     check_sampler(scheduler, process)
     _set_eta(scheduler, eta, eta_of(base))
+    if timesteps is not None:
+        _set_timesteps(scheduler, timesteps)
     return scheduler
 
 
@@ -232,6 +241,24 @@ def _set_sigmas(scheduler: SchedulerMixin, sigmas: Sequence[float]) -> None:
         raise ValueError(f'{name}: sigmas={sigmas} must fall, from at most 1 (pure noise) to above 0; the end at 0 is '
                          'added.')
     scheduler.register_to_config(_sigmas=sigmas)
+
+
+def _set_timesteps(scheduler: SchedulerMixin, timesteps: Sequence[float]) -> None:
+    """Write down the timesteps of the steps of a diffusion."""
+    name, last = type(scheduler).__name__, scheduler.config.num_train_timesteps - 1
+    whole = [int(t) for t in timesteps]
+    if whole != list(timesteps) or not whole or whole != sorted(set(whole), reverse=True) or not (
+            whole[-1] >= 0 and whole[0] <= last):
+        raise ValueError(f'{name}: timesteps={list(timesteps)} must be whole and fall, from at most {last} to 0 or '
+                         'above.')
+    scheduler.register_to_config(_timesteps=whole)
+    try:
+        taken = prepared(scheduler, len(whole)).timesteps.tolist()
+    except ValueError as error:
+        taken = error
+    if taken != whole:
+        raise ValueError(f'{name} cannot take given timesteps ({taken}). DPMSolverMultistepScheduler, '
+                         'EulerDiscreteScheduler and DDPMScheduler can.')
 
 
 def _check_class(cls: type[SchedulerMixin], prediction_type: str) -> None:

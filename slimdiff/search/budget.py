@@ -68,7 +68,7 @@ class Budget:
 
     def allows(self, allocation: StepAllocation, space: SearchSpace, costs: NetworkCosts) -> bool:
         """Whether an allocation is within the limit."""
-        times = space.timesteps
+        times = allocation.timesteps or space.timesteps
         return self.excess(Evaluation(0.0, costs.macs(allocation, times), costs.latency(allocation, times))) == 0
 
     def check(self, space: SearchSpace, costs: NetworkCosts) -> None:
@@ -88,5 +88,5 @@ def extremes(space: SearchSpace) -> tuple[Genome, Genome]:
     if len(space.actions) > len(space.runs) and space.num_segments > 1:
         reuse = [a for a in space.actions if isinstance(a, Reuse)]
         best = space.actions.index(min(reuse, key=lambda action: action.what != 'prediction'))
-        cheap = Genome((1, ), (0, best))
+        cheap = Genome((1, ), (0, best), space.own_times)
     return cheap, space.uniform(len(space.runs) - 1)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from slimdiff.checkpoint.tensor_store import TensorStore, content_key
 from slimdiff.datasets.fingerprint import dataset_fingerprint
 from slimdiff.models.serving import sampling_identity
-from slimdiff.sampling import Action, StepAllocation
+from slimdiff.sampling import Action, StepAllocation, build_scheduler
 from slimdiff.sampling.denoise import timesteps_of
 from slimdiff.search.costs import NetworkCosts
 from slimdiff.search.evaluation import Evaluation
@@ -61,14 +61,31 @@ class Problem:
         """Of the real images."""
         return '' if self.dataloader is None else dataset_fingerprint(self.dataloader.dataset)
 
+    def timesteps_under(self, allocation: StepAllocation) -> tuple[float, ...]:
+        """The allocation's own timesteps, or the sampler's."""
+        return allocation.timesteps or self.timesteps
+
+    def scheduler_of(self, allocation: StepAllocation) -> SchedulerMixin:
+        """The sampler, at the timesteps of the allocation if it has some."""
+        if allocation.timesteps is None:
+            return self.scheduler
+        return build_scheduler({'timesteps': list(allocation.timesteps)}, base=self.scheduler)
+
     def actions(self, allocation: StepAllocation) -> list[Action]:
         """One for each sampling step."""
-        return allocation.actions(self.timesteps)
+        return allocation.actions(self.timesteps_under(allocation))
+
+    def in_words(self, allocation: StepAllocation) -> str:
+        """What an allocation does at all steps, in a line: equal lines are equal samplings."""
+        text = in_words(self.actions(allocation))
+        return text if allocation.timesteps is None else (
+            f'{text} at {" ".join(f"{t:.17g}" for t in allocation.timesteps)}')
 
     def judged(self, allocation: StepAllocation, quality: float, reason: str = '') -> Evaluation:
         """An evaluation with the costs filled in; with a ``reason`` the candidate has failed."""
-        return Evaluation(quality, self.costs.macs(allocation, self.timesteps),
-                          self.costs.latency(allocation, self.timesteps), bool(reason), reason)
+        times = self.timesteps_under(allocation)
+        return Evaluation(quality, self.costs.macs(allocation, times), self.costs.latency(allocation, times),
+                          bool(reason), reason)
 
 
 def in_words(actions: Sequence[Action]) -> str:

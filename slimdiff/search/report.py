@@ -143,7 +143,7 @@ def write_report(search: Search, outcome: Outcome, path: str | Path, num_images:
                      *([f'{e.latency:.4g}'] if timed else []), outcome.row((allocation, e))['steps']))
     place = next((i for i, (a, _) in enumerate(outcome.front) if a == outcome.chosen[0]), None)
     share = {i: f'{outcome.front[i][1].macs / outcome.full_macs:.1%} of the MACs' for i in few}
-    bars = [(allocation_svg(outcome.front[i][0], outcome.timesteps),
+    bars = [(allocation_svg(outcome.front[i][0], outcome.front[i][0].timesteps or outcome.timesteps),
              f'{share[i]}, quality {outcome.front[i][1].quality:.5g}{" (chosen)" if i == place else ""}') for i in few]
     grids: dict[str, Tensor] = {}
     if num_images:

@@ -109,7 +109,7 @@ class Search:
         runs = wanted_runs(space, model)
         space |= {axis: sorted({getattr(run, axis[:-1]) for run in runs}) for axis in ('widths', 'depths')}
         check_runs(model, runs)
-        if len(runs) == 1 and not space.get('reuse'):
+        if len(runs) == 1 and not space.get('reuse') and space.get('levels') is None:
             raise ValueError(f'{name_of(model.unet)} has one width, and search.space.reuse names nothing to reuse: '
                              "there is nothing to search. Set search.space.reuse=['prediction'], or train a network "
                              'of several widths (SlimmableUNet, or one with widths, at, extract).')
@@ -124,6 +124,8 @@ class Search:
                                  timesteps=self.problem.timesteps, **{'num_segments': 8, **space})
         self.evaluators: list[Evaluator] = [EVALUATORS.build(cfg) for cfg in config['evaluators']]
         self.searcher: Searcher = SEARCHERS.build(config['searcher'])
+        if self.space.levels:
+            self._check_levels()
         self.identity = self._identity()
         self.partial: dict[Genome, Evaluation] = {}
         self.work = [Work() for _ in self.evaluators]
@@ -133,6 +135,14 @@ class Search:
         self.saves = 0
         state = run_on_rank0(lambda: load_state(self.work_dir, self.identity))
         self._bind(state, Budget.parse(budget if budget is not None else config.get('budget')))
+
+    def _check_levels(self) -> None:
+        """Raise ValueError unless sampler, searcher and evaluators can do with other timesteps than the sampler's."""
+        self.problem.scheduler_of(self.space.decode(self.space.uniforms()[0]))
+        for part in (self.searcher, *self.evaluators):
+            if not part.moves_timesteps:
+                raise ValueError(f'search.space.levels: {type(part).__name__} takes the timesteps as the sampler has '
+                                 f'them. {part.moves_timesteps_if}')
 
     def _identity(self) -> dict[str, Any]:
         """What the outcome depends on. The budget only picks from it, the others change nothing at all."""
@@ -155,7 +165,7 @@ class Search:
             self.budget = budget.bound(problem.costs, self.space)
             self.budget.check(self.space, problem.costs)
         if state is not None:
-            self.partial = {Genome.from_plain(item[:2]): Evaluation.from_dict(item[2]) for item in state['partial']}
+            self.partial = {Genome.from_plain(parts): Evaluation.from_dict(e) for *parts, e in state['partial']}
             self.work = [Work(**work) for work in state['work']]
             self.seconds, self.saves = state['seconds'], state['saves']
             self.failures, self.correlations = state['failures'], state['correlations']
@@ -308,7 +318,7 @@ class Search:
     def _save(self) -> None:
         self.saves, self._since = self.saves + 1, time.perf_counter()
         if is_main_process():
-            partial = [[list(g.boundaries), list(g.actions), e.to_dict()] for g, e in self.partial.items()]
+            partial = [[*g.plain, e.to_dict()] for g, e in self.partial.items()]
             save_state(self.work_dir, self.identity, costs=self.problem.costs.to_dict(),
                        searcher=self.searcher.state_dict(), partial=partial,
                        work=[dataclasses.asdict(work) for work in self.work], seconds=self.seconds,

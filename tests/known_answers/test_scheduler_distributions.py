@@ -127,6 +127,38 @@ def test_the_distribution_or_a_refusal(name, kind):
         assert 0.485 < std < 0.515
 
 
+#: that take the timesteps of their steps
+TAKE = ('DDPMParallelScheduler', 'DDPMScheduler', 'DPMSolverMultistepScheduler', 'DPMSolverSinglestepScheduler',
+        'EulerDiscreteScheduler', 'TCDScheduler')
+
+
+@pytest.mark.parametrize('name', [name for name in EVERY if name in (*FIRST, *SECOND)])
+def test_timesteps_that_are_given_are_those_that_are_sampled(name):
+    """Unevenly, half of them in the last fifth."""
+    times = [*range(990, 200, -40), *range(190, 0, -9)]
+    if name not in TAKE:
+        with pytest.raises(ValueError, match=f'^{name} cannot take given timesteps'):
+            build_scheduler(dict(type=name, timesteps=times), base=trained())
+        return
+    scheduler = build_scheduler(dict(type=name, timesteps=times), base=trained())
+    again = type(scheduler).from_config(json.loads(json.dumps(dict(scheduler.config))))
+    mean, std = sampled(again, steps=len(times), stochastic=name in STOCHASTIC)
+    if name in FIRST:
+        last = ALPHAS[0] if name == 'TCDScheduler' else 1.0
+        assert (mean, std) == pytest.approx(first_order(times, FIRST[name], last), abs=0.008 if FIRST[name] else 0.001)
+    else:
+        assert (mean, std) == pytest.approx((MEAN, STD), abs=0.01)
+
+
+def test_timesteps_that_are_refused():
+    for times, message in (([10, 500], 'must be whole and fall'), ([999.5, 3], 'must be whole and fall'),
+                           ([1000, 3], 'must be whole and fall'), ([], 'must be whole and fall')):
+        with pytest.raises(ValueError, match=message):
+            build_scheduler(dict(type='EulerDiscreteScheduler', timesteps=times), base=trained())
+    with pytest.raises(ValueError, match='give one of them'):
+        build_scheduler(dict(type='EulerDiscreteScheduler', timesteps=[3], sigmas=[0.5]), base=trained())
+
+
 def test_eta_is_the_noise_of_ddim():
     for eta in (0.0, 0.5, 1.0):
         scheduler = build_scheduler(dict(type='DDIMScheduler', eta=eta), base=trained())

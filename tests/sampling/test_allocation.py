@@ -202,3 +202,22 @@ def test_translation_keeps_the_action_at_every_noise_level(mixed):
     assert clean.translated(RectifiedFlow(), VP) == StepAllocation.uniform(.5)
     with pytest.raises(ValueError, match='1000 timesteps of variance_preserving, but source has 1000 of rectified'):
         mixed.translated(RectifiedFlow(), VP)
+
+
+def test_timesteps_of_its_own(tmp_path, mixed):
+    mine = StepAllocation(mixed.segments, timesteps=[999, 400, 320, 10])
+    mine.save(tmp_path / 'a.json')
+    assert StepAllocation.load(tmp_path / 'a.json') == mine != mixed
+    assert 'sampled at 999, 400, 320, 10' in mine.describe([500]) and ' 2' in mine.describe().splitlines()[1]
+    for times, message in (([10, 400], 'must fall'), ([400.2, 10], 'must be whole'), ([1000, 3], 'out of range'),
+                           ([], 'must fall'), ([5, 5], 'must fall')):
+        with pytest.raises(ValueError, match=message):
+            StepAllocation(mixed.segments, timesteps=times)
+    with pytest.raises(ValueError, match='timesteps must be a list of numbers'):
+        StepAllocation.from_dict({**mine.to_dict(), 'timesteps': 'all'})
+    flow, diffusion = RectifiedFlow(), VariancePreserving(torch.linspace(0.9999, 0.005, 1000, dtype=torch.float64))
+    there = mine.translated(diffusion, flow)
+    for t, s in zip(mine.timesteps, there.timesteps):
+        ratio = diffusion.snr(torch.tensor([t])) / flow.snr(torch.tensor([s], dtype=torch.float64))
+        assert ratio.item() == pytest.approx(1, rel=1e-3)
+    assert there.translated(flow, diffusion).timesteps == mine.timesteps

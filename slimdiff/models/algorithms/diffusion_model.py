@@ -352,12 +352,16 @@ class DiffusionModel(BaseModel):
 
     def sampler_of(self, scheduler: Mapping[str, Any] | SchedulerMixin | None = None,
                    num_steps: int | None = None) -> SchedulerMixin:
-        """What :meth:`sample` samples with. Commands and loops ask before anything runs.
+        """What :meth:`sample` samples with, at the timesteps of the network's allocation if that has some. Commands and
+        loops ask before anything runs.
 
         Raises:
-            ValueError: a scheduler that doesn't fit the network, or can't take so many steps.
+            ValueError: a scheduler that doesn't fit the network, can't take so many steps, or not at those timesteps.
         """
         sampler = self.sampler if scheduler is None else build_scheduler(scheduler, base=self.sampler)
+        timesteps = getattr(getattr(self.unet, 'allocation', None), 'timesteps', None)
+        if timesteps is not None and scheduler is not None:
+            sampler = build_scheduler({'timesteps': list(timesteps)}, base=sampler)
         prepared(sampler, self.num_steps if num_steps is None else num_steps)
         return sampler
 

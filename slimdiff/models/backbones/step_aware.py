@@ -31,6 +31,7 @@ from slimdiff.models.backbones.protocol import ReusableFeatures, network_of, req
 from slimdiff.models.backbones.steps import State, take_step
 from slimdiff.sampling.actions import FULL, ByRun, Reuse, Run
 from slimdiff.sampling.allocation import StepAllocation
+from slimdiff.sampling.schedulers import build_scheduler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,12 +254,27 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
 def make_step_aware(model: Any, allocation: StepAllocation) -> Any:
     """Put a :class:`StepAwareUNet` of its own network in a :class:`~slimdiff.models.algorithms.DiffusionModel`.
 
+    An allocation with timesteps of its own decides on those of the model's sampler, too.
+
     Raises:
         ValueError: an allocation for another noise process or number of training timesteps, or for widths that the
             network hasn't.
     """
     check_same_timesteps(allocation, model.noise_process)
     model.unet = StepAwareUNet.from_supernet(model.unet, allocation)
+    return at_its_timesteps(model)
+
+
+def at_its_timesteps(model: Any) -> Any:
+    """Let the model's sampler take the timesteps of its network's allocation, if that has some.
+
+    Raises:
+        ValueError: a sampler that can't.
+    """
+    timesteps = model.unet.allocation.timesteps
+    if timesteps is not None:
+        model.sampler = build_scheduler({'timesteps': list(timesteps)}, base=model.sampler)
+        model.num_steps = len(timesteps)
     return model
 
 

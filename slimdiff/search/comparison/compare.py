@@ -59,7 +59,7 @@ def compare(rivals: Mapping[str, Rival],
     for metric in metrics:
         if num_images < metric.minimum:
             raise ValueError(f'{type(metric).__name__} needs at least {metric.minimum} images, got {num_images}.')
-    schedulers = {key: rival.model.sampler_of(sampler, num_steps) for key, rival in rivals.items()}
+    schedulers = {key: rival.scheduler(sampler, num_steps) for key, rival in rivals.items()}
     collect_real(dataloader, metrics, num_real)
     macs = {key: rival.macs(schedulers[key], num_steps) for key, rival in rivals.items()}
     rows: dict[str, list[list[dict]]] = {key: [[] for _ in metrics] for key in rivals}

@@ -13,7 +13,7 @@ from torch import nn
 from slimdiff.evaluation.unet_cost import context_length_of, unet_cost
 from slimdiff.models.backbones import StepAwareUNet
 from slimdiff.models.backbones.protocol import network_of, runs_of
-from slimdiff.sampling import StepAllocation
+from slimdiff.sampling import StepAllocation, build_scheduler
 from slimdiff.sampling.allocation import PROCESSES
 from slimdiff.sampling.denoise import timesteps_of
 from slimdiff.search.costs import NetworkCosts, calls_per_step
@@ -65,6 +65,20 @@ class Rival:
     def macs(self, scheduler: SchedulerMixin, num_steps: int) -> float:
         """MACs of one image: published convention (convolutions and linear layers), guidance included."""
         return self.costs.macs(self.allocation, timesteps_of(scheduler, num_steps))
+
+    def scheduler(self, sampler: Any, num_steps: int) -> SchedulerMixin:
+        """What it samples with: ``sampler``, at the timesteps of the allocation if that has some.
+
+        Raises:
+            ValueError: a sampler that doesn't fit, or another number of steps than of these timesteps.
+        """
+        found, timesteps = self.model.sampler_of(sampler, num_steps), self.allocation.timesteps
+        if timesteps is None:
+            return found
+        if len(timesteps) != num_steps:
+            raise ValueError(f'An allocation has {len(timesteps)} timesteps of its own, but is compared at {num_steps} '
+                             f'steps: give samplers of {len(timesteps)} steps (--samplers NAME:{len(timesteps)}).')
+        return build_scheduler({'timesteps': list(timesteps)}, base=found)
 
     def sampling(self) -> AbstractContextManager:
         """Within this context the model runs this rival's network."""

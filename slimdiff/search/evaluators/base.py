@@ -15,7 +15,7 @@ from slimdiff.arguments import plain
 from slimdiff.checkpoint.tensor_store import content_key
 from slimdiff.sampling import StepAllocation
 from slimdiff.search.evaluation import Evaluation, Work
-from slimdiff.search.problem import Problem, in_words
+from slimdiff.search.problem import Problem
 
 
 class Evaluator(ABC):
@@ -29,6 +29,9 @@ class Evaluator(ABC):
     _work = Work()
     #: whether the qualities depend on the real images
     uses_data = False
+    #: whether it can judge allocations with timesteps of their own, and if not, when it can
+    moves_timesteps: bool = False
+    moves_timesteps_if = 'Judge by FrechetEvaluator, or by DivergenceEvaluator(reference_steps=...).'
 
     @abstractmethod
     def measure(self, allocations: Sequence[StepAllocation]) -> list[float]:
@@ -80,12 +83,12 @@ class Evaluator(ABC):
             ValueError: :meth:`measure` gave another number of qualities.
         """
         start = time.perf_counter()
-        actions = [tuple(self.problem.actions(allocation)) for allocation in allocations]
-        todo: dict[tuple, StepAllocation] = {}
-        quality: dict[tuple, float] = {}
+        samplings = [self.problem.in_words(allocation) for allocation in allocations]
+        todo: dict[str, StepAllocation] = {}
+        quality: dict[str, float] = {}
         cache = self.problem.cache
-        for steps, allocation in zip(actions, allocations):
-            found = None if cache is None else cache.get(self.key(in_words(steps)), ['quality'])
+        for steps, allocation in zip(samplings, allocations):
+            found = None if cache is None else cache.get(self.key(steps), ['quality'])
             if found is not None and found['quality'].numel() == 1:
                 quality[steps] = float(found['quality'])
             else:
@@ -98,11 +101,11 @@ class Evaluator(ABC):
             for steps, value in zip(todo, measured):
                 quality[steps] = value
                 if cache is not None:
-                    cache.put(self.key(in_words(steps)), {'quality': torch.tensor(value, dtype=torch.float64)})
+                    cache.put(self.key(steps), {'quality': torch.tensor(value, dtype=torch.float64)})
         self._work.seconds += time.perf_counter() - start
-        return [self._judge(allocation, steps, quality[steps]) for allocation, steps in zip(allocations, actions)]
+        return [self._judge(allocation, steps, quality[steps]) for allocation, steps in zip(allocations, samplings)]
 
-    def _judge(self, allocation: StepAllocation, steps: tuple, value: float) -> Evaluation:
+    def _judge(self, allocation: StepAllocation, steps: str, value: float) -> Evaluation:
         if math.isfinite(value):
             return self.problem.judged(allocation, value)
-        return self.problem.judged(allocation, math.nan, f'{type(self).__name__} gave {value} for {in_words(steps)}')
+        return self.problem.judged(allocation, math.nan, f'{type(self).__name__} gave {value} for {steps}')

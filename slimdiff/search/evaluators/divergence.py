@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -26,21 +27,37 @@ class DivergenceEvaluator(SamplingEvaluator):
     Distances are in the space that the network works in: [-1, 1] pixels, or scaled latents.
 
     Args:
+        reference_steps: of the full network's sampling; by default as many as the allocations have, at the sampler's
+            timesteps. More make it a measure of the sampler's error, too, which a search of timesteps needs
+            (``search.space.levels``). Of use with deterministic samplers alone.
         num_images, batch_size, seed, amp: see
             :class:`~slimdiff.search.evaluators.sampling.SamplingEvaluator`.
     """
+
+    def __init__(self, num_images: int = 64, batch_size: int = 64, seed: int = 0, amp: bool = False,
+                 reference_steps: int | None = None) -> None:
+        super().__init__(num_images, batch_size, seed, amp)
+        if reference_steps is not None:  # else it is no setting: qualities that were kept stay valid
+            self.reference_steps = reference_steps
+
+    @property
+    def moves_timesteps(self) -> bool:
+        return hasattr(self, 'reference_steps')
 
     def prepare(self) -> None:
         super().prepare()
         self._reference: list[Tensor] = []
         problem = self.problem
+        steps = getattr(self, 'reference_steps', None)
+        if steps is not None:
+            problem = dataclasses.replace(problem, num_steps=steps)
         full = StepAllocation.uniform(max(problem.costs.macs_of), problem.model.num_train_timesteps,
                                       problem.model.noise_process.name)
         for batch in self.shown_batches('sampling the full network'):
             key = self.key(f'reference {batch.start}..{batch.stop}')
             found = None if problem.cache is None else problem.cache.get(key, ['x0'])
             if found is None:
-                found = {'x0': next(x0 for _, x0 in list(self.samples([full], batch))).float().cpu()}
+                found = {'x0': next(x0 for _, x0 in list(self.samples([full], batch, problem))).float().cpu()}
                 if problem.cache is not None:
                     problem.cache.put(key, found)
             self._reference.append(found['x0'])

@@ -36,6 +36,7 @@ class FrechetEvaluator(SamplingEvaluator):
     """
 
     uses_data = True
+    moves_timesteps = True
 
     def __init__(self,
                  metric: Mapping[str, Any] = dict(type='FrechetDistance'),

@@ -12,6 +12,7 @@ from slimdiff.progress import Progress
 from slimdiff.sampling import Action, Reuse, Run, StepAllocation
 from slimdiff.search.evaluators.base import Evaluator
 from slimdiff.search.prefix import sample_tree
+from slimdiff.search.problem import Problem
 from slimdiff.search.supernet import ActionNetwork, in_place
 
 
@@ -50,15 +51,21 @@ class SamplingEvaluator(Evaluator):
                 yield batch
                 bar.update(len(batch))
 
-    def samples(self, allocations: Sequence[StepAllocation],
-                batch: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
+    def samples(self, allocations: Sequence[StepAllocation], batch: Sequence[int],
+                problem: Problem | None = None) -> Iterator[tuple[list[int], Tensor]]:
         """Clean samples x0 (N, C, h, w) of these image indices, each with the allocations (indices) it is for.
+
+        In ``problem``, by default the evaluator's own.
 
         They come in the order of a walk through the tree of allocations, before the autoencoder's decoding.
         """
-        problem, model, network = self.problem, self.problem.model, self._network
+        problem, model, network = problem or self.problem, self.problem.model, self._network
         sequences = [tuple(problem.actions(allocation)) for allocation in allocations]
         calls = 0
+        # One tree for all that are sampled at the same timesteps.
+        trees: dict[tuple[float, ...] | None, list[int]] = {}
+        for i, allocation in enumerate(allocations):
+            trees.setdefault(allocation.timesteps, []).append(i)
 
         def call(action: Action, x: Tensor, t: Tensor, state: State | None) -> tuple[Tensor, State]:
             nonlocal calls
@@ -69,10 +76,13 @@ class SamplingEvaluator(Evaluator):
             return prediction, network.state
 
         with evaluating(model, self.amp):
-            predict, noise, generators = model.sampling_inputs(list(batch), seed=self.seed)
-            for members, x0 in sample_tree(call, problem.scheduler, noise, problem.num_steps, sequences, generators):
-                self._work.images += len(batch) * len(members)
-                yield members, x0
+            for tree in trees.values():
+                predict, noise, generators = model.sampling_inputs(list(batch), seed=self.seed)
+                scheduler = problem.scheduler_of(allocations[tree[0]])
+                for members, x0 in sample_tree(call, scheduler, noise, problem.num_steps,
+                                               [sequences[i] for i in tree], generators):
+                    self._work.images += len(batch) * len(members)
+                    yield [tree[i] for i in members], x0
         network.state = None
         alone = sum(self.runs_network(action) for sequence in sequences for action in sequence)
         self._work.calls_saved += (alone * problem.costs.calls_per_step * len(batch)) - calls

@@ -26,6 +26,10 @@ class Searcher(ABC):
         seed: of all draws.
     """
 
+    #: whether it can search the timesteps of the steps, too, as all can that take genomes from the space
+    moves_timesteps = True
+    moves_timesteps_if = 'Search by NSGA2Search or RandomSearch.'
+
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self.rng = np.random.default_rng(seed)
@@ -101,16 +105,16 @@ class Searcher(ABC):
         """Plain data for JSON."""
         return dict(
             rng=self.rng.bit_generator.state,
-            archive=[[list(g.boundaries), list(g.actions), e.to_dict()] for g, e in self.archive.items()],
+            archive=[[*g.plain, e.to_dict()] for g, e in self.archive.items()],
             pending=None if self.pending is None else plain_genomes(self.pending))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a :meth:`state_dict`."""
         self.rng.bit_generator.state = state['rng']
-        self.archive = {Genome.from_plain(item[:2]): Evaluation.from_dict(item[2]) for item in state['archive']}
+        self.archive = {Genome.from_plain(parts): Evaluation.from_dict(e) for *parts, e in state['archive']}
         self.pending = None if state['pending'] is None else [Genome.from_plain(g) for g in state['pending']]
 
 
 def plain_genomes(genomes: Sequence[Genome]) -> list[list[list[int]]]:
     """Genomes for JSON."""
-    return [[list(genome.boundaries), list(genome.actions)] for genome in genomes]
+    return [genome.plain for genome in genomes]

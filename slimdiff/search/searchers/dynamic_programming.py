@@ -116,6 +116,8 @@ class DynamicProgramming(Searcher):
         ValueError: no additive evaluator among those of the search, or a number below 1.
     """
 
+    moves_timesteps = False
+
     def __init__(self, points: int | None = None, batch_size: int | None = None) -> None:
         super().__init__()
         if any(number is not None and number < 1 for number in (points, batch_size)):

@@ -27,6 +27,8 @@ class TwoStageSearch(NSGA2Search):
         population, generations, offspring, crossover, mutation, budget, seed: of the second stage.
     """
 
+    moves_timesteps = False
+
     def __init__(self,
                  population: int = 24,
                  generations: int = 4,
