@@ -15,7 +15,7 @@ from slimdiff.models.algorithms.batches import check_classes
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.algorithms.draws import NoisedBatch
 from slimdiff.models.backbones.protocol import bare, context_shape, example_inputs
-from slimdiff.models.backbones.slimmable.pruning import start_from_slice
+from slimdiff.models.backbones.slimmable.pruning import start_from_channels
 from slimdiff.models.distillation import OUTPUT, FeatureProjector, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
 from slimdiff.registry import LOSSES, MODELS
@@ -34,8 +34,8 @@ class Distiller(DiffusionModel):
     Args:
         unet: config of the student.
         teacher: arguments of :class:`~slimdiff.models.distillation.Teacher`: ``dict(checkpoint=..., bf16=...)``.
-        start_width: start from the teacher's most important channels, at this share of its width
-            (:func:`~slimdiff.models.backbones.slimmable.pruning.start_from_slice`); None for random weights.
+        start_from_teacher: start from the teacher's most important channels
+            (:func:`~slimdiff.models.backbones.slimmable.pruning.start_from_channels`), not from random weights.
         losses: configs of distillation losses, as ``dict(type='SpectralLoss', tap=['output', 'up1'], weight=0.1)``.
             One of weight 0 costs nothing; if all are 0, the teacher does not run.
         **settings: arguments of :class:`DiffusionModel`.
@@ -47,7 +47,7 @@ class Distiller(DiffusionModel):
     """
 
     def __init__(self, unet: Mapping[str, Any], teacher: Mapping[str, Any], losses: Sequence[Mapping[str, Any]],
-                 start_width: float | None = None, **settings: Any) -> None:
+                 start_from_teacher: bool = False, **settings: Any) -> None:
         super().__init__(unet=unet, **settings)
         if not losses:
             raise ValueError("Distiller: losses is empty; give such as dict(type='SpatialLoss', tap='output'), or "
@@ -59,10 +59,10 @@ class Distiller(DiffusionModel):
         check_arguments(Teacher, teacher)
         self.teacher = Teacher(**plain(teacher))
         self.teacher.check_fits(self)
-        if start_width is not None:
-            fresh = start_from_slice(self.unet, self.teacher.unet, start_width)
-            print_log(f'The student starts from the most important {start_width:.4g} of its teacher\'s channels '
-                      f'({self.teacher.source}); {len(fresh)} parameter tensors start at random.', logger='current')
+        if start_from_teacher:
+            fresh = start_from_channels(self.unet, self.teacher.unet)
+            print_log(f"The student starts from its teacher's most important channels ({self.teacher.source}); "
+                      f'{len(fresh)} parameter tensors start at random.', logger='current')
         self.teacher.record(dict.fromkeys(tap for _, tap in pairs))
         self.recorder = TapRecorder(bare(self.unet), self.student_paths.values())
         self.projections = nn.ModuleDict()
@@ -72,7 +72,7 @@ class Distiller(DiffusionModel):
     @staticmethod
     def serving_config(config: Mapping[str, Any]) -> dict[str, Any]:
         """The student's config as a plain :class:`DiffusionModel`: sampling needs neither teacher nor projections."""
-        drop = ('teacher', 'losses', 'start_width')
+        drop = ('teacher', 'losses', 'start_from_teacher')
         return {**{k: v for k, v in plain(config).items() if k not in drop}, 'type': 'DiffusionModel'}
 
     def check_classes(self, names: Sequence[str] | None, source: str) -> None:

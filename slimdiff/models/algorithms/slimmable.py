@@ -94,7 +94,7 @@ class SandwichTraining:
     @classmethod
     def serving_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """A plain :class:`DiffusionModel` with the slimmable network."""
-        drop = (*cls.training_keys, 'inplace', 'teacher', 'losses', 'start_width')
+        drop = (*cls.training_keys, 'inplace', 'teacher', 'losses', 'start_from_teacher')
         return {**{k: v for k, v in plain(config).items() if k not in drop}, 'type': 'DiffusionModel'}
 
     def seed_step(self, seed: int) -> None:

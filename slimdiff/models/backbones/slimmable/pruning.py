@@ -1,63 +1,100 @@
-"""A small network that starts as a slice of a large one."""
+"""A small network that starts as the most important channels of a large one."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slimdiff.models.backbones.dit import DiT
 from slimdiff.models.backbones.protocol import bare, name_of
 from slimdiff.models.backbones.slimmable.dit import SlimmableDiT
 from slimdiff.models.backbones.slimmable.unet import SlimmableUNet
 from slimdiff.models.backbones.unet import UNet
+from slimdiff.models.layers.channels import Axes
 
-#: a dense network -> the one that has slices of it
+#: a dense network -> the one that knows its channel axes and orders them
 SLIMMABLE = {UNet: SlimmableUNet, DiT: SlimmableDiT}
 
 
-@torch.no_grad()
-def start_from_slice(student: nn.Module, wide: nn.Module, width: float) -> list[str]:
-    """Copy into ``student`` the slice of ``width`` of a UNet or DiT, wherever names and shapes agree.
+def has_channels_for(student: type[nn.Module] | None, wide: nn.Module) -> bool:
+    """Whether a network of class ``student`` can start from the channels of ``wide``."""
+    kind = type(bare(wide))
+    return kind in SLIMMABLE and student in (kind, SLIMMABLE[kind])
 
-    The slice has the most important channels (:mod:`slimdiff.models.backbones.slimmable.importance`). Resamplers of
-    another kind keep the weights that they have.
+
+@torch.no_grad()
+def start_from_channels(student: nn.Module, wide: nn.Module) -> list[str]:
+    """Copy into ``student`` the most important channels of a UNet or DiT, wherever it has them.
+
+    The wide network's channels are ordered by importance (:mod:`slimdiff.models.backbones.slimmable.importance`); of
+    each part of an axis the student gets as many as it has: ``[main | skip]`` from each of the two. Its stages may be
+    narrowed by different shares. What the wide network lacks (resamplers of another kind), or has narrower, keeps the
+    weights that it has.
 
     Args:
-        student: with the wide network's stages or blocks, ``width`` times their channels, norm groups and heads.
+        student: of the wide network's class, with the same stages or blocks.
         wide: is not changed.
 
     Returns:
         The names of the weights that were not copied.
 
     Raises:
-        ValueError: a wide network of another class, or without a slice of this width; a student that shares less than
-            half of its weights with the slice.
+        ValueError: a wide network of another class; a student that shares less than half of its weights with it.
     """
-    network = bare(wide)
-    if type(network) not in SLIMMABLE:
-        raise ValueError(f'Only a {" or ".join(f"slimdiff.{cls.__name__}" for cls in SLIMMABLE)} has slices to start '
-                         f'from; this is a {name_of(wide)}.')
-    config = {key: value for key, value in network.config.items() if not key.startswith('_')}
-    supernet = SLIMMABLE[type(network)](widths=(width, 1.0), **config)
-    supernet.load_state_dict({name: value.float() for name, value in network.state_dict().items()})
-    supernet.order_by_importance()
-    slim = supernet.extract(width)
-    given, own = slim.state_dict(), bare(student).state_dict()
-    shared = [name for name in own if name in given and own[name].shape == given[name].shape]
-    count = sum(own[name].numel() for name in shared)
-    total = sum(value.numel() for value in own.values())
+    network, own = bare(wide), bare(student)
+    if not has_channels_for(type(own), wide):
+        raise ValueError(f'Only a {" or ".join(f"slimdiff.{cls.__name__}" for cls in SLIMMABLE)} has channels that a '
+                         f'smaller one can start from; this is a {name_of(wide)} and a {name_of(student)}.')
+    kind = SLIMMABLE[type(network)]
+    ordered = kind(widths=(1.0, ), **arguments_of(network))
+    ordered.load_state_dict({name: value.float() for name, value in network.state_dict().items()})
+    ordered.order_by_importance()
+    # The wide network's resamplers decide how feature maps divide into parts; the student's have their own.
+    resamplers = {key: network.config[key] for key in ('downsampler', 'upsampler')}
+    with torch.device('meta'):
+        axes = kind(widths=(1.0, ), **arguments_of(own) | resamplers).axes
+    given, target = ordered.state_dict(), own.state_dict()
+    fresh = [name for name, value in target.items()
+             if name not in axes or name not in ordered.axes
+             or not copy_channels(value, axes[name], given[name], ordered.axes[name])]
+    count = sum(value.numel() for name, value in target.items() if name not in fresh)
+    total = sum(value.numel() for value in target.values())
     if 2 * count < total:
-        raise ValueError(f'The student shares {count:,} of its {total:,} weights with the slice of width {width:g} of '
-                         f'the wide network, less than half. Give it {describe_size(slim)}.')
-    for name in shared:
-        own[name].copy_(given[name])
-    return [name for name in own if name not in shared]
+        raise ValueError(f'The student shares {count:,} of its {total:,} weights with the {name_of(wide)} that it '
+                         'should start from, less than half. Give it the same stages and blocks, not wider, and the '
+                         f'same time_channels, or leave the start out. Not shared: {", ".join(fresh[:4])}, ...')
+    return fresh
 
 
-def describe_size(slim: nn.Module) -> str:
-    """What a student must have to take a slice."""
-    if isinstance(slim, DiT):
-        return (f'{slim.config.num_attention_heads} heads of {slim.config.attention_head_dim} channels and '
-                f'layers={list(slim.config.layers)}')
-    narrow = [stage['channels'] for stage in slim.config.stages]
-    return f'stages of {", ".join(map(str, narrow))} channels with the same blocks and heads'
+def arguments_of(network: nn.Module) -> dict[str, Any]:
+    """Of its class, without what makes it slimmable."""
+    config: Mapping[str, Any] = network.config
+    return {key: value for key, value in config.items()
+            if not key.startswith('_') and key not in ('widths', 'depths', 'block_order')}
+
+
+def copy_channels(target: Tensor, axes: Axes, source: Tensor, wide: Axes) -> bool:
+    """Copy the first channels of each part of ``source`` into ``target``; returns whether it has them.
+
+    Args:
+        axes: of ``target``; those after the last given are whole.
+        wide: of ``source``.
+    """
+    if target.dim() != source.dim():
+        return False
+    blocks = []
+    for size, given, axis, theirs in itertools.zip_longest(target.shape, source.shape, axes, wide):
+        parts, wider = (size, ) if axis is None else axis.parts, (given, ) if theirs is None else theirs.parts
+        if (axis is None and size != given) or len(parts) != len(wider) or sum(parts) != size:
+            return False
+        if any(mine > its for mine, its in zip(parts, wider)):
+            return False
+        mine, its = (list(itertools.accumulate(sizes, initial=0)) for sizes in (parts, wider))
+        blocks.append([(slice(a, a + part), slice(b, b + part)) for a, b, part in zip(mine, its, parts)])
+    for combination in itertools.product(*blocks):
+        target[tuple(own for own, _ in combination)] = source[tuple(its for _, its in combination)].to(target)
+    return True
