@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from html import escape
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from slimdiff.calibration.plan import FULL
 from slimdiff.calibration.run import Outcome
 from slimdiff.checkpoint import atomic_write
 from slimdiff.evaluation.cost import human
+from slimdiff.evaluation.figures import figure_uri
 from slimdiff.tables import text_table
 
 COLOURS = ('#1f4e79', '#d9534f', '#f0ad4e', '#5cb85c', '#8064a2', '#46b8da', '#7f7f7f', '#c49c94')
@@ -81,9 +80,6 @@ def strip(outcome: Outcome, width: int = 900) -> str:
 
 def write_report(outcome: Outcome, path: str | Path, title: str) -> None:
     """Write the page, whole or not at all."""
-    buffer = io.BytesIO()
-    figure_of(outcome).savefig(buffer, format='png', dpi=100)
-    picture = base64.b64encode(buffer.getvalue()).decode()
     header, *rows = rows_of(outcome)
     cells = ''.join(f'<tr{" class=chosen" * (not i)}>{"".join(f"<td>{escape(c)}</td>" for c in row)}</tr>'
                     for i, row in enumerate(rows))
@@ -94,5 +90,5 @@ def write_report(outcome: Outcome, path: str | Path, title: str) -> None:
             f'<h2>Finalists</h2><table><tr>{"".join(f"<th>{c}</th>" for c in header)}</tr>{cells}</table>'
             f'<p>{escape(last[-3].capitalize())}. {escape(last[-1].capitalize())}.</p>'
             f'<h2>Measured</h2><img alt="divergence against cost, and sensitivities" '
-            f'src="data:image/png;base64,{picture}"></body></html>\n')
+            f'src="{figure_uri(figure_of(outcome))}"></body></html>\n')
     atomic_write(path, lambda file: file.write(page.encode()))

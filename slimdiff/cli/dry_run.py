@@ -116,10 +116,21 @@ def peak_memory() -> str:
 def dry_run(cfg: Config, compiled: bool = False) -> int:
     """Train three iterations of ``cfg`` on random data and print what they cost; returns the exit status."""
     from mmengine.dist import is_main_process
+    total = cfg.train_cfg.max_iters
+    seconds = measure(cfg, compiled)
+    if is_main_process():
+        _print_rows([('whole schedule', f'{total:,} iterations would take {duration(total * seconds)} on this '
+                      'machine')])
+    return 0
+
+
+def measure(cfg: Config, compiled: bool = False) -> float:
+    """The seconds of an iteration, of three on random data; prints them, and the networks' size before it begins."""
+    from mmengine.dist import is_main_process
 
     from slimdiff.engine import SlimRunner
     from slimdiff.models.backbones.protocol import input_shape
-    total, batch = cfg.train_cfg.max_iters, cfg.train_dataloader.batch_size
+    batch = cfg.train_dataloader.batch_size
     with tempfile.TemporaryDirectory(prefix='slimdiff_dry_run_') as work_dir:
         small, replaced = dry_config(cfg, work_dir)
         runner = SlimRunner.from_cfg(small)
@@ -140,10 +151,8 @@ def dry_run(cfg: Config, compiled: bool = False) -> int:
     seconds = sorted(clock.seconds[1:])[len(clock.seconds[1:]) // 2]  # the first one warms up
     if is_main_process():
         _print_rows([('iterations', f'{len(clock.seconds)}, {1 / seconds:.3g} it/s after the first'),
-                     ('peak memory', peak_memory()),
-                     ('whole schedule', f'{total:,} iterations would take {duration(total * seconds)} on this '
-                      'machine')])
-    return 0
+                     ('peak memory', peak_memory())])
+    return seconds
 
 
 def _cost_of(owner: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,11 @@ from pathlib import Path
 import jinja2
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from slimdiff.checkpoint import atomic_write
 from slimdiff.evaluation.cost import human
-from slimdiff.evaluation.figures import save_figure
+from slimdiff.evaluation.figures import data_uri, grid_uri, save_figure
 from slimdiff.sampling import Run, StepAllocation
 from slimdiff.sampling.images import image_grid, to_uint8
 from slimdiff.search import DivergenceEvaluator, Evaluation, Outcome, Search
@@ -103,16 +101,6 @@ def sample_grids(search: Search, allocations: Mapping[str, StepAllocation], num_
     return {name: grids[name] for name in names}
 
 
-def _data_uri(png: bytes) -> str:
-    return f'data:image/png;base64,{base64.b64encode(png).decode()}'
-
-
-def _grid_uri(grid: Tensor) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(grid.permute(1, 2, 0).numpy().squeeze()).save(buffer, format='PNG')
-    return _data_uri(buffer.getvalue())
-
-
 def few_of(outcome: Outcome, count: int = 6) -> list[int]:
     """Indices of about ``count`` points of the front, evenly, both ends and the chosen one among them."""
     last = len(outcome.front) - 1
@@ -157,9 +145,9 @@ def write_report(search: Search, outcome: Outcome, path: str | Path, num_images:
               for name, w in [*outcome.work.items(), ('all', outcome.total_work)]]
     correlations = [(pair, 'undefined' if v is None else f'{v:.3f}') for pair, v in outcome.correlations.items()]
     text = jinja2.Template(TEMPLATE.read_text(encoding='utf-8'), autoescape=True).render(
-        title=title, summary=outcome.describe().splitlines()[1], front_image=_data_uri(buffer.getvalue()),
+        title=title, summary=outcome.describe().splitlines()[1], front_image=data_uri(buffer.getvalue()),
         allocations=bars, costs=costs, outcome=outcome, front=rows, chosen=place,
-        samples=[(name, _grid_uri(grid), grid.shape[2] * max(1, 340 // grid.shape[2]))
+        samples=[(name, grid_uri(grid), grid.shape[2] * max(1, 340 // grid.shape[2]))
                  for name, grid in grids.items()],
         correlations=correlations and [('evaluators', 'rank correlation'), *correlations])
     atomic_write(path, lambda file: file.write(text.encode()))

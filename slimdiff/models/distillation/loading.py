@@ -75,7 +75,7 @@ def load_teacher(checkpoint: str | Mapping[str, Any], weights: str = 'ema',
         return LoadedTeacher(model.unet, 'random weights', computation.of_model(model))
     path = find_path(checkpoint)
     if path is None and is_hub_id(checkpoint):
-        path = _download(checkpoint)
+        path = download_pipeline(checkpoint)
     if path is None:
         advice = ' See docs/en/user_guides/bring_your_checkpoint.md: slimdiff convert CHECKPOINT.ckpt --config ' \
                  f'{config} --out {checkpoint}' if config else ''
@@ -86,7 +86,12 @@ def load_teacher(checkpoint: str | Mapping[str, Any], weights: str = 'ema',
     return _from_folder(path, scheduler)
 
 
-def _download(name: str) -> Path:
+def download_pipeline(name: str) -> Path:
+    """The folder of a pipeline on the Hub: its network, scheduler and first stage, without a text encoder.
+
+    Raises:
+        ValueError: it can't be downloaded.
+    """
     try:
         return download(name, ['*.json', '*.safetensors', 'scheduler/*.json', 'vae/*.json', 'vqvae/*.json',
                                *(f'{part}/*.{kind}' for part in ('unet', 'transformer')

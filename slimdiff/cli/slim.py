@@ -1,0 +1,275 @@
+"""``slimdiff slim TEACHER --data DATA --out DIR``: a small model from a large one: design, distil, export, compare.
+
+The folder gets ``student.py``, the plain config of all of it; ``slimdiff train DIR/student.py`` is the same training.
+Stopped or killed, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimdiff.cli.common import add_launcher_argument, runs_cleanly
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from slimdiff.slimming.teacher import TeacherModel
+
+RECIPES = ('spectral', 'pruned', 'plain')
+#: what of the command line decides on the student: another value is another run
+DECIDES = ('teacher', 'data', 'macs', 'recipe', 'step_aware', 'minutes', 'iterations', 'batch_size', 'amp', 'seed')
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='slimdiff slim', description='Design a small model after a large one, distil '
+                                     'it, export it and compare the two.')
+    parser.add_argument('teacher', help='a folder of diffusers or of export, a .pth or work dir of train, a model that '
+                        'came with slimdiff such as ldm/fashion_mnist, or owner/name on the Hugging Face Hub')
+    parser.add_argument('--data', required=True, help='a folder or zip of images, encoded latents, a data set of '
+                        'slimdiff such as FashionMNIST, or a config with data loaders')
+    parser.add_argument('--out', required=True, metavar='DIR', help='student.py, pipeline, report.html, training')
+    parser.add_argument('--macs', type=float, default=0.1, help="of the student, as a share of the teacher's (default: "
+                        '%(default)s)')
+    parser.add_argument('--recipe', choices=RECIPES, default='spectral', help="wavelet-gated resamplers and spectral "
+                        "distillation; the teacher's own resamplers and distillation; or a plain network without "
+                        'teacher, to compare with (default: %(default)s)')
+    parser.add_argument('--step-aware', type=float, metavar='BUDGET', help='train it at several widths, and search a '
+                        "width for each denoising step, for this share of the student's MACs")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument('--minutes', type=float, default=30.0, help='of training, as measured here beforehand '
+                        '(default: %(default)g)')
+    length.add_argument('--iterations', type=int, help='in place of --minutes')
+    parser.add_argument('--batch-size', type=int, default=64, help='on each process (default: %(default)s)')
+    parser.add_argument('--amp', action='store_true', help='bf16 autocast')
+    parser.add_argument('--seed', type=int, default=0, help='of weights, data and noise (default: %(default)s)')
+    parser.add_argument('--images', type=int, default=256, help='for denoising error and Frechet distance; 0 leaves '
+                        'them out (default: %(default)s)')
+    parser.add_argument('--design-only', action='store_true', help='write student.py, say what training would cost, '
+                        'and stop')
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    add_launcher_argument(parser)
+    args = parser.parse_args(argv)
+    if not 0 < args.macs < 1:
+        parser.error(f'--macs is a share of the teacher\'s and lies between 0 and 1, got {args.macs:g}')
+    if args.step_aware is not None and not 0 < args.step_aware < 1:
+        parser.error(f"--step-aware is a share of the student's MACs and lies between 0 and 1, got "
+                     f'{args.step_aware:g}')
+    for name, least in (('minutes', 0.01), ('iterations', 1), ('batch_size', 1), ('images', 0)):
+        given = getattr(args, name)
+        if given is not None and given < least:
+            parser.error(f'--{name.replace("_", "-")} must be at least {least:g}, got {given:g}')
+    if 0 < args.images < 32:
+        parser.error(f'--images must be at least 32 for a Frechet distance, or 0, got {args.images}')
+    return args
+
+
+# ---- the config ---------------------------------------------------------------------------------------------------
+
+
+def prepare(args: argparse.Namespace, command: str) -> list[str]:
+    """Write ``student.py`` unless it is there; returns what was designed, line by line.
+
+    Raises:
+        ValueError: the folder has a student of another command.
+    """
+    from slimdiff.checkpoint import read_json, write_json
+    from slimdiff.slimming.teacher import forbids_derivatives, read_teacher
+    out = Path(args.out)
+    config, place = out / 'student.py', out / 'slim.json'
+    asked = {name: getattr(args, name) for name in DECIDES}
+    if config.is_file() and place.is_file():
+        before = read_json(place, 'Remove the folder to start from scratch.')
+        other = [name for name in DECIDES if before['asked'].get(name) != asked[name]]
+        if other:
+            name = other[0]
+            raise ValueError(f'{out} holds a student of another command: --{name.replace("_", "-")} was '
+                             f'{before["asked"].get(name)}, now it is {asked[name]}. Give another --out, or remove the '
+                             'folder.')
+        print(f'{config} is there: going on with it', flush=True)
+        return before['notes']
+    print(f'opening {args.teacher} ...', file=sys.stderr, flush=True)
+    teacher = read_teacher(args.teacher)
+    folder = Path(teacher.checkpoint)
+    if folder.is_dir() and (what := forbids_derivatives(folder)):
+        print(f'note: {what} in {folder} forbids giving derived works away; the student may be one', flush=True)
+    notes = write_student(args, teacher, config, command)
+    write_json(place, dict(asked=asked, notes=notes))
+    return notes
+
+
+def write_student(args: argparse.Namespace, teacher: TeacherModel, path: Path, command: str) -> list[str]:
+    """Design the student and write its config."""
+    from slimdiff.checkpoint import atomic_write
+    from slimdiff.evaluation.cost import human
+    from slimdiff.evaluation.unet_cost import network_cost
+    from slimdiff.models.backbones.load import build_backbone
+    from slimdiff.models.backbones.protocol import bare
+    from slimdiff.slimming.design import design
+    from slimdiff.slimming.student import data_config, model_config, resamplers_of, source_of, student_config
+    data = data_config(args.data, teacher, path.parent)
+    classes, dropout = teacher.settings.get('num_classes'), teacher.settings.get('class_dropout', 0.0)
+    tokens = 77 if teacher.text else 1
+
+    def count(network: dict[str, Any]) -> int:
+        return network_cost(build_backbone(network, classes, dropout), tokens).macs_with_attention
+
+    full, shape = network_cost(teacher.network, tokens).macs_with_attention, bare(teacher.network).config
+    resamplers = resamplers_of(args.recipe, not (shape.get('stages') or shape.get('block_out_channels')))
+    try:
+        network, macs = design(shape, resamplers, args.macs * full, count)
+    except ValueError as error:
+        raise ValueError(f'--macs {args.macs:g} (of {full:,}): {error}') from None
+    model = model_config(teacher, network, args.recipe, True, args.step_aware is not None)
+    notes = [f'{human(macs)}MACs, {macs / full:.1%} of the {human(full)}MACs of {args.teacher}', command]
+
+    def write(iterations: int) -> None:
+        config = student_config(model, data, iterations, args.batch_size, args.seed, args.amp)
+        header = (f'A student of {args.teacher}: {notes[0]}. Made by\n  {command}\n'
+                  f'  slimdiff train {path} is the same training.')
+        text = source_of(config, header)
+        atomic_write(path, lambda file: file.write(text.encode()))
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(f'{args.recipe} student: {notes[0]}', flush=True)
+    iterations = args.iterations
+    if iterations is None:
+        write(1000)
+        try:
+            iterations = max(20, int(60 * args.minutes / measured(path)))
+        finally:
+            path.unlink()
+    write(iterations)
+    notes.append(f'{iterations:,} iterations of batch {args.batch_size}')
+    print(f'wrote {path}: {notes[-1]}', flush=True)
+    return notes
+
+
+def measured(path: Path) -> float:
+    """Seconds of an iteration of a config, which also checks it."""
+    from slimdiff.cli.dry_run import measure
+    return measure(checked(path))
+
+
+def checked(path: Path) -> Config:
+    from slimdiff.cli.train import parse as parse_train
+    from slimdiff.cli.train import training_config
+    return training_config(parse_train([str(path)]))
+
+
+# ---- training, export, report -------------------------------------------------------------------------------------
+
+
+def train(args: argparse.Namespace, config: Path, work_dir: Path) -> Path:
+    """Train, or go on; returns the last checkpoint."""
+    from slimdiff.checkpoint.files import list_checkpoints
+    from slimdiff.cli.train import parse as parse_train
+    from slimdiff.cli.train import run
+    last = checked(config).train_cfg.max_iters
+    final = work_dir / f'iter_{last}.pth'
+    if not final.is_file():
+        resume = ['--resume'] if list_checkpoints(work_dir) else []
+        run(parse_train([str(config), '--work-dir', str(work_dir), '--launcher', args.launcher, *resume]))
+    return final
+
+
+def encode(args: argparse.Namespace, config: Path) -> None:
+    """Encode the images of a latent teacher's data, unless they are."""
+    from slimdiff.cli.encode_latents import main as encode_latents
+    data = checked(config).train_dataloader.dataset
+    if data.type == 'LatentDataset' and data.get('source') is not None:
+        status = encode_latents([str(config), '--launcher', args.launcher])
+        if status:
+            raise SystemExit(status)
+
+
+def export(config: Path, checkpoint: Path, folder: Path, allocation: Path | None) -> None:
+    from slimdiff.cli.export import main as export_model
+    status = export_model([str(config), str(checkpoint), str(folder),
+                           *(['--allocation', str(allocation)] if allocation else [])])
+    if status:
+        raise SystemExit(status)
+
+
+def allocate(args: argparse.Namespace, config: Path, checkpoint: Path, folder: Path) -> Path:
+    """Search the widths of a step-aware student's steps, or go on; returns ``allocation.json``."""
+    from slimdiff.cli.search import main as search
+    status = search([str(config), str(checkpoint), '--work-dir', str(folder), '--budget', str(args.step_aware),
+                     '--launcher', args.launcher])
+    if status:
+        raise SystemExit(status)
+    return folder / 'allocation.json'
+
+
+def report(args: argparse.Namespace, config: Path, checkpoint: Path, notes: list[str]) -> None:
+    """Compare teacher and student, unless that was done, and write ``report.html``."""
+    from mmengine.device import get_device
+
+    from slimdiff.checkpoint import read_json, write_json
+    from slimdiff.cli.sample import load_model
+    from slimdiff.datasets import build_dataloader
+    from slimdiff.models.algorithms import DiffusionModel
+    from slimdiff.slimming.report import compare, samples_of, summary, write_report
+    from slimdiff.slimming.teacher import read_teacher
+    from slimdiff.tables import text_table
+    out = Path(args.out)
+    place = out / 'comparison.json'
+    cfg = checked(config)
+    student = load_model(cfg, str(checkpoint), 'ema')[0]
+    source = read_teacher(args.teacher)
+    # Its network is preconditioned already, where it is.
+    teacher = DiffusionModel(unet=source.network, **{**source.settings, 'sigma_data': None})
+    teacher = teacher.eval().to(get_device())
+    found = read_json(place, 'Remove it: it is measured again.') if place.is_file() else {}
+    if found.get('images') != args.images:
+        loader = build_dataloader(cfg.test_dataloader) if cfg.get('test_dataloader') else None
+        found = dict(images=args.images, **compare(teacher, student, loader, args.images))
+        write_json(place, found)
+    header, *rows = summary(found)
+    print(text_table(header, rows))
+    grids = samples_of(dict(teacher=teacher, student=student))
+    made = [f'A student of {args.teacher} by the recipe {args.recipe}: {notes[0]}; {notes[2]}.', f'Made by {notes[1]}',
+            f'Its config is {config}, its pipeline {out / "pipeline"}.']
+    if args.step_aware is not None:
+        made.insert(1, f'It runs each step at a width of its own, for {args.step_aware:.0%} of these MACs in all: '
+                    f'{out / "search" / "report.html"}. The table is of its full width.')
+    same = cfg.get('test_dataloader') and cfg.test_dataloader.dataset == cfg.train_dataloader.dataset
+    made += ['The images it is compared on are those of training: the data have no part of their own for tests.'] * \
+        bool(same)
+    write_report(found, grids, out / 'report.html', f'Slim {args.teacher}', made)
+
+
+@runs_cleanly
+def main(argv: list[str] | None = None) -> int:
+    """Slim a model; returns the exit status."""
+    args = parse(argv)
+    words = [word for word in (sys.argv[1:] if argv is None else argv) if word != '--debug']
+    command = f'slimdiff slim {shlex.join(words[1:] if words[:1] == ["slim"] else words)}'
+    out = Path(args.out)
+
+    from mmengine.dist import init_dist, is_distributed, is_main_process
+
+    from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
+    from slimdiff.evaluation.common import locked, run_on_rank0
+    init_cpu_process_group(args.launcher)
+    if args.launcher != 'none' and not is_distributed():
+        init_dist(args.launcher)
+    leave_at_exit()
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, 'slimming'):
+        notes = run_on_rank0(lambda: prepare(args, command))
+        config = out / 'student.py'
+        if args.design_only:
+            return 0
+        encode(args, config)
+        checkpoint = train(args, config, out / 'training')
+        allocation = None if args.step_aware is None else allocate(args, config, checkpoint, out / 'search')
+        if is_main_process():
+            export(config, checkpoint, out / 'pipeline', allocation)
+            report(args, config, checkpoint, notes)
+            print(f'wrote {out / "pipeline"} (DiffusionPipeline.from_pretrained opens it after `import slimdiff`), '
+                  f'{out / "report.html"} and {config}')
+    return 0

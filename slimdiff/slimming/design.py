@@ -1,0 +1,220 @@
+"""A student's network: the teacher's stages or blocks, narrower, for a given number of multiply-accumulates (MACs)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from slimdiff.arguments import plain
+
+#: relative deviation from the MACs asked for
+TOLERANCE = 0.03
+GATED = {'downsampler': {'type': 'WaveletGatedDown'}, 'upsampler': {'type': 'WaveletGatedUp'}}
+PLAIN = {'downsampler': {'type': 'ConvDown'}, 'upsampler': {'type': 'NearestConvUp'}}
+#: of our UNet, what a narrower one has as well, where it isn't the default
+KEPT = {'class_token': False, 'context_channels': None, 'mid_cross_attention': False, 'residual_resampling': False,
+        'scale_shift_norm': False, 'flip_sin_to_cos': True, 'freq_shift': 0.0}
+
+Config = dict[str, Any]
+#: channels of each stage, or (heads, channels of one, mlp_ratio) -> the arguments of a network
+Make = Callable[[Sequence[float]], Config]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Networks that differ in size alone: ``sizes(share)`` are those near a share of the teacher's width, best first,
+    and ``make`` gives the arguments of one."""
+    make: Make
+    sizes: Callable[[float], Iterator[Sequence[float]]]
+
+
+def design(teacher: Mapping[str, Any], resamplers: Mapping[str, Any], target: float,
+           count: Callable[[Config], int]) -> tuple[Config, int]:
+    """The network of ``target`` MACs nearest in shape to the teacher's, and the MACs that it has.
+
+    Args:
+        teacher: the config of its network: a UNet of ours, of diffusers (``block_out_channels``), or a transformer
+            (``patch_size`` and ``num_attention_heads``).
+        resamplers: ``downsampler`` and ``upsampler``; {} keeps the teacher's. Of a transformer, those that merge tokens
+            and split them again; {} makes it a plain one.
+        count: the MACs of a network.
+
+    Raises:
+        ValueError: a network of another kind; no size within :data:`TOLERANCE` of the target (the nearest two are
+            named).
+    """
+    family = family_of(teacher, resamplers)
+    counted: dict[tuple[float, ...], int] = {}
+
+    def macs(size: Sequence[float]) -> int:
+        if tuple(size) not in counted:
+            counted[tuple(size)] = count(family.make(size))
+        return counted[tuple(size)]
+
+    low, high = 0.0, 1.0
+    for _ in range(12):  # to 1/4096 of the width: finer than any network's channels
+        share = (low + high) / 2
+        found = macs(next(family.sizes(share)))
+        if abs(found / target - 1) <= TOLERANCE:
+            break
+        low, high = (share, high) if found < target else (low, share)
+    else:
+        for size in family.sizes(share):
+            if abs(macs(size) / target - 1) <= TOLERANCE:
+                break
+    best = min(counted, key=lambda size: abs(counted[size] / target - 1))
+    if abs(counted[best] / target - 1) > TOLERANCE:
+        below = max((n for n in counted.values() if n < target), default=None)
+        above = min((n for n in counted.values() if n > target), default=None)
+        raise ValueError(f'No width of this network has {target:,.0f} MACs within {TOLERANCE:.0%}. The nearest have '
+                         f'{" and ".join(f"{n:,}" for n in (below, above) if n)}.')
+    return family.make(best), counted[best]
+
+
+def family_of(teacher: Mapping[str, Any], resamplers: Mapping[str, Any]) -> Family:
+    """The family of a network by its config; raises ValueError where it is neither a UNet nor a transformer."""
+    if teacher.get('stages'):
+        return unet_family(plain({k: v for k, v in teacher.items() if not k.startswith('_')}), resamplers)
+    if teacher.get('block_out_channels'):
+        return unet_family(from_diffusers(teacher), {**PLAIN, **resamplers})
+    if teacher.get('patch_size') and teacher.get('num_attention_heads'):
+        return transformer_family(teacher, resamplers)
+    raise ValueError("The teacher's network says neither stages (block_out_channels) nor blocks (patch_size, "
+                     'num_attention_heads), so no student can be designed for it: write its config yourself, with the '
+                     'teacher in model.teacher (docs/en/user_guides/distillation.md).')
+
+
+# ---- UNets --------------------------------------------------------------------------------------------------------
+
+
+def from_diffusers(config: Mapping[str, Any]) -> Config:
+    """A UNet of diffusers (``UNet2DModel``, ``UNet2DConditionModel``) as arguments of ours.
+
+    What ours lacks (several transformer layers in a block, other kinds of blocks) is left out: it is a plan to be
+    narrowed, not a conversion of weights.
+    """
+    channels = list(config['block_out_channels'])
+    blocks = config['layers_per_block']
+    blocks = [blocks] * len(channels) if isinstance(blocks, int) else list(blocks)
+    attends = ['Attn' in kind for kind in config['down_block_types']]
+    crosses = ['CrossAttn' in kind for kind in config['down_block_types']]
+    context = config.get('cross_attention_dim') if any(crosses) else None
+    context = context[0] if isinstance(context, (list, tuple)) else context
+    # Of UNet2DConditionModel attention_head_dim is the number of heads, of UNet2DModel the channels of one.
+    given = config.get('num_attention_heads') or config.get('attention_head_dim') or 8
+    given = list(given) if isinstance(given, (list, tuple)) else [given] * len(channels)
+    heads = given if context else [max(1, c // g) for c, g in zip(channels, given)]
+    last = len(channels) - 1
+    stages = [dict(channels=c, blocks=b, up_blocks=b + 1, downsample=i < last, heads=heads[i] if attends[i] else None,
+                   cross_attention=crosses[i]) for i, (c, b) in enumerate(zip(channels, blocks))]
+    middle = config.get('add_attention', True) if context is None else True
+    size = config['sample_size']
+    return dict(
+        sample_size=size if isinstance(size, int) else size[0], in_channels=config['in_channels'],
+        out_channels=config['in_channels'], stages=stages, mid_heads=heads[-1] if middle else None,
+        mid_cross_attention=bool(context), context_channels=context, norm_groups=config.get('norm_num_groups') or 32,
+        flip_sin_to_cos=config.get('flip_sin_to_cos', True), freq_shift=float(config.get('freq_shift', 0)))
+
+
+def unet_family(config: Config, resamplers: Mapping[str, Any]) -> Family:
+    """Narrower UNets: the channels of each stage by about the same share, groups of a norm no larger."""
+    full = [stage['channels'] for stage in config['stages']]
+    middle = config.get('mid_channels')
+    bands = 4  # an up-sampler may take its input for four
+
+    def groups_at(share: float) -> int:
+        """The largest power of two of norm groups that leaves each as large as the teacher's, or four channels."""
+        size = max(2, min(4, full[0] // config.get('norm_groups', 32)))
+        return 2**max(0, math.floor(math.log2(max(1, min(32, full[0] * share / size)))))
+
+    def sizes(share: float) -> Iterator[list[int]]:
+        step = math.lcm(groups_at(share), bands)
+        base = [max(step, min(c // step * step, round(c * share / step) * step)) for c in full]
+        yield base
+        moves = [(i, d) for i in reversed(range(len(base))) for d in (step, -step)]
+        for i, d in moves:
+            yield _moved(base, {i: d}, full, step)
+        for i, d in moves:
+            for j, e in moves:
+                if i > j:
+                    yield _moved(base, {i: d, j: e}, full, step)
+
+    def make(size: Sequence[float]) -> Config:
+        channels = [int(c) for c in size]
+        stages = []
+        for stage, c in zip(config['stages'], channels):
+            stages.append({**stage, 'channels': c, 'heads': narrow_heads(stage.get('heads'), stage['channels'], c)})
+        groups = groups_at(channels[0] / full[0])
+        while any(c % groups for c in channels):
+            groups //= 2
+        unet = dict(type='UNet', **{key: config[key] for key in ('sample_size', 'in_channels', 'out_channels')})
+        unet |= {key: config[key] for key, default in KEPT.items() if config.get(key, default) != default}
+        mid = channels[-1] if middle is None else max(groups, round(middle * channels[-1] / full[-1] / groups) * groups)
+        unet |= dict(norm_groups=groups, time_channels=config.get('time_channels') or full[0],
+                     mid_heads=narrow_heads(config.get('mid_heads'), middle or full[-1], mid))
+        unet |= {} if middle is None else {'mid_channels': mid}
+        stages = [{k: v for k, v in stage.items() if v not in (None, False) or k == 'downsample'} for stage in stages]
+        stages = [{k: v for k, v in stage.items() if (k, v) != ('downsample', True)} for stage in stages]
+        kept = {key: config[key] for key in GATED if key in config}
+        return {**unet, 'stages': stages, **{**kept, **resamplers}}
+
+    return Family(make, sizes)
+
+
+def _moved(base: Sequence[int], moves: Mapping[int, int], full: Sequence[int], step: int) -> list[int]:
+    return [min(max(c + moves.get(i, 0), step), max(full[i], step)) for i, c in enumerate(base)]
+
+
+def narrow_heads(heads: int | None, channels: int, kept: int) -> int | None:
+    """The heads of ``kept`` channels, each as near as can be to the size of one of ``heads`` in ``channels``."""
+    if not heads:
+        return None
+    size = channels / heads
+    divisors = [n for n in range(1, heads + 1) if kept % n == 0]
+    return min(divisors, key=lambda n: abs(math.log(kept / n / size)))
+
+
+# ---- transformers -------------------------------------------------------------------------------------------------
+
+
+def transformer_family(config: Mapping[str, Any], resamplers: Mapping[str, Any]) -> Family:
+    """Narrower transformers: fewer heads of the teacher's size, and a feed-forward that meets the MACs.
+
+    With resamplers it is U-shaped: an eighth of the blocks (at least one) before the tokens are merged, and as many
+    after they are split.
+    """
+    heads, size = config['num_attention_heads'], config.get('attention_head_dim') or 64
+    layers = config.get('layers')
+    depth = sum(layers) if layers else config['num_layers'] + (config.get('num_single_layers') or 0)
+    ratio = config.get('mlp_ratio') or 4.0
+    side = config['sample_size'] // config['patch_size']
+    outer = max(1, round(depth / 8))
+    shape = [outer, depth - 2 * outer, outer] if resamplers and depth >= 3 and side % 2 == 0 else [depth]
+    if not resamplers and layers:
+        shape = list(layers)
+    kept = dict(type='DiT', sample_size=config['sample_size'], in_channels=config['in_channels'],
+                out_channels=config['in_channels'], patch_size=config['patch_size'], layers=shape)
+    kept |= {key: config[key] for key in ('freq_shift', 'time_scale') if config.get(key) is not None}
+    context = config.get('context_channels') or config.get('caption_channels')
+    kept |= {'context_channels': context} if context else {}
+
+    def sizes(share: float) -> Iterator[tuple[float, ...]]:
+        whole = heads * share
+        count = max(1, round(whole))
+        # A head more or less is a large step for a network of few: there their size moves, too.
+        channels = size if whole >= 4 else max(4, min(size, round(size * whole / count / 4) * 4))
+        # What whole heads leave over or lack goes to the feed-forward: a block's MACs go with width^2 (4 + 2 ratio).
+        left = (size * whole / (count * channels))**2 * (4 + 2 * ratio)
+        mlp = max(0.25, (left - 4) / 2)
+        for k in range(13):  # 1, then 6 % more and less of it, ...
+            for more in (1.06**k, 1.06**-k):
+                yield count, channels, round(mlp * more, 3)
+
+    def make(given: Sequence[float]) -> Config:
+        count, channels, mlp = given
+        return {**kept, 'num_attention_heads': int(count), 'attention_head_dim': int(channels), 'mlp_ratio': mlp,
+                **(resamplers if len(shape) > 1 else {})}
+
+    return Family(make, sizes)

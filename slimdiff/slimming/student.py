@@ -1,0 +1,231 @@
+"""The config of a student: what the teacher says, the network that was designed, the data, and a schedule."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slimdiff.arguments import accepted_arguments, plain
+from slimdiff.checkpoint import find_path
+from slimdiff.models.backbones.load import find_class
+from slimdiff.models.backbones.protocol import input_shape
+from slimdiff.models.backbones.slimmable.config import refusal
+from slimdiff.models.backbones.slimmable.pruning import has_channels_for
+from slimdiff.registry import DATASETS, MODELS
+from slimdiff.slimming.design import GATED, PLAIN
+from slimdiff.slimming.teacher import TeacherModel
+from slimdiff.spelling import did_you_mean
+
+#: recipe -> resamplers of a student (those of the teacher where None), whether it is distilled
+RECIPES: Mapping[str, tuple[Mapping[str, Any] | None, bool]] = {
+    'spectral': (GATED, True), 'pruned': (None, True), 'plain': (PLAIN, False)}
+#: of a student that is made step-aware, as far as its channels divide
+WIDTHS = (0.25, 0.5, 0.75, 1.0)
+#: characters of a line
+LINE = 118
+
+
+def resamplers_of(recipe: str, transformer: bool) -> Mapping[str, Any]:
+    """For :func:`~slimdiff.slimming.design.design`: of a plain transformer none, it has no stages to resample."""
+    given = RECIPES[recipe][0]
+    return {} if given is None or (transformer and given is not GATED) else given
+
+
+def model_config(teacher: TeacherModel, network: Mapping[str, Any], recipe: str, start: bool,
+                 step_aware: bool) -> dict[str, Any]:
+    """``model`` of the config.
+
+    Args:
+        network: arguments of the student's.
+        start: from the teacher's channels, where it has any.
+        step_aware: train it at several widths.
+    """
+    _, distilled = RECIPES[recipe]
+    model: dict[str, Any] = dict(type='Distiller' if distilled else 'DiffusionModel')
+    network = dict(network)
+    if step_aware:
+        model['type'] = 'SlimmableDistiller' if distilled else 'SlimmableDiffusion'
+        network = {**network, 'type': f'Slimmable{network["type"]}', 'widths': widths_of(network)}
+    if distilled:
+        # On a CPU the teacher is most of the cost of a step: it sees half of each batch.
+        model['teacher'] = dict(checkpoint=teacher.checkpoint, bf16=True, share=0.5)
+        if start and has_channels_for(find_class(network['type']), teacher.network):
+            model['start_from_teacher'] = True
+        # configs/sd/photo_patches_quick.py says why these weights.
+        model['losses'] = [dict(type='SpatialLoss', tap='output', weight=3.0),
+                           dict(type='SpectralLoss', tap='output', weight=1.0)]
+    return {**model, **plain(teacher.settings), 'unet': network}
+
+
+def widths_of(network: Mapping[str, Any]) -> tuple[float, ...]:
+    """The widths of a step-aware student; raises ValueError for one that has but one."""
+    if network['type'] == 'DiT':
+        heads = network['num_attention_heads']
+        found = [w for w in WIDTHS if (heads * w).is_integer() and heads * network['attention_head_dim'] * w % 4 == 0]
+    else:
+        arguments = {key: value for key, value in network.items() if key != 'type'}
+        found = [w for w in WIDTHS[:-1] if not refusal(arguments, w, WIDTHS)] + [1.0]
+        found = found if len(found) > 1 else [w for w in (0.5, 1.0) if not refusal(arguments, w, (0.5, 1.0))]
+    if len(found) < 2:
+        raise ValueError('--step-aware: this student is too small to run at several widths. Give more --macs, or leave '
+                         'it out.')
+    return tuple(found)
+
+
+# ---- data ---------------------------------------------------------------------------------------------------------
+
+
+def data_config(data: str, teacher: TeacherModel, out: Path) -> dict[str, dict[str, Any]]:
+    """Data sets by split: ``train``, for a latent teacher the latents that are encoded into ``out``, and ``test``, the
+    images to compare with; without it where the data are latents already.
+
+    Args:
+        data: a folder of images (``train/`` and ``test/`` or ``val/`` in it are the splits), a zip archive, a folder of
+            encoded latents, the name of a registered data set, or a config file with data loaders.
+
+    Raises:
+        ValueError: none of these; captions that a folder doesn't have.
+    """
+    scale = _downsampling(teacher) if teacher.latent else 1
+    size = input_shape(teacher.network)[-1] * scale
+    path = Path(data).expanduser()
+    if data.endswith('.py') and (found := find_path(data)):
+        from slimdiff.configuration import load_config
+        cfg = load_config(str(found))
+        sets = {split: plain(cfg[f'{split}_dataloader']['dataset'])
+                for split in ('train', 'test') if cfg.get(f'{split}_dataloader')}
+        sets.setdefault('test', sets.get('train'))
+        if sets['test'] is None:
+            raise ValueError(f'--data: {data} has no train_dataloader.')
+    elif (path / 'index.json').is_file():
+        return dict(train=dict(type='LatentDataset', data_root=str(path.resolve())))
+    elif path.exists():
+        sets = _images(path.resolve(), size, bool(teacher.settings.get('num_classes')))
+        if teacher.text:
+            raise ValueError(f"--data: the teacher reads texts, and '{data}' has no captions. Give a config with a "
+                             'data set of captions (configs/_base_/datasets/coco_256.py), or latents that were encoded '
+                             'with theirs.')
+    elif data in DATASETS:
+        sets = _registered(data, size)
+    else:
+        names = sorted(DATASETS.module_dict)
+        raise ValueError(f"--data: '{data}' is neither a file or folder nor a registered data set."
+                         f'{did_you_mean(data, names)} Data sets: {", ".join(names)}.')
+    if not teacher.latent:
+        return sets
+    return dict(train=dict(type='LatentDataset', data_root=str((out / 'latents').resolve()), source=sets['train']),
+                test=sets['test'])
+
+
+def _images(path: Path, size: int, classes: bool) -> dict[str, dict[str, Any]]:
+    labels = {'class_from_folder': True} if classes else {}
+    if path.is_file():
+        one = dict(type='ImageZip', data_root=str(path), image_size=size, **labels)
+        return dict(train=one, test=one)
+    test = next((name for name in ('test', 'val') if (path / 'train').is_dir() and (path / name).is_dir()), None)
+    roots = (path / 'train', path / test) if test else (path, path)
+    return {split: dict(type='ImageFolder', data_root=str(root), image_size=size, **labels)
+            for split, root in zip(('train', 'test'), roots)}
+
+
+def _registered(name: str, size: int) -> dict[str, dict[str, Any]]:
+    """The splits of a data set that is found without being told where."""
+    known = accepted_arguments(DATASETS.get(name))
+    train = dict(type=name, **{key: value for key, value in (('split', 'train'), ('image_size', size)) if key in known})
+    DATASETS.build(train)
+    for split in ('test', 'val') if 'split' in known else ():
+        with contextlib.suppress(ValueError):
+            DATASETS.build({**train, 'split': split})
+            return dict(train=train, test={**train, 'split': split})
+    return dict(train=train, test=train)
+
+
+def _downsampling(teacher: TeacherModel) -> int:
+    return MODELS.build(plain(teacher.settings['autoencoder'])).downsampling
+
+
+# ---- the file -----------------------------------------------------------------------------------------------------
+
+
+def student_config(model: Mapping[str, Any], data: Mapping[str, Any], iterations: int, batch: int, seed: int,
+                   amp: bool) -> dict[str, Any]:
+    """All of the config but its ``_base_``. The schedule is that of a short run: warm up, then fall to 1 %."""
+    unet = model['unet']
+    width = unet['stages'][0]['channels'] if 'stages' in unet else \
+        unet['num_attention_heads'] * unet['attention_head_dim'] / 4
+    # Adam's rate falls with the width (Yang et al. 2022, muP); 5e-3 at 8 channels was measured.
+    rate = float(f'{0.04 / width:.1e}')
+    latent = data['train']['type'] == 'LatentDataset'
+    workers = 0 if data['train']['type'] in ('FashionMNIST', 'MNIST', 'PhotoPatches') or latent else 2
+    loader = dict(batch_size=batch, num_workers=workers, **(dict(persistent_workers=True) if workers else {}))
+    warm = min(100, max(1, iterations // 20))
+    config = dict(
+        model=dict(model),
+        train_dataloader=dict(**loader, sampler=dict(type='ResumableSampler', shuffle=True), dataset=data['train']))
+    if 'test' in data:
+        config |= dict(
+            test_dataloader=dict(**loader, sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+                                 dataset=data['test']),
+            test_cfg=dict(type='EvaluationLoop', num_images=1000, num_real=1000, floor_splits=4),
+            test_evaluator=[dict(type='FrechetDistance', extractor=dict(type='RandomConvExtractor')),
+                            dict(type='BandwiseDenoisingError', num_images=1000)])
+    return config | dict(
+        train_cfg=dict(type='IterTrainLoop', max_iters=iterations),
+        optim_wrapper=dict(type='Bf16OptimWrapper' if amp else 'SlimOptimWrapper', clip_grad=dict(max_norm=1.0),
+                           optimizer=dict(type='AdamW', lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=warm),
+            dict(type='LinearLR', start_factor=1.0, end_factor=0.01, by_epoch=False, begin=max(warm, iterations // 3),
+                 end=iterations)],
+        default_hooks=dict(
+            # Over a hundredth of the run, at most 10,000 iterations.
+            ema=dict(decay=1 - max(1e-4, min(1e-2, float(f'{20 / iterations:.1g}')))),
+            checkpoint=dict(interval=max(1, min(1000, iterations // 4 or 1))),
+            samples=dict(interval=iterations), spectra=None),
+        randomness=dict(seed=seed))
+
+
+def source_of(config: Mapping[str, Any], header: str) -> str:
+    """The text of ``student.py``."""
+    base = find_path('configs/_base_/default_runtime.py')
+    if base is None:
+        raise ValueError('The configs of slimdiff are not installed here: install it from a wheel or a checkout.')
+    comment = ''.join(f'# {line}\n' for line in header.splitlines())
+    parts = [f'{key} = {render(value, len(key) + 3)}\n' for key, value in config.items()]
+    return f"{comment}_base_ = {str(base.resolve())!r}\n\n{''.join(parts)}"
+
+
+def render(value: Any, column: int = 0, indent: int = 0) -> str:
+    """A value as Python source: on one line where it fits, else its items on lines of their own, as many as fit."""
+    flat = _flat(value)
+    if column + len(flat) <= LINE or not isinstance(value, (Mapping, list)):
+        return flat
+    inner = indent + 4
+    named = isinstance(value, Mapping)
+    items = [(f'{key}=', item) for key, item in value.items()] if named else [('', item) for item in value]
+    lines, line = [], ''
+    for name, item in items:
+        text = name + render(item, inner + len(name) + 1, inner)
+        if line and '\n' not in text and len(line) + len(text) + 2 <= LINE - inner:
+            line += f', {text}'
+        else:
+            lines += [line] if line else []
+            line = text
+        if '\n' in text:
+            lines.append(line)
+            line = ''
+    lines += [line] if line else []
+    space = ' ' * inner
+    begin, end = ('dict(', ')') if named else ('[', ']')
+    return f'{begin}\n{space}' + f',\n{space}'.join(lines) + end
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f'dict({", ".join(f"{key}={_flat(item)}" for key, item in value.items())})'
+    if isinstance(value, list):
+        return f'[{", ".join(map(_flat, value))}]'
+    # mmengine replaces {{...}} in the text of a config, inside of strings too.
+    return repr(value).replace('{{', '{\\x7b') if isinstance(value, str) else repr(value)
