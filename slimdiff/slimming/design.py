@@ -18,7 +18,7 @@ KEPT = {'class_token': False, 'context_channels': None, 'mid_cross_attention': F
         'scale_shift_norm': False, 'flip_sin_to_cos': True, 'freq_shift': 0.0}
 
 Config = dict[str, Any]
-#: channels of each stage, or (heads, channels of one, mlp_ratio) -> the arguments of a network
+#: channels of each stage and of the middle, or (heads, channels of one, mlp_ratio) -> the arguments of a network
 Make = Callable[[Sequence[float]], Config]
 
 
@@ -119,9 +119,12 @@ def from_diffusers(config: Mapping[str, Any]) -> Config:
 
 
 def unet_family(config: Config, resamplers: Mapping[str, Any]) -> Family:
-    """Narrower UNets: the channels of each stage by about the same share, groups of a norm no larger."""
-    full = [stage['channels'] for stage in config['stages']]
-    middle = config.get('mid_channels')
+    """Narrower UNets: the channels of each stage and of the middle by about the same share, groups of a norm no larger.
+
+    A size is the channels of the stages, then of the middle.
+    """
+    full = [*(stage['channels'] for stage in config['stages']),
+            config.get('mid_channels') or config['stages'][-1]['channels']]
     bands = 4  # an up-sampler may take its input for four
 
     def groups_at(share: float) -> int:
@@ -133,38 +136,35 @@ def unet_family(config: Config, resamplers: Mapping[str, Any]) -> Family:
         step = math.lcm(groups_at(share), bands)
         base = [max(step, min(c // step * step, round(c * share / step) * step)) for c in full]
         yield base
-        moves = [(i, d) for i in reversed(range(len(base))) for d in (step, -step)]
-        for i, d in moves:
-            yield _moved(base, {i: d}, full, step)
-        for i, d in moves:
-            for j, e in moves:
-                if i > j:
-                    yield _moved(base, {i: d, j: e}, full, step)
+        last = len(base) - 1
+        # The middle costs least: it moves first, and farthest.
+        middles = [{last: d * step} for d in (-1, 1, -2, 2, -3, 3)]
+        stages = [{i: d} for i in reversed(range(last)) for d in (step, -step)]
+        pairs = [{**one, **other} for one in stages for other in stages if max(one) > max(other)]
+        for moves in (*middles, *stages, *({**m, **s} for s in stages for m in middles), *pairs):
+            moved = [c + moves.get(i, 0) for i, c in enumerate(base)]
+            if all(step <= c <= max(step, most) for c, most in zip(moved, full)):
+                yield moved
 
     def make(size: Sequence[float]) -> Config:
-        channels = [int(c) for c in size]
+        *channels, mid = (int(c) for c in size)
         stages = []
         for stage, c in zip(config['stages'], channels):
-            stages.append({**stage, 'channels': c, 'heads': narrow_heads(stage.get('heads'), stage['channels'], c)})
+            narrow = {**stage, 'channels': c, 'heads': narrow_heads(stage.get('heads'), stage['channels'], c)}
+            defaults = {'heads': None, 'cross_attention': False, 'downsample': True}
+            stages.append({key: value for key, value in narrow.items() if defaults.get(key, ...) != value})
         groups = groups_at(channels[0] / full[0])
-        while any(c % groups for c in channels):
+        while any(c % groups for c in (*channels, mid)):
             groups //= 2
         unet = dict(type='UNet', **{key: config[key] for key in ('sample_size', 'in_channels', 'out_channels')})
         unet |= {key: config[key] for key, default in KEPT.items() if config.get(key, default) != default}
-        mid = channels[-1] if middle is None else max(groups, round(middle * channels[-1] / full[-1] / groups) * groups)
         unet |= dict(norm_groups=groups, time_channels=config.get('time_channels') or full[0],
-                     mid_heads=narrow_heads(config.get('mid_heads'), middle or full[-1], mid))
-        unet |= {} if middle is None else {'mid_channels': mid}
-        stages = [{k: v for k, v in stage.items() if v not in (None, False) or k == 'downsample'} for stage in stages]
-        stages = [{k: v for k, v in stage.items() if (k, v) != ('downsample', True)} for stage in stages]
+                     mid_heads=narrow_heads(config.get('mid_heads'), full[-1], mid))
+        unet |= {} if mid == channels[-1] else {'mid_channels': mid}
         kept = {key: config[key] for key in GATED if key in config}
         return {**unet, 'stages': stages, **{**kept, **resamplers}}
 
     return Family(make, sizes)
-
-
-def _moved(base: Sequence[int], moves: Mapping[int, int], full: Sequence[int], step: int) -> list[int]:
-    return [min(max(c + moves.get(i, 0), step), max(full[i], step)) for i, c in enumerate(base)]
 
 
 def narrow_heads(heads: int | None, channels: int, kept: int) -> int | None:

@@ -126,7 +126,7 @@ def summary(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if 'errors' in record:
         errors, more = record['errors'], record['errors']['difference']
         rows.append(('denoising error', f'{errors["teacher"]["denoise/total"]:.5f}',
-                     f'{errors["student"]["denoise/total"]:.5f} (+{more["denoise/total"]:.5f} ± '
+                     f'{errors["student"]["denoise/total"]:.5f} ({more["denoise/total"]:+.5f} ± '
                      f'{more["denoise/total_stderr"]:.5f})'))
         distances = record['distances']
         rows.append(('Fréchet distance', *(f'{distances[name]:.4g}' for name in ('teacher', 'student'))))
