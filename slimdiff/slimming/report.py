@@ -139,7 +139,8 @@ def error_figure(errors: Mapping[str, Any]) -> Figure:
     axes = figure.subplots()
     bins = [f't{start}-{stop}' for start, stop in pairwise(errors['edges'])]
     for i, band in enumerate(errors['bands']):
-        ratios = [errors['student'][f'denoise/{b}/{band}'] / errors['teacher'][f'denoise/{b}/{band}'] for b in bins]
+        pairs = [[errors[name][f'denoise/{b}/{band}'] for name in ('student', 'teacher')] for b in bins]
+        ratios = [own / theirs if theirs else 1.0 for own, theirs in pairs]  # small maps lack a band
         axes.bar([j + 0.27 * (i - 1) for j in range(len(bins))], [ratio - 1 for ratio in ratios], 0.25, bottom=1,
                  label=f'{band} frequencies')
     axes.axhline(1, color='black', linewidth=0.8)

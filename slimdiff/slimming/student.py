@@ -47,7 +47,9 @@ def model_config(teacher: TeacherModel, network: Mapping[str, Any], recipe: str,
     network = dict(network)
     if step_aware:
         model['type'] = 'SlimmableDistiller' if distilled else 'SlimmableDiffusion'
-        network = {**network, 'type': f'Slimmable{network["type"]}', 'widths': widths_of(network)}
+        widths = widths_of(network)
+        network = {**network, 'type': f'Slimmable{network["type"]}', 'widths': widths}
+        model['num_random'] = min(1, len(widths) - 2)  # beside the widest and the narrowest
     if distilled:
         # On a CPU the teacher is most of the cost of a step: it sees half of each batch.
         model['teacher'] = dict(checkpoint=teacher.checkpoint, bf16=True, share=0.5)

@@ -65,7 +65,10 @@ def read_teacher(source: str) -> TeacherModel:
                          'the folder (docs/en/user_guides/bring_your_checkpoint.md).')
     path = find_path(source) or zoo_weights(source)
     if path is None and is_hub_id(source):
-        path = download_pipeline(source)
+        try:
+            path = download_pipeline(source)
+        except ValueError as error:
+            raise ValueError(f'{error}{did_you_mean(source, zoo())}') from None
     if path is None:
         raise ValueError(f"The teacher '{source}' is not a file, a folder or a model that came with slimdiff."
                          f'{did_you_mean(source, zoo())} Models that came with slimdiff: {", ".join(zoo())}.')

@@ -1,0 +1,97 @@
+"""Students designed for a number of MACs, against counts by hand and a brute force over widths."""
+
+import itertools
+
+import pytest
+from diffusers import UNet2DConditionModel, UNet2DModel
+
+from slimdiff.evaluation.unet_cost import network_cost
+from slimdiff.models.backbones import DiT, UNet
+from slimdiff.models.backbones.load import build_backbone
+from slimdiff.slimming.design import GATED, PLAIN, TOLERANCE, design, from_diffusers, narrow_heads
+
+
+def count(network):
+    return network_cost(build_backbone(network)).macs_with_attention
+
+
+def wide_unet(**settings):
+    stages = [dict(channels=32, blocks=1, up_blocks=2),
+              dict(channels=64, blocks=1, up_blocks=2, downsample=False, heads=4)]
+    return UNet(**dict(sample_size=16, in_channels=1, out_channels=1, norm_groups=8, stages=stages, mid_heads=4)
+                | settings)
+
+
+@pytest.mark.parametrize('resamplers', [GATED, PLAIN, {}])
+@pytest.mark.parametrize('share', [0.1, 0.25])
+def test_a_unet_of_the_macs_asked_for(resamplers, share):
+    wide = wide_unet()
+    full = network_cost(wide).macs_with_attention
+    network, macs = design(wide.config, resamplers, share * full, count)
+    assert macs == count(network) and abs(macs / (share * full) - 1) <= TOLERANCE
+    assert [(s['blocks'], s['up_blocks']) for s in network['stages']] == [(1, 2), (1, 2)]
+    assert network['downsampler'] == (resamplers or PLAIN)['downsampler']
+
+
+def test_the_design_is_near_the_teachers_proportions():
+    """Of all widths of two stages that meet the target by brute force, it is among those with stages most alike."""
+    wide = wide_unet()
+    full = network_cost(wide).macs_with_attention
+    network, _ = design(wide.config, PLAIN, 0.25 * full, count)
+
+    def skew(channels):
+        return max(channels[0] / 32, channels[1] / 64) / min(channels[0] / 32, channels[1] / 64)
+
+    fitting = []
+    for channels in itertools.product(range(8, 33, 4), range(16, 65, 4)):
+        stages = [{**stage, 'channels': c} for stage, c in zip(network['stages'], channels)]
+        candidate = {k: v for k, v in network.items() if k != 'mid_channels'} | dict(stages=stages, norm_groups=4)
+        if abs(count(candidate) / (0.25 * full) - 1) <= TOLERANCE:
+            fitting.append(skew(channels))
+    assert fitting and skew([s['channels'] for s in network['stages']]) <= 1.3 * min(fitting)
+
+
+def test_a_transformer_keeps_whole_heads():
+    wide = DiT(sample_size=16, in_channels=1, out_channels=1, patch_size=2, num_attention_heads=8,
+               attention_head_dim=16, layers=(8, ))
+    full = network_cost(wide).macs_with_attention
+    plain, macs = design(wide.config, {}, 0.3 * full, count)
+    assert plain['layers'] == [8] and plain['attention_head_dim'] == 16
+    assert abs(macs / (0.3 * full) - 1) <= TOLERANCE
+    gated, macs = design(wide.config, GATED, 0.3 * full, count)
+    assert gated['layers'] == [1, 6, 1] and gated['downsampler'] == GATED['downsampler']
+    assert gated['num_attention_heads'] > plain['num_attention_heads']  # a quarter of the tokens inside
+    assert abs(macs / (0.3 * full) - 1) <= TOLERANCE
+
+
+def test_what_no_width_meets_names_the_nearest_two():
+    """Networks of 2, 4, 6, ... MACs: none has 3 within 3 %."""
+    wide = wide_unet().config
+    with pytest.raises(ValueError, match=r'No width .* 9 MACs within 3%. The nearest have 8 and 12.'):
+        design(wide, PLAIN, 9, lambda network: network['stages'][0]['channels'])
+    with pytest.raises(ValueError, match='neither stages .* nor blocks'):
+        design({'hidden': 8}, {}, 1.0, count)
+
+
+def test_a_unet_of_diffusers_has_the_same_layout_in_ours():
+    """A UNet2DModel has the parameters of the UNet of ours with its plan, weight for weight."""
+    theirs = UNet2DModel(
+        sample_size=16, block_out_channels=(16, 32), layers_per_block=2, norm_num_groups=4, attention_head_dim=8,
+        down_block_types=('DownBlock2D', 'AttnDownBlock2D'), up_block_types=('AttnUpBlock2D', 'UpBlock2D'))
+    ours = UNet(**from_diffusers(theirs.config), **PLAIN)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    plan = from_diffusers(UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=2, cross_attention_dim=12,
+        attention_head_dim=2, down_block_types=('CrossAttnDownBlock2D', 'DownBlock2D'),
+        up_block_types=('UpBlock2D', 'CrossAttnUpBlock2D')).config)
+    assert [stage['heads'] for stage in plan['stages']] == [2, None]
+    assert [stage['cross_attention'] for stage in plan['stages']] == [True, False]
+    assert (plan['mid_heads'], plan['mid_cross_attention'], plan['context_channels']) == (2, True, 12)
+
+
+@pytest.mark.parametrize('heads, channels, kept, expected', [
+    (4, 96, 24, 1), (4, 96, 40, 2), (8, 64, 20, 2), (1, 8, 4, 1)])
+def test_heads_stay_about_as_large(heads, channels, kept, expected):
+    """24 channels each of 96: one of 24; two of 20; of 8 channels each, two of 10 (a head divides what is kept)."""
+    assert narrow_heads(heads, channels, kept) == expected
+    assert narrow_heads(None, channels, kept) is None
