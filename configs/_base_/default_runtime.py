@@ -25,10 +25,8 @@ env_cfg = dict(
     # Without a GPU slimdiff takes gloo. `timeout` (seconds) ends a run in which one process hangs.
     dist_cfg=dict(backend='nccl', timeout=1800))
 
-# TensorBoard: vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
-# (and `pip install tensorboard`).
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='Visualizer', vis_backends=vis_backends)
+# TensorBoard and W&B: `slimdiff train --track tensorboard`, or docs/en/user_guides/training_options.md.
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
 
 log_level = 'INFO'
 log_processor = dict(by_epoch=False)

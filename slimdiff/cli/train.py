@@ -37,6 +37,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--dry-run', action='store_true',
                         help='three iterations on random data, without the dataset: what would training cost here?')
     parser.add_argument('--compile', action='store_true', help='torch.compile the network')
+    parser.add_argument('--track', action='append', choices=('tensorboard', 'wandb'),
+                        help='also log there (once for each); the package must be installed')
     add_trust_argument(parser)
     add_launcher_argument(parser)
     return parser.parse_args(argv)
@@ -51,6 +53,9 @@ def training_config(args: argparse.Namespace) -> Config:
         for loop in ('val_cfg', 'test_cfg'):
             if cfg.get(loop):
                 cfg[loop].amp = True
+    if args.track:
+        from slimdiff.engine.tracking import add_trackers
+        add_trackers(cfg, args.track)
     if args.auto_scale_lr:
         cfg.auto_scale_lr = {**(cfg.get('auto_scale_lr') or {}), 'enable': True}
     if args.keep_batch:

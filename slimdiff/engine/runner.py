@@ -29,6 +29,7 @@ from slimdiff.datasets.check_images import check_images
 from slimdiff.engine import run_state, scope  # noqa: F401 (scope registers)
 from slimdiff.engine import work_dir as rules
 from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, wrapper_config
+from slimdiff.engine.tracking import check_trackers
 from slimdiff.evaluation.common import check_classes, locked, run_on_rank0
 from slimdiff.models import computation
 from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, building
@@ -123,6 +124,11 @@ class SlimRunner(Runner):
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(_ConsoleFilter())
         return logger
+
+    def build_visualizer(self, visualizer: Any = None) -> Any:
+        visualizer = super().build_visualizer(visualizer)
+        check_trackers(visualizer)
+        return visualizer
 
     def build_model(self, model: nn.Module | Mapping[str, Any]) -> nn.Module:
         return MODELS.build(model)

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from PIL import Image
 from torch import Tensor
 
 from slimdiff.engine.best_effort import best_effort
 from slimdiff.engine.hooks.ema import ema_weights
+from slimdiff.engine.tracking import trackers_of
 from slimdiff.evaluation.common import evaluating
 from slimdiff.registry import HOOKS
 from slimdiff.sampling.images import save_grid, to_uint8
@@ -30,7 +33,7 @@ def generate(runner: Any, num_images: int, seed: int, labels: Sequence[int] | No
 
 @HOOKS.register_module()
 class SampleGridHook(Hook):
-    """Write ``samples/iter_N.png`` in the work dir every ``interval`` iterations and at the end.
+    """Write ``samples/iter_N.png`` in the work dir every ``interval`` iterations and at the end, also to trackers.
 
     The same noise and labels every time, so that the files form a film. Training's random numbers are not touched.
 
@@ -64,3 +67,5 @@ class SampleGridHook(Hook):
             with best_effort(runner, path):
                 path.parent.mkdir(exist_ok=True)
                 save_grid(to_uint8(images), path)
+                for tracker in trackers_of(runner.visualizer):
+                    tracker.add_image('samples', np.asarray(Image.open(path).convert('RGB')), step=done)

@@ -1,4 +1,4 @@
-"""The log of a run: losses, learning rate and what other hooks report, as lines, JSON and TensorBoard."""
+"""The log of a run: losses, learning rate and what other hooks report, as lines, JSON, and to trackers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mmengine.runner import BaseLoop
 from torch import Tensor
 
 from slimdiff.engine.best_effort import best_effort
+from slimdiff.engine.tracking import trackers_of
 from slimdiff.registry import HOOKS
 
 #: how figures of other hooks look in a line; the rest is printed with four digits
@@ -40,7 +41,7 @@ class TrainLogHook(Hook):
     checkpoint, so a resumed run logs the same means.
 
     Figures go to the log file and the terminal, to the visualizer's backends (``vis_data/scalars.json``; TensorBoard
-    if the config has it) and, as the last value, to mmengine's message hub. Other hooks add some with
+    and W&B if the config has them) and, as the last value, to mmengine's message hub. Other hooks add some with
     ``log_values(runner) -> dict[str, float]``.
     """
 
@@ -57,6 +58,9 @@ class TrainLogHook(Hook):
     def before_train(self, runner: Any) -> None:
         self._json = f'{runner.timestamp}.json'
         self._started, self._first = time.monotonic(), runner.iter
+        if is_main_process():
+            for tracker in trackers_of(runner.visualizer):  # its errors (no login, say) come before the training
+                tracker.experiment  # noqa: B018
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         for name, value in (outputs or {}).items():

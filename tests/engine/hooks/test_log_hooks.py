@@ -117,9 +117,3 @@ def test_report_through_a_resume(tmp_path):
     assert report['untrained'] == {'done': 0.0} and report['final'] == {'done': 12.0}
     assert report['real_against_real'] == {'done': 0.5, 'done_std': 0.25} and report['iterations'] == 12
     assert any('0.5 ± 0.25' in line for line in lines(runner, tmp_path))
-
-
-def test_tensorboard_is_an_option(tmp_path):
-    pytest.importorskip('tensorboard')
-    tiny_run.build(tmp_path, max_iters=7, visualizer__vis_backends=[dict(type='TensorboardVisBackend')]).train()
-    assert list(tmp_path.glob('*/vis_data/events.out.tfevents*'))
