@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config
@@ -15,6 +15,7 @@ from slimdiff.arguments import declared_parameters, flatten, plain
 from slimdiff.configuration import known
 from slimdiff.configuration.errors import ConfigError, assigns, locate, shown
 from slimdiff.configuration.values import Argument, advice, arguments_of, misfit
+from slimdiff.optional import missing_package
 from slimdiff.registry import is_trusted, suggest
 from slimdiff.spelling import did_you_mean, looks_like
 
@@ -43,7 +44,7 @@ def check_config(cfg: Config | Mapping[str, Any], needs: Sequence[str] = ()) -> 
     _raise(checker.misspelt_keys(cfg), filename)  # first: it is known without importing what is configured
     _raise(checker.problems(cfg), filename)
     scope = cfg.get('default_scope')
-    if isinstance(scope, str) and importlib.util.find_spec(scope.split('.')[0]) is None:
+    if isinstance(scope, str) and find_spec(scope.split('.')[0]) is None:
         raise ConfigError(f"default_scope: there is no package '{scope}' here, so types would be looked up elsewhere. "
                           "Leave it out, or set 'slimdiff'.")
     lacking = ', '.join(key for key in needs if cfg.get(key) is None)
@@ -322,6 +323,8 @@ class _Checker:
 
     @staticmethod
     def unknown(name: str, kinds: tuple[str, ...], names: Iterable[str]) -> str:
+        if kinds == ('optimizer', ) and ('8bit' in name or name.startswith('bnb_')) and not find_spec('bitsandbytes'):
+            return str(missing_package('bitsandbytes', 'bitsandbytes', name))
         return f"there is no {' or '.join(kinds)} '{name}'.{suggest(' or '.join(kinds), name, names)}"
 
 

@@ -18,7 +18,7 @@ HARMLESS = (
     'visualizer*', 'vis_backends*', 'env_cfg*', 'model_wrapper_cfg*', 'compile*', 'default_scope', 'runner_type',
     'val_*', 'test_*', 'train_cfg.max_iters', 'train_cfg.val_*', 'train_cfg.sync_interval', '*dataloader.num_workers',
     '*dataloader.persistent_workers', '*dataloader.pin_memory', '*dataloader.prefetch_factor',
-    'model.num_steps', 'model.guidance_scale', 'model.sampler*',
+    'model.gradient_checkpointing', 'model.num_steps', 'model.guidance_scale', 'model.sampler*',
     'model.autoencoder.decode_batch', 'train_dataloader.dataset.verify',
     'train_dataloader.dataset.source*', 'model.teacher.cache', 'model.teacher.compile', 'model.teacher.micro_batch',
     'model.teacher.overlap',

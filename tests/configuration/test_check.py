@@ -227,3 +227,9 @@ def test_so_they_are_on_the_command_line(tmp_path):
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1] == '2 []', done.stdout + done.stderr
     assert "there is no 'train_cgf' in the top level of the config. Did you mean 'train_cfg'?" in done.stderr
+
+
+def test_an_8_bit_optimizer_without_its_package(monkeypatch):
+    monkeypatch.setattr('slimdiff.configuration.check.find_spec', lambda name: None)
+    with pytest.raises(ConfigError, match=r"Any8bit needs the package 'bitsandbytes'.*\[bitsandbytes\]"):
+        check_config(dict(optim_wrapper=dict(optimizer=dict(type='Any8bit', lr=1e-3))))

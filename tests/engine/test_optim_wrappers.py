@@ -65,3 +65,21 @@ def test_the_rate_scales_with_the_batch_accumulation_included(tmp_path, window, 
     scaled.train()
     rates = [runner.optim_wrapper.optimizer.param_groups[0]['initial_lr'] for runner in (plain, scaled)]
     assert rates[1] == pytest.approx(ratio * rates[0], rel=1e-9)
+
+
+def test_optimizers_of_8_bits(tmp_path):
+    """Moments of 8 bits: nearly AdamW's losses, and a resumed run has exactly those of one that went through."""
+    pytest.importorskip('bitsandbytes')
+    eight = dict(_delete_=True, type='AdamW8bit', lr=1e-2, weight_decay=0.01, min_8bit_size=1)
+    runs = {'plain': {}, 'eight': dict(optim_wrapper__optimizer=eight)}
+    for name, changes in runs.items():
+        runner = tiny_run.build(tmp_path / name, max_iters=12, **changes)
+        runner.train()
+    plain, through = ([float.fromhex(x) for x in tiny_run.trace(tmp_path / name).values()] for name in runs)
+    assert through != plain and through == pytest.approx(plain, rel=0.02)
+    for moments in runner.optim_wrapper.optimizer.state.values():
+        assert moments['state1'].dtype == moments['state2'].dtype == torch.uint8
+    stop = dict(custom_hooks=[dict(type='StopAt', iteration=8)])
+    tiny_run.build(tmp_path / 'two', max_iters=12, **runs['eight'], **stop).train()
+    tiny_run.build(tmp_path / 'two', max_iters=12, resume=True, **runs['eight']).train()
+    assert tiny_run.trace(tmp_path / 'two') == tiny_run.trace(tmp_path / 'eight')

@@ -58,10 +58,13 @@ class DiffusionModel(BaseModel):
         conditioner: config of a text encoder (:class:`~slimdiff.models.conditioners.TextConditioner`): captions become
             the context that the network's cross-attention reads.
         sample_captions: what :meth:`sample` draws without captions, image i the one at ``i % len``.
+        gradient_checkpointing: compute the network's blocks again in the backward pass, for less memory: the same
+            gradients, more time.
 
     Raises:
         ValueError: an argument out of range, a prediction type that the process doesn't have, classes of the network
-            that the model doesn't have, or a text encoder of another width than the network's context.
+            that the model doesn't have, a text encoder of another width than the network's context, or a network that
+            has no gradient checkpointing.
         RegistryError: an unknown scheduler, network, loss weight or autoencoder.
     """
 
@@ -82,6 +85,7 @@ class DiffusionModel(BaseModel):
                  class_dropout: float = CLASS_DROPOUT,
                  conditioner: Mapping[str, Any] | None = None,
                  sample_captions: Sequence[str] = ('', ),
+                 gradient_checkpointing: bool = False,
                  data_preprocessor: Mapping[str, Any] | None = None,
                  init_cfg: Mapping[str, Any] | None = None) -> None:
         # Built here: mmengine's registry would import what a checkpoint's config names.
@@ -105,6 +109,8 @@ class DiffusionModel(BaseModel):
         self.timestep_sampling = plain(dict(timestep_sampling))
         self.unet = build_backbone(unet, num_classes, class_dropout,
                                    None if sigma_data is None else {**self.process, 'sigma_data': sigma_data})
+        if gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
         self.sample_captions = list(sample_captions)
         self.conditioner = build_conditioner(conditioner, self.unet)
         #: names of the classes in the order of their labels and where they are from, once a data set or weights say so

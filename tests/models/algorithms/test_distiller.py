@@ -370,3 +370,39 @@ def test_a_student_starts_from_its_teachers_channels(teacher):
     expected, found = wide.extract(0.5).state_dict(), bare(model.unet).state_dict()
     copied = [name for name in found if name in expected and torch.equal(found[name], expected[name])]
     assert copied == list(found)
+
+
+def test_gradient_checkpointing_changes_no_gradient(teacher):
+    """Also at a tap within a block that is computed again; and the activations are not kept."""
+    losses = [dict(type='SpatialLoss', tap=['output', 'up1', 'down1.blocks.0'], weight=0.3)]
+    gradients, kept = [], []
+    for checkpointed in (False, True):
+        model = tiny.distiller(teacher, losses, gradient_checkpointing=checkpointed).train()
+        sizes = {}
+
+        def keep(x, sizes=sizes):
+            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        batch = tiny.batch(model, 16)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            loss = tiny.losses(model, batch)['loss']
+        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        kept.append(sum(size for pointer, size in sizes.items() if pointer not in weights))
+        loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    assert kept[1] < kept[0] / 2
+    for name, plain in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], plain, rtol=1e-5, atol=1e-7)
+
+
+def test_a_network_without_gradient_checkpointing_says_so():
+
+    class Plain(torch.nn.Module):
+        sample_size, in_channels = 8, 3
+
+        def forward(self, sample, timestep):
+            return sample
+
+    with pytest.raises(ValueError, match='does not support gradient checkpointing'):
+        DiffusionModel(unet=Plain(), gradient_checkpointing=True)
