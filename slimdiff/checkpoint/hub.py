@@ -38,3 +38,20 @@ def download(name: str, patterns: Sequence[str]) -> Path:
     except Exception as error:  # each cause has its own class
         raise ValueError(f"'{name}' could not be downloaded from the Hugging Face Hub ({type(error).__name__}). "
                          'Without a network, download it elsewhere and give the folder.') from error
+
+
+def upload(folder: Path, name: str, private: bool = False) -> str:
+    """Upload all of a folder to the model repository ``name``, which is made if it isn't there; returns its address.
+
+    Raises:
+        ValueError: no network, no login, or no right to it.
+    """
+    from huggingface_hub import HfApi
+    try:
+        address = HfApi().create_repo(name, private=private, exist_ok=True)
+        HfApi().upload_folder(repo_id=name, folder_path=folder, commit_message='Upload by slimdiff publish')
+    except Exception as error:  # each cause has its own class
+        raise ValueError(f"'{name}' could not be uploaded to the Hugging Face Hub ({type(error).__name__}: {error}). "
+                         f'{folder} is written. Log in (hf auth login, or set HF_TOKEN) and run the command again, or '
+                         f'upload the folder from elsewhere: hf upload {name} {folder}') from error
+    return str(address)

@@ -34,6 +34,8 @@ class Facts:
         pipeline: the name of the pipeline in the folder; None for a ``.pth``.
         metrics: the content of the run's ``metrics.json``.
         license: as the Hugging Face Hub names licences.
+        repository: ``owner/name`` on the Hub, if it goes there.
+        command: of ``slimdiff publish`` that made it.
     """
     name: str
     model: Any
@@ -45,12 +47,15 @@ class Facts:
     pipeline: str | None = None
     metrics: Mapping[str, Any] | None = None
     license: str | None = None
+    repository: str | None = None
+    command: str | None = None
 
 
 def model_card(facts: Facts) -> str:
     """The text of ``README.md``."""
     parts = [_front_matter(facts), f'# {facts.name}', _summary(facts), '## Use', _use(facts), '## The network',
-             _network(facts), '## Measured', _measured(facts), '## Files', _files(facts), '## Config', _config(facts)]
+             _network(facts), '## Measured', _measured(facts), '## How it was made', _made(facts),
+             '## Files', _files(facts), '## Config', _config(facts)]
     return '\n\n'.join(parts) + '\n'
 
 
@@ -131,7 +136,7 @@ def _use(facts: Facts) -> str:
     if facts.pipeline != 'SlimDiffusionPipeline':
         call = 'batch_size=4'
     return ('```python\nimport slimdiff  # tells diffusers of its classes\nfrom diffusers import DiffusionPipeline\n\n'
-            f"pipeline = DiffusionPipeline.from_pretrained('{facts.name}')  # this folder\n"
+            f"pipeline = DiffusionPipeline.from_pretrained('{facts.repository or facts.name}')\n"
             f'pipeline({call}).images\n```')
 
 
@@ -170,6 +175,28 @@ def _measured(facts: Facts) -> str:
     return (f'{markdown_table(("metric", "these weights", "untrained", "real against real"), rows)}\n'
             f'By the validation at the end of the run, `{made}`'
             f'{"" if seed is None else f" (seed {seed})"}{f", slimdiff {version}" if version else ""}.')
+
+
+def _made(facts: Facts) -> str:
+    """The commands, and of the training's config what tells nothing of the machine."""
+    meta, config = facts.meta, facts.meta.get('config') or {}
+    loader, wrapper = config.get('train_dataloader') or {}, config.get('optim_wrapper') or {}
+    data, optimizer = loader.get('dataset') or {}, wrapper.get('optimizer') or {}
+    data = data.get('source') or data.get('dataset') or data  # within a wrapper
+    classes = (meta.get('dataset_meta') or {}).get('classes') or ()
+    ranks, window = meta.get('world_size') or 1, wrapper.get('accumulative_counts', 1)
+    rows = []
+    if data.get('type'):
+        rows.append(('data', f'`{data["type"]}`' + (f', classes {", ".join(map(str, classes[:20]))}'
+                                                   f'{", ..." if len(classes) > 20 else ""}' if classes else '')))
+    if loader.get('batch_size'):
+        rows.append(('batch', str(loader['batch_size'] * ranks * window)))
+    if optimizer.get('type'):
+        rows.append(('optimizer', f'{optimizer["type"]}, learning rate {optimizer.get("lr")}'))
+        rows.append(('precision', 'bfloat16 autocast' if wrapper.get('type') == 'Bf16OptimWrapper' else 'float32'))
+    lines = [f'slimdiff train {(facts.metrics or {}).get("config") or facts.config_name}', facts.command]
+    table = f'\n\n{markdown_table(("", ""), rows).rstrip()}' if rows else ''
+    return '```bash\n' + '\n'.join(filter(None, lines)) + f'\n```{table}'
 
 
 def _files(facts: Facts) -> str:

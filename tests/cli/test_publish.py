@@ -89,6 +89,13 @@ def test_a_file_with_its_hash(run, tmp_path, capsys):
     assert '| swd/mean | 12.35 | 99 | 5 |' in card and '| new | 1 | | |' in card
     assert '`slimdiff train configs/mine.py` (seed 3), slimdiff 0.0.1' in card
     assert 'for 70 iterations' in card and 'moving average' in card
+    # How it was made: the commands without folders of this machine, and what the training's config says.
+    commands = card.split('## How it was made')[1].split('```')[1].strip().splitlines()
+    assert commands == ['bash', 'slimdiff train configs/mine.py',
+                        'slimdiff publish tiny.py iter_70.pth out --name slim --license mit']
+    assert '| data | `PhotoPatches` |' in card and '| batch | 16 |' in card
+    assert '| optimizer | AdamW, learning rate 0.002 |' in card and '| precision | float32 |' in card
+    assert str(tmp_path) not in card
     cost = count_cost(model.unet, torch.zeros(1, 3, 16, 16), torch.tensor([0]))
     assert f'linear layers | {human(cost.conv_linear_macs)} |' in card
     # The card's own words are a config that samples the file.
@@ -126,6 +133,51 @@ def test_a_folder_of_diffusers(run, tmp_path):
     (out / 'notes.txt').touch()
     assert publish(folder, out, '--format', 'diffusers') == 2  # not ours to remove
     assert (out / 'notes.txt').exists()
+
+
+def test_push(run, tmp_path, capsys, monkeypatch):
+    """Without a network: a dry run says what would be uploaded, and an upload gets exactly the folder."""
+    folder, out = run[0], tmp_path / 'out'
+    calls = []
+
+    class Hub:
+
+        def create_repo(self, name, private, exist_ok):
+            calls.append(('create', name, private))
+            return f'https://huggingface.co/{name}'
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            files = {p.relative_to(folder_path).as_posix() for p in Path(folder_path).rglob('*') if p.is_file()}
+            calls.append(('upload', repo_id, files))
+
+    options = ['--format', 'diffusers', '--push', 'me/slim', '--private']
+    with monkeypatch.context() as patch:
+        patch.setattr('huggingface_hub.HfApi', Hub)
+        assert publish(folder, out, *options, '--dry-run') == 0
+        said = capsys.readouterr().out
+        files = {p.relative_to(out).as_posix(): p.stat().st_size for p in out.rglob('*') if p.is_file()}
+        assert not calls and f'Would upload {len(files)} files, {sum(files.values()) / 1e6:.1f} MB, to ' \
+            'https://huggingface.co/me/slim (private if it is new)' in said
+        assert set(said.rstrip().splitlines()[-1].strip().split(', ')) == set(files)
+        assert "DiffusionPipeline.from_pretrained('me/slim')" in (out / 'README.md').read_text()
+        assert publish(folder, out, *options) == 0
+        assert calls == [('create', 'me/slim', True), ('upload', 'me/slim', set(files))]
+        assert 'Uploaded: https://huggingface.co/me/slim' in capsys.readouterr().out
+    # The library itself, where it may not use the network: what was written stays.
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    assert publish(folder, out, *options) == 2
+    said = capsys.readouterr().err
+    assert 'could not be uploaded' in said and 'hf auth login' in said and 'Traceback' not in said
+    assert {p.relative_to(out).as_posix() for p in out.rglob('*') if p.is_file()} == set(files)
+
+
+@pytest.mark.parametrize('options, message', [
+    (['--push', 'slim'], "a repository of the Hub is OWNER/NAME, got 'slim'"),
+    (['--private'], 'go with --push OWNER/NAME'), (['--dry-run'], 'go with --push OWNER/NAME')])
+def test_wrong_options_of_push(run, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit):
+        publish(run[0], tmp_path / 'out', *options)
+    assert message in capsys.readouterr().err and not (tmp_path / 'out').exists()
 
 
 def test_refusals(run, tmp_path, capsys):
