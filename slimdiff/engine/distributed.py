@@ -72,6 +72,6 @@ def wrapper_config(config: Mapping[str, Any] | None, accumulates: bool = False) 
     config = None if config is None else dict(config)
     if config and accumulates:
         config.pop('static_graph', None)
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() or (config or {}).get('type') == 'FullyShard':
         return config
     return {'type': 'MMDistributedDataParallel', **(config or {}), 'device_ids': None}

@@ -10,8 +10,14 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from slimdiff.functional.precision import warn_of_slow_bf16
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """The norm over all processes, of gradients that each has a part of."""
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -33,14 +39,14 @@ class SlimOptimWrapper(OptimWrapper):
     def _clip_grad(self) -> None:
         parameters = [p for p in self._parameters if p.grad is not None]
         if parameters:
-            self.grad_norm = self.clip_func(parameters, **self.clip_grad_kwargs)
+            self.grad_norm = _whole(self.clip_func(parameters, **self.clip_grad_kwargs))
 
     def gradient_norm(self) -> Tensor:
         """The norm of all gradients; that of before the clipping if they were clipped. Call it before the step."""
         if not (self.clip_grad_kwargs and self.grad_name == 'grad_norm'):
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             norms = torch._foreach_norm(gradients) if gradients else [torch.zeros(())]
-            self.grad_norm = torch.linalg.vector_norm(torch.stack(norms))
+            self.grad_norm = _whole(torch.linalg.vector_norm(torch.stack(norms)))
         return self.grad_norm
 
     def at_update(self) -> bool:

@@ -29,8 +29,9 @@ from slimdiff.datasets.check_images import check_images
 from slimdiff.engine import run_state, scope  # noqa: F401 (scope registers)
 from slimdiff.engine import work_dir as rules
 from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, wrapper_config
+from slimdiff.engine.sharding import like, optimizer_state_like, whole
 from slimdiff.engine.tracking import check_trackers
-from slimdiff.evaluation.common import check_classes, locked, run_on_rank0
+from slimdiff.evaluation.common import check_classes, is_sharded, locked, run_on_rank0
 from slimdiff.models import computation
 from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, building
 
@@ -146,6 +147,10 @@ class SlimRunner(Runner):
             window = (self.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
             model_wrapper_cfg = wrapper_config(model_wrapper_cfg, accumulates=window > 1)
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def _init_model_weights(self) -> None:
+        if not is_sharded(self.model):  # FullyShard has done it
+            super()._init_model_weights()
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, seed: int | None = None,
@@ -317,6 +322,9 @@ class SlimRunner(Runner):
 
     def _load_state(self, state: dict[str, Any], filename: str) -> None:
         checkpoint_weights.check_weights(state, self.unwrapped_model.state_dict(), filename)
+        if is_sharded(self.model):
+            own = self.model.state_dict()
+            state = {name: like(value, own[name]) for name, value in state.items()}
         self.unwrapped_model.load_state_dict(state, strict=True)
 
     def _check_computation(self, checkpoint: Mapping[str, Any], filename: str) -> None:
@@ -331,7 +339,10 @@ class SlimRunner(Runner):
         self._load_state(checkpoint_weights.unprefixed(checkpoint['state_dict']), filename)
         self._check_computation(checkpoint, filename)
         if resume_optimizer:
-            self.optim_wrapper.load_state_dict(checkpoint['optimizer'])
+            state = checkpoint['optimizer']
+            if is_sharded(self.model):
+                state = optimizer_state_like(state, self.optim_wrapper.optimizer)
+            self.optim_wrapper.load_state_dict(state)
         if resume_param_scheduler:
             run_state.restore_schedulers(self.param_schedulers, checkpoint.get('param_schedulers'))
         run_state.restore_hub(self.message_hub, checkpoint['message_hub'])
@@ -343,7 +354,8 @@ class SlimRunner(Runner):
 
     def save_checkpoint(self, out_dir: str, filename: str, by_epoch: bool = False, meta: dict[str, Any] | None = None,
                         iteration: int | None = None, **unused: Any) -> None:
-        """Write a checkpoint atomically; the main process does it.
+        """Write a checkpoint atomically; the main process does it, to which the others send their parts of a sharded
+        model.
 
         Args:
             iteration: iterations done; by default that of the current iteration's end (mmengine's hooks call this
@@ -352,7 +364,7 @@ class SlimRunner(Runner):
         Raises:
             CheckpointWriteError: the disk is full, or refused otherwise.
         """
-        if not is_main_process():
+        if not (is_main_process() or is_sharded(self.model)):
             return
         done = self.iter + (0 if by_epoch else 1) if iteration is None else iteration
         state = self.unwrapped_model.state_dict()
@@ -363,6 +375,10 @@ class SlimRunner(Runner):
             param_schedulers=run_state.scheduler_states(self.param_schedulers),
             message_hub=run_state.hub_state(self.message_hub))
         self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        if is_sharded(self.model):
+            checkpoint = whole(checkpoint)
+            if not is_main_process():
+                return
         files.save_checkpoint(checkpoint, osp.join(out_dir, filename))
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:

@@ -17,6 +17,7 @@ from mmengine.dist import (
     is_main_process,
 )
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
 from slimdiff.checkpoint.lock import FolderLock
@@ -154,3 +155,21 @@ def device_of(model: nn.Module) -> torch.device:
     if tensor is None:
         tensor = next(model.buffers(), None)
     return torch.device('cpu') if tensor is None else tensor.device
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether each process has a part of the weights only."""
+    return isinstance(model, FSDPModule)
+
+
+@contextmanager
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """A sharded model's parameters are ordinary tensors inside, for use without its own forward. Collective."""
+    if not is_sharded(model):
+        yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()

@@ -11,6 +11,7 @@ from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
 from slimdiff.arguments import plain
+from slimdiff.evaluation.common import whole_weights
 from slimdiff.evaluation.evaluate import build_metrics, check_counts, evaluate, noise_floor
 from slimdiff.evaluation.metrics.base import SetMetric
 from slimdiff.registry import LOOPS
@@ -78,7 +79,7 @@ class EvaluationLoop(BaseLoop):
         variants = model.evaluation_variants() if hasattr(model, 'evaluation_variants') else {'': nullcontext()}
         figures: dict[str, float] = {}
         for prefix, variant in variants.items():
-            with variant:
+            with whole_weights(self.runner.model), variant:
                 measured = evaluate(model, self.dataloader, self.metrics, **self.settings)
             figures |= {f'{prefix}{name}': value for name, value in measured.items()}
         figures |= self._measure_floor()

@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_run
 import torch
+from PIL import Image
 
 from slimdiff.checkpoint.files import load_checkpoint
 from slimdiff.engine.distributed import wrapper_config
@@ -63,15 +66,55 @@ SLIMMABLE = dict(_delete_=True, type='SlimmableDiffusion', num_random=1, unet=di
     stages=[dict(channels=16, blocks=1, downsample=False)]))
 
 
-def test_a_static_graph_holds_where_an_iteration_draws_its_widths(tmp_path, tiny_process):
+FSDP = {'model_wrapper_cfg': dict(type='FullyShard')}
+
+
+@pytest.mark.parametrize('wrapper', [STATIC, FSDP], ids=['static graph', 'fsdp'])
+def test_an_iteration_may_draw_its_widths(tmp_path, tiny_process, wrapper):
     """The middle width differs from iteration to iteration: the gradients are still those of one process."""
-    changes = {'model': SLIMMABLE, 'train_dataloader.dataset.images': True, 'max_iters': 6, **STATIC}
+    changes = {'model': SLIMMABLE, 'train_dataloader.dataset.images': True, 'max_iters': 6, **wrapper}
     statuses, output = two_ranks(tiny_process, tmp_path / 'two', **changes, **{'train_dataloader.batch_size': 3})
     assert statuses == [0, 0], output
     tiny_run.build(tmp_path / 'one', **changes, **{'train_dataloader.batch_size': 6}).train()
     one, two = (load_checkpoint(tmp_path / name / 'iter_6.pth')['state_dict'] for name in ('one', 'two'))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_sharded_over_two_ranks_it_is_the_training_of_one(tmp_path, tiny_process):
+    """FSDP: losses, weights, averages and moments; pictures of the averaged weights; resumed with and without."""
+    half = {'train_dataloader.batch_size': 3, 'max_iters': 10, 'default_hooks.log.interval': 1, **FSDP,
+            'default_hooks.samples': dict(type='SampleGridHook', interval=5, num_images=4)}
+    one = {**half, 'train_dataloader.batch_size': 6}
+    del one['model_wrapper_cfg']
+    statuses, output = two_ranks(tiny_process, tmp_path / 'two', **half)
+    assert statuses == [0, 0], output
+    tiny_run.build(tmp_path / 'one', **one).train()
+
+    def compare(name):
+        a, b = load_checkpoint(tmp_path / 'one' / name), load_checkpoint(tmp_path / 'two' / name)
+        for part in (lambda c: c['state_dict'], lambda c: c['ema']['state_dict'],
+                     *(lambda c, i=i: c['optimizer']['state'][i] for i in a['optimizer']['state'])):
+            assert part(a).keys() == part(b).keys()
+            for key, value in part(a).items():
+                torch.testing.assert_close(part(b)[key], value, rtol=1e-5, atol=1e-6)
+
+    compare('iter_10.pth')
+    losses = [[float.fromhex(x) for x in tiny_run.trace(tmp_path / 'two', rank).values()] for rank in (0, 1)]
+    expected = [float.fromhex(x) for x in tiny_run.trace(tmp_path / 'one').values()]
+    torch.testing.assert_close(torch.tensor(losses).mean(0), torch.tensor(expected), rtol=1e-5, atol=1e-6)
+    pictures = [np.asarray(Image.open(tmp_path / run / 'samples/iter_10.png')).astype(int) for run in ('one', 'two')]
+    assert abs(pictures[0] - pictures[1]).max() <= 1
+    # Both go on from the two's checkpoint: sharded, and in one process.
+    shutil.copytree(tmp_path / 'two', tmp_path / 'alone')
+    statuses, output = two_ranks(tiny_process, tmp_path / 'two', **{**half, 'max_iters': 14, 'resume': True})
+    assert statuses == [0, 0], output
+    for folder in ('one', 'alone'):
+        tiny_run.build(tmp_path / folder, **{**one, 'max_iters': 14, 'resume': True}).train()
+    compare('iter_14.pth')
+    a, b = (load_checkpoint(tmp_path / name / 'iter_14.pth')['state_dict'] for name in ('alone', 'one'))
+    for key, value in a.items():
+        torch.testing.assert_close(value, b[key], rtol=1e-5, atol=1e-6)
 
 
 STRIDES = '''

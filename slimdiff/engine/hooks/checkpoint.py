@@ -8,6 +8,8 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
 from slimdiff.checkpoint.files import CheckpointWriteError, checkpoint_name, list_checkpoints
+from slimdiff.engine.distributed import any_rank
+from slimdiff.evaluation.common import is_sharded
 from slimdiff.registry import HOOKS
 
 
@@ -56,15 +58,22 @@ class CheckpointHook(Hook):
             return
         # Hooks may refuse to save a broken state; all ranks ask them.
         runner.call_hook('check_state')
-        if not is_main_process():
+        sharded = is_sharded(runner.model)
+        if not (is_main_process() or sharded):
             return
+        self.error = None
         try:
             runner.save_checkpoint(runner.work_dir, checkpoint_name(done), iteration=done)
         except CheckpointWriteError as error:
             self.error = error
             runner.logger.error(f'{error} Training goes on; the next try is in {self.interval} iterations.')
+        failed = self.error is not None
+        # Those that wrote nothing must come back for the next try.
+        if any_rank(int(failed), next(runner.model.parameters()).device) if sharded else failed:
             return
-        self.error, self.saved_at = None, done
+        self.saved_at = done
+        if not is_main_process():
+            return
         runner.logger.info(f'Saved {checkpoint_name(done)}')
         if self.max_keep > 0:
             for old in list_checkpoints(runner.work_dir)[self.max_keep:]:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from slimdiff.engine.sharding import like
 from slimdiff.registry import HOOKS
 
 
@@ -83,7 +85,12 @@ class EMAHook(Hook):
         """Exchange averaged and trained weights; a second call undoes it."""
         for averages, values in ((self.averages, self.values), (self.buffers, self.buffer_values)):
             for i, value in enumerate(values):
-                value.data, averages[i] = averages[i], value.data
+                if isinstance(value, DTensor):  # FSDP holds the memory, not the parameter
+                    kept = value.detach().clone()
+                    value.detach().copy_(averages[i])
+                    averages[i].copy_(kept)
+                else:
+                    value.data, averages[i] = averages[i], value.data
         self.swapped = not self.swapped
 
     @contextmanager
@@ -132,7 +139,7 @@ class EMAHook(Hook):
         for names, mine in ((self.names, self.averages), (self.buffer_names, self.buffers)):
             for name, tensor in zip(names, mine):
                 if name in state:
-                    tensor.copy_(state[name])
+                    tensor.copy_(like(state[name], tensor))
 
 
 def find_ema(runner: Any) -> EMAHook | None:

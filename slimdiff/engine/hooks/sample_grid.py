@@ -16,19 +16,30 @@ from torch import Tensor
 from slimdiff.engine.best_effort import best_effort
 from slimdiff.engine.hooks.ema import ema_weights
 from slimdiff.engine.tracking import trackers_of
-from slimdiff.evaluation.common import evaluating
+from slimdiff.evaluation.common import evaluating, is_sharded, whole_weights
 from slimdiff.registry import HOOKS
 from slimdiff.sampling.images import save_grid, to_uint8
 
 
 def generate(runner: Any, num_images: int, seed: int, labels: Sequence[int] | None = None,
-             num_steps: int | None = None) -> Tensor:
-    """Sample images 0 ... num_images - 1 of a seed with the averaged weights, in the precision of training."""
+             num_steps: int | None = None) -> Tensor | None:
+    """Sample images 0 ... num_images - 1 of a seed with the averaged weights, in the precision of training.
+
+    The main process does; the others (see :func:`takes_part`) get None.
+    """
     amp = getattr(runner.optim_wrapper, 'autocast_dtype', None) is not None
     model = runner.unwrapped_model
     fixed = None if labels is None else torch.tensor([labels[i % len(labels)] for i in range(num_images)])
-    with ema_weights(runner), evaluating(model, amp):
-        return model.sample(range(num_images), seed=seed, labels=fixed, num_steps=num_steps).float().cpu()
+    with ema_weights(runner), whole_weights(runner.model):
+        if not is_main_process():
+            return None
+        with evaluating(model, amp):
+            return model.sample(range(num_images), seed=seed, labels=fixed, num_steps=num_steps).float().cpu()
+
+
+def takes_part(runner: Any) -> bool:
+    """Whether :func:`generate` needs this process: the main one, and all that have a part of the weights."""
+    return is_main_process() or is_sharded(runner.model)
 
 
 @HOOKS.register_module()
@@ -60,9 +71,11 @@ class SampleGridHook(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         done = batch_idx + 1
-        if (done % self.interval == 0 or done == runner.max_iters) and is_main_process():
+        if (done % self.interval == 0 or done == runner.max_iters) and takes_part(runner):
             images = generate(runner, self.num_images, self.seed, self.labels, self.num_steps)
             runner.model.train()
+            if images is None:
+                return
             path = Path(runner.work_dir) / 'samples' / f'iter_{done}.png'
             with best_effort(runner, path):
                 path.parent.mkdir(exist_ok=True)

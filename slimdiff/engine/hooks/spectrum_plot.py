@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor
 
 from slimdiff.checkpoint.files import atomic_write
 from slimdiff.engine.best_effort import best_effort
-from slimdiff.engine.hooks.sample_grid import generate
+from slimdiff.engine.hooks.sample_grid import generate, takes_part
 from slimdiff.functional.spectrum import radial_spectrum
 from slimdiff.registry import HOOKS
 
@@ -80,10 +79,12 @@ class SpectrumPlotHook(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         done = batch_idx + 1
-        if (done % self.interval == 0 or done == runner.max_iters) and is_main_process():
+        if (done % self.interval == 0 or done == runner.max_iters) and takes_part(runner):
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             generated = generate(runner, self.num_images, self.seed, num_steps=self.num_steps)
             runner.model.train()
+            if generated is None:
+                return
             figure = plot_spectra(self.real_images(runner), generated, f'iteration {done}')
             path = Path(runner.work_dir) / 'spectra' / f'iter_{done}.png'
             with best_effort(runner, path):
