@@ -67,6 +67,7 @@ def short_run(cfg: Config, work_dir: str) -> Config:
     kept = cfg.get('default_hooks', {}).get('ema')
     cfg.default_hooks = dict(progress=None, checkpoint=None) | (dict(ema=kept) if kept else {})
     cfg.custom_hooks = []
+    cfg.visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])  # no tracker
     cfg.work_dir, cfg.load_from, cfg.resume = work_dir, None, False
     return cfg
 

@@ -33,7 +33,8 @@ def streams_of(block: nn.Module) -> list[tuple[str, int | None]]:
 
 def block_lists(network: nn.Module) -> list[nn.ModuleList]:
     """The lists of transformer blocks whose streams are known, in the order in which they run."""
-    lists = [getattr(network, name, None) for name in BLOCK_LISTS]
+    children = dict(network.named_children())
+    lists = [children.get(name) for name in BLOCK_LISTS]
     found = [blocks for blocks in lists if isinstance(blocks, nn.ModuleList) and len(blocks)]
     try:
         for blocks in found:
