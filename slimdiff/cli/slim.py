@@ -109,8 +109,16 @@ def write_student(args: argparse.Namespace, teacher: TeacherModel, path: Path, c
     from slimdiff.models.backbones.load import build_backbone
     from slimdiff.models.backbones.protocol import bare
     from slimdiff.slimming.design import design
-    from slimdiff.slimming.student import data_config, model_config, resamplers_of, source_of, student_config
+    from slimdiff.slimming.student import (
+        check_images_of,
+        data_config,
+        model_config,
+        resamplers_of,
+        source_of,
+        student_config,
+    )
     data = data_config(args.data, teacher, path.parent)
+    check_images_of(data, teacher)
     classes, dropout = teacher.settings.get('num_classes'), teacher.settings.get('class_dropout', 0.0)
     tokens = 77 if teacher.text else 1
 

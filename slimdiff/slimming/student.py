@@ -121,6 +121,23 @@ def data_config(data: str, teacher: TeacherModel, out: Path) -> dict[str, dict[s
                 test=sets['test'])
 
 
+def check_images_of(sets: Mapping[str, Any], teacher: TeacherModel) -> None:
+    """Read one sample of the training data, before anything is made of them.
+
+    Raises:
+        ValueError: no images, or other channels or classes than the teacher's.
+    """
+    source = sets['train'].get('source') or sets['train']
+    dataset = DATASETS.build(source)
+    classes, names = teacher.settings.get('num_classes'), getattr(dataset, 'classes', None)
+    if classes and names and len(names) != classes:
+        raise ValueError(f'--data: {len(names)} classes, but the teacher has {classes}.')
+    images, channels = dataset[0].get('inputs'), teacher.network.config.in_channels
+    if images is not None and not teacher.latent and len(images) != channels:
+        raise ValueError(f'--data: images of {len(images)} channel{"s" * (len(images) > 1)}, but the teacher takes '
+                         f'{channels}.')
+
+
 def _images(path: Path, size: int, classes: bool) -> dict[str, dict[str, Any]]:
     labels = {'class_from_folder': True} if classes else {}
     if path.is_file():

@@ -124,9 +124,17 @@ def test_it_can_be_designed_alone_and_measured(teacher, images, tmp_path, capsys
     assert not (tmp_path / 'training').exists()
 
 
+def test_data_of_another_kind_are_refused_first(teacher, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    assert slim(teacher, str(tmp_path / 'empty'), tmp_path / 'out') == 2
+    assert 'no image in' in capsys.readouterr().err
+    assert not (tmp_path / 'out' / 'student.py').exists()
+
+
 @pytest.mark.parametrize('options, message', [
     (['--macs', '2'], '--macs is a share'), (['--images', '5'], 'at least 32'),
-    (['--macs', '0.0001'], 'No width of this network has'), (['--data', 'nowhere'], 'neither a file or folder')])
+    (['--macs', '0.0001'], 'No width of this network has'), (['--data', 'nowhere'], 'neither a file or folder'),
+    (['--data', 'PhotoPatches'], '--data: 12 classes, but the teacher has 2')])
 def test_bad_input_is_refused_before_anything_is_made(options, message, teacher, images, tmp_path, capsys):
     try:
         status = slim(teacher, images, tmp_path / 'out', *options)

@@ -282,6 +282,7 @@ class DiffusionModel(BaseModel):
         batches.check_data(metainfo, self.unet, self.autoencoder, decodes)
         if batch is not None:
             batches.check_keys(batch, self.num_classes, self.conditioner is not None)
+            batches.check_channels(batch.get('inputs'), self.unet, self.autoencoder)
 
     def forward(self, inputs: Tensor | None = None, labels: Tensor | None = None, context: Tensor | None = None,
                 caption: Sequence[str] | None = None, mode: str = 'loss',

@@ -109,3 +109,15 @@ def test_images_need_the_first_stage():
     calls = []
     batches.check_data({}, network(), SimpleNamespace(require=lambda: calls.append('required')))
     assert calls == ['required']
+
+
+def test_images_of_other_channels_are_refused_before_training():
+    """RGB for a network of one channel; grey for one of three; a latent model encodes whatever it gets."""
+    pixels, latent = SimpleNamespace(downsampling=1), SimpleNamespace(downsampling=8)
+    for network, images in ((1, 3), (3, 1)):
+        unet = SimpleNamespace(config=SimpleNamespace(in_channels=network))
+        with pytest.raises(ValueError, match=rf'The images have {images} channels?, but the network takes {network}'):
+            batches.check_channels(torch.zeros(2, images, 4, 4), unet, pixels)
+        batches.check_channels(torch.zeros(2, network, 4, 4), unet, pixels)
+        batches.check_channels(torch.zeros(2, images, 4, 4), unet, latent)
+        batches.check_channels(None, unet, pixels)
