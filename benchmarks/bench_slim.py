@@ -1,6 +1,6 @@
 """``slimdiff slim`` by several recipes and seeds, each recipe with the iterations that fit into the same time.
 
-    python benchmarks/bench_slim.py --iterations spectral=700 plain=1450 \\
+    python benchmarks/bench_slim.py --iterations spectral=950 pruned=1130 plain=1450 \\
         --json benchmarks/results/slim_fashion_mnist.json
 
 A run is ``slimdiff slim``, in a folder of its own below ``--work-dir``: stopped, the same command goes on, and finished
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument('--teacher', default='ldm/fashion_mnist')
     parser.add_argument('--data', default='FashionMNIST')
     parser.add_argument('--macs', type=float, default=0.08)
-    parser.add_argument('--iterations', nargs='+', default=['spectral=700', 'plain=1450'], metavar='RECIPE=N')
+    parser.add_argument('--iterations', nargs='+', default=['spectral=950', 'plain=1450'], metavar='RECIPE=N')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument('--random', type=int, nargs='*', default=[], metavar='SEED', help='for these seeds')
     parser.add_argument('--work-dir', default='work_dirs/slim')

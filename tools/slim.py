@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""`python tools/calibrate.py ...` is `slimdiff calibrate ...`."""
+"""`python tools/slim.py ...` is `slimdiff slim ...`."""
 
 import sys
 
-from slimdiff.cli.calibrate import main
+from slimdiff.cli.slim import main
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -51,8 +51,9 @@ def model_config(teacher: TeacherModel, network: Mapping[str, Any], recipe: str,
         network = {**network, 'type': f'Slimmable{network["type"]}', 'widths': widths}
         model['num_random'] = min(1, len(widths) - 2)  # beside the widest and the narrowest
     if distilled:
-        # On a CPU the teacher is most of the cost of a step: it sees half of each batch.
-        model['teacher'] = dict(checkpoint=teacher.checkpoint, bf16=True, share=0.5)
+        # On a CPU the teacher is most of the cost of a step: it sees a quarter of each batch, which leaves time for a
+        # third more iterations than half of it does (docs/en/user_guides/slim_a_model.md has what that gives).
+        model['teacher'] = dict(checkpoint=teacher.checkpoint, bf16=True, share=0.25)
         if start and has_channels_for(find_class(network['type']), teacher.network):
             model['start_from_teacher'] = True
         # configs/sd/photo_patches_quick.py says why these weights.
@@ -174,8 +175,8 @@ def student_config(model: Mapping[str, Any], data: Mapping[str, Any], iterations
     unet = model['unet']
     width = unet['stages'][0]['channels'] if 'stages' in unet else \
         unet['num_attention_heads'] * unet['attention_head_dim'] / 4
-    # Adam's rate falls with the width (Yang et al. 2022, muP); 5e-3 at 8 channels was measured.
-    rate = float(f'{0.04 / width:.1e}')
+    # Adam's rate falls with the width (Yang et al. 2022, muP); 5e-3 at 8 and at 12 channels was measured.
+    rate = float(f'{min(5e-3, 0.06 / width):.1e}')
     latent = data['train']['type'] == 'LatentDataset'
     workers = 0 if data['train']['type'] in ('FashionMNIST', 'MNIST', 'PhotoPatches') or latent else 2
     loader = dict(batch_size=batch, num_workers=workers, **(dict(persistent_workers=True) if workers else {}))

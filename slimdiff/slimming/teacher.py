@@ -109,7 +109,8 @@ def _of_folder(folder: Path, name: str, loaded: LoadedTeacher) -> dict[str, Any]
     stage = record.get('first_stage')
     known = record.get('sigma_data') or SIGMA_DATA[stage is not None]
     settings = dict(
-        noise_scheduler=training_config(record),
+        noise_scheduler={key: value for key, value in training_config(record).items()
+                         if (key, value) not in (('num_train_timesteps', 1000), ('rescale_betas_zero_snr', False))},
         sampler=dict(type=index['scheduler'][1] if ours else sampler),
         num_steps=index.get('num_inference_steps', STEPS), guidance_scale=index.get('guidance_scale', 1.0),
         sigma_data=known)
