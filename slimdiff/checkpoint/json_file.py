@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slimdiff.checkpoint.files import atomic_write
+from slimdiff.spelling import did_you_mean
 
 #: levels of a JSON file that are read: none of ours has a tenth of it, and code that walks through one recurses
 MAX_DEPTH = 100
@@ -61,3 +63,21 @@ def write_json(path: str | Path, content: Any, indent: int | None = 1, allow_nan
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda file: file.write(f'{text}\n'.encode()))
+
+
+def check_keys(data: Any, needed: Sequence[str], optional: Sequence[str], what: str) -> None:
+    """Raise ValueError unless ``data`` is an object with the ``needed`` keys and none besides the ``optional`` ones.
+
+    Args:
+        what: it is, at the beginning of the message.
+    """
+    if not isinstance(data, Mapping):
+        raise ValueError(f'{what}: expected an object with {", ".join(needed)}, got {data!r}.')
+    allowed = (*needed, *optional)
+    for key in data:
+        if key not in allowed:
+            raise ValueError(f"{what}: unknown key '{key}'.{did_you_mean(key, allowed)} "
+                             f'Allowed: {", ".join(allowed)}.')
+    missing = [key for key in needed if key not in data]
+    if missing:
+        raise ValueError(f'{what}: lacks {", ".join(missing)}.')

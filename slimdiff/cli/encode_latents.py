@@ -198,19 +198,16 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
     from mmengine.device import get_device
-    from mmengine.dist import barrier, get_rank, get_world_size, init_dist, is_distributed, is_main_process
+    from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 
     from slimdiff.arguments import plain
     from slimdiff.datasets.check_images import check_images
     from slimdiff.datasets.latent_files import shard_ranges
-    from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
+    from slimdiff.engine.distributed import join_processes
     from slimdiff.engine.encoding import encode_shards, missing_shards
     from slimdiff.evaluation.common import locked, run_on_rank0
     from slimdiff.registry import DATASETS, MODELS
-    init_cpu_process_group(args.launcher)
-    if args.launcher != 'none' and not is_distributed():
-        init_dist(args.launcher)
-    leave_at_exit()
+    join_processes(args.launcher)
     device = torch.device(get_device())
     dataset = DATASETS.build(source)
     config = plain(cfg.model.get('autoencoder') or dict(type='IdentityAutoencoder'))

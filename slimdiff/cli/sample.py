@@ -151,18 +151,15 @@ def main(argv: list[str] | None = None) -> int:
     to_folder = not is_file(out)
 
     import torch
-    from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
+    from mmengine.dist import barrier, is_main_process
 
     from slimdiff.checkpoint.same import as_json
-    from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
+    from slimdiff.engine.distributed import join_processes
     from slimdiff.evaluation.common import evaluating, gather_rows, locked, run_on_rank0, shard
     from slimdiff.models.serving import sampling_identity
     from slimdiff.progress import Progress
     from slimdiff.sampling.images import save_grid, save_image, to_uint8
-    init_cpu_process_group(args.launcher)
-    if args.launcher != 'none' and not is_distributed():
-        init_dist(args.launcher)
-    leave_at_exit()
+    join_processes(args.launcher)
     model = build_model(cfg, args.checkpoint, args.weights, args.allocation, args.trust_config)
     if hasattr(model, 'check_guidance'):
         model.check_guidance(args.guidance)

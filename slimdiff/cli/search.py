@@ -125,18 +125,15 @@ def main(argv: list[str] | None = None) -> int:
     use_captions(cfg, args.captions)
     work_dir = Path(args.work_dir or default_work_dir(args.config) / 'search')
 
-    from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
+    from mmengine.dist import barrier, is_main_process
 
     from slimdiff.arguments import plain
     from slimdiff.cli.sample import load_model
     from slimdiff.datasets import build_dataloader
-    from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
+    from slimdiff.engine.distributed import join_processes
     from slimdiff.search import Search
     from slimdiff.search.run import default_config, wanted_runs
-    init_cpu_process_group(args.launcher)
-    if args.launcher != 'none' and not is_distributed():
-        init_dist(args.launcher)
-    leave_at_exit()
+    join_processes(args.launcher)
     config = plain(cfg.get('search') or default_config(cfg.get('val_dataloader') is not None))
     model, trained = load_model(cfg, args.checkpoint, args.weights, trust_config=args.trust_config)
     check_trained(args.checkpoint, trained, wanted_runs(config.get('space'), model))

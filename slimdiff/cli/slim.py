@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimdiff.cli.common import add_launcher_argument, runs_cleanly
+from slimdiff.slimming import RECIPES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from mmengine.config import Config
 
     from slimdiff.slimming.teacher import TeacherModel
 
-RECIPES = ('spectral', 'pruned', 'plain')
 #: what of the command line decides on the student: another value is another run
 DECIDES = ('teacher', 'data', 'macs', 'recipe', 'step_aware', 'minutes', 'iterations', 'batch_size', 'amp', 'seed')
 
@@ -70,8 +72,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 # ---- the config ---------------------------------------------------------------------------------------------------
 
 
-def prepare(args: argparse.Namespace, command: str) -> list[str]:
-    """Write ``student.py`` unless it is there; returns what was designed, line by line.
+def prepare(args: argparse.Namespace, command: str) -> dict[str, Any]:
+    """Write ``student.py`` unless it is there; returns the ``command`` that designed it, and its ``size`` in words.
 
     Raises:
         ValueError: the folder has a student of another command.
@@ -90,20 +92,21 @@ def prepare(args: argparse.Namespace, command: str) -> list[str]:
                              f'{before["asked"].get(name)}, now it is {asked[name]}. Give another --out, or remove the '
                              'folder.')
         print(f'{config} is there: going on with it', flush=True)
-        return before['notes']
+        return before
     print(f'opening {args.teacher} ...', file=sys.stderr, flush=True)
     teacher = read_teacher(args.teacher)
     folder = Path(teacher.checkpoint)
     if folder.is_dir() and (what := forbids_derivatives(folder)):
         print(f'note: {what} in {folder} forbids giving derived works away; the student may be one', flush=True)
-    notes = write_student(args, teacher, config, command)
-    write_json(place, dict(asked=asked, notes=notes))
-    return notes
+    made = dict(asked=asked, command=command, size=write_student(args, teacher, config, command))
+    write_json(place, made)
+    return made
 
 
-def write_student(args: argparse.Namespace, teacher: TeacherModel, path: Path, command: str) -> list[str]:
-    """Design the student and write its config."""
+def write_student(args: argparse.Namespace, teacher: TeacherModel, path: Path, command: str) -> str:
+    """Design the student and write its config; returns its size in words."""
     from slimdiff.checkpoint import atomic_write
+    from slimdiff.cli.dry_run import measure
     from slimdiff.evaluation.cost import human
     from slimdiff.evaluation.unet_cost import network_cost
     from slimdiff.models.backbones.load import build_backbone
@@ -131,38 +134,32 @@ def write_student(args: argparse.Namespace, teacher: TeacherModel, path: Path, c
         network, macs = design(shape, resamplers, args.macs * full, count)
     except ValueError as error:
         raise ValueError(f'--macs {args.macs:g} (of {full:,}): {error}') from None
-    model = model_config(teacher, network, args.recipe, True, args.step_aware is not None)
-    notes = [f'{human(macs)}MACs, {macs / full:.1%} of the {human(full)}MACs of {args.teacher}', command]
+    model = model_config(teacher, network, args.recipe, args.step_aware is not None)
+    size = f'{human(macs)}MACs, {macs / full:.1%} of the {human(full)}MACs of {args.teacher}'
 
     def write(iterations: int) -> None:
         config = student_config(model, data, iterations, args.batch_size, args.seed, args.amp)
-        header = (f'A student of {args.teacher}: {notes[0]}. Made by\n  {command}\n'
+        header = (f'A student of {args.teacher}: {size}. Made by\n  {command}\n'
                   f'  slimdiff train {path} is the same training.')
         text = source_of(config, header)
         atomic_write(path, lambda file: file.write(text.encode()))
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    print(f'{args.recipe} student: {notes[0]}', flush=True)
+    print(f'{args.recipe} student: {size}', flush=True)
     iterations = args.iterations
     if iterations is None:
         write(1000)
         try:
-            iterations = max(20, int(60 * args.minutes / measured(path)))
+            iterations = max(20, int(60 * args.minutes / measure(checked(path))))
         finally:
             path.unlink()
     write(iterations)
-    notes.append(f'{iterations:,} iterations of batch {args.batch_size}')
-    print(f'wrote {path}: {notes[-1]}', flush=True)
-    return notes
-
-
-def measured(path: Path) -> float:
-    """Seconds of an iteration of a config, which also checks it."""
-    from slimdiff.cli.dry_run import measure
-    return measure(checked(path))
+    print(f'wrote {path}: {iterations:,} iterations of batch {args.batch_size}', flush=True)
+    return size
 
 
 def checked(path: Path) -> Config:
+    """The config as ``slimdiff train`` reads it."""
     from slimdiff.cli.train import parse as parse_train
     from slimdiff.cli.train import training_config
     return training_config(parse_train([str(path)]))
@@ -171,48 +168,26 @@ def checked(path: Path) -> Config:
 # ---- training, export, report -------------------------------------------------------------------------------------
 
 
-def train(args: argparse.Namespace, config: Path, work_dir: Path) -> Path:
+def call(command: Callable[[list[str]], int], *words: Any) -> None:
+    """Run another command, and end with its status where it fails."""
+    status = command([str(word) for word in words])
+    if status:
+        raise SystemExit(status)
+
+
+def train(args: argparse.Namespace, config: Path, iterations: int, work_dir: Path) -> Path:
     """Train, or go on; returns the last checkpoint."""
     from slimdiff.checkpoint.files import list_checkpoints
     from slimdiff.cli.train import parse as parse_train
     from slimdiff.cli.train import run
-    last = checked(config).train_cfg.max_iters
-    final = work_dir / f'iter_{last}.pth'
+    final = work_dir / f'iter_{iterations}.pth'
     if not final.is_file():
         resume = ['--resume'] if list_checkpoints(work_dir) else []
         run(parse_train([str(config), '--work-dir', str(work_dir), '--launcher', args.launcher, *resume]))
     return final
 
 
-def encode(args: argparse.Namespace, config: Path) -> None:
-    """Encode the images of a latent teacher's data, unless they are."""
-    from slimdiff.cli.encode_latents import main as encode_latents
-    data = checked(config).train_dataloader.dataset
-    if data.type == 'LatentDataset' and data.get('source') is not None:
-        status = encode_latents([str(config), '--launcher', args.launcher])
-        if status:
-            raise SystemExit(status)
-
-
-def export(config: Path, checkpoint: Path, folder: Path, allocation: Path | None) -> None:
-    from slimdiff.cli.export import main as export_model
-    status = export_model([str(config), str(checkpoint), str(folder),
-                           *(['--allocation', str(allocation)] if allocation else [])])
-    if status:
-        raise SystemExit(status)
-
-
-def allocate(args: argparse.Namespace, config: Path, checkpoint: Path, folder: Path) -> Path:
-    """Search the widths of a step-aware student's steps, or go on; returns ``allocation.json``."""
-    from slimdiff.cli.search import main as search
-    status = search([str(config), str(checkpoint), '--work-dir', str(folder), '--budget', str(args.step_aware),
-                     '--launcher', args.launcher])
-    if status:
-        raise SystemExit(status)
-    return folder / 'allocation.json'
-
-
-def report(args: argparse.Namespace, config: Path, checkpoint: Path, notes: list[str]) -> None:
+def report(args: argparse.Namespace, config: Path, cfg: Config, checkpoint: Path, made: Mapping[str, Any]) -> None:
     """Compare teacher and student, unless that was done, and write ``report.html``."""
     from mmengine.device import get_device
 
@@ -225,7 +200,6 @@ def report(args: argparse.Namespace, config: Path, checkpoint: Path, notes: list
     from slimdiff.tables import text_table
     out = Path(args.out)
     place = out / 'comparison.json'
-    cfg = checked(config)
     student = load_model(cfg, str(checkpoint), 'ema')[0]
     source = read_teacher(args.teacher)
     # Its network is preconditioned already, where it is.
@@ -239,15 +213,16 @@ def report(args: argparse.Namespace, config: Path, checkpoint: Path, notes: list
     header, *rows = summary(found)
     print(text_table(header, rows))
     grids = samples_of(dict(teacher=teacher, student=student))
-    made = [f'A student of {args.teacher} by the recipe {args.recipe}: {notes[0]}; {notes[2]}.', f'Made by {notes[1]}',
-            f'Its config is {config}, its pipeline {out / "pipeline"}.']
+    notes = [f'A student of {args.teacher} by the recipe {args.recipe}: {made["size"]}; '
+             f'{cfg.train_cfg.max_iters:,} iterations of batch {cfg.train_dataloader.batch_size}.']
     if args.step_aware is not None:
-        made.insert(1, f'It runs each step at a width of its own, for {args.step_aware:.0%} of these MACs in all: '
-                    f'{out / "search" / "report.html"}. The table is of its full width.')
-    same = cfg.get('test_dataloader') and cfg.test_dataloader.dataset == cfg.train_dataloader.dataset
-    made += ['The images it is compared on are those of training: the data have no part of their own for tests.'] * \
-        bool(same)
-    write_report(found, grids, out / 'report.html', f'Slim {args.teacher}', made)
+        notes.append(f'It runs each step at a width of its own, for {args.step_aware:.0%} of these MACs in all: '
+                     f'{out / "search" / "report.html"}. The table is of its full width.')
+    notes += [f'Made by {made["command"]}', f'Its config is {config}, its pipeline {out / "pipeline"}.']
+    if cfg.get('test_dataloader') and cfg.test_dataloader.dataset == cfg.train_dataloader.dataset:
+        notes.append('The images it is compared on are those of training: the data have no part of their own for '
+                     'tests.')
+    write_report(found, grids, out / 'report.html', f'Slim {args.teacher}', notes)
 
 
 @runs_cleanly
@@ -255,29 +230,35 @@ def main(argv: list[str] | None = None) -> int:
     """Slim a model; returns the exit status."""
     args = parse(argv)
     words = [word for word in (sys.argv[1:] if argv is None else argv) if word != '--debug']
-    command = f'slimdiff slim {shlex.join(words[1:] if words[:1] == ["slim"] else words)}'
+    command = f'slimdiff slim {shlex.join(words)}'
     out = Path(args.out)
 
-    from mmengine.dist import init_dist, is_distributed, is_main_process
+    from mmengine.dist import is_main_process
 
-    from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit
+    from slimdiff.cli.encode_latents import main as encode_latents
+    from slimdiff.cli.export import main as export
+    from slimdiff.cli.search import main as search
+    from slimdiff.engine.distributed import join_processes
     from slimdiff.evaluation.common import locked, run_on_rank0
-    init_cpu_process_group(args.launcher)
-    if args.launcher != 'none' and not is_distributed():
-        init_dist(args.launcher)
-    leave_at_exit()
+    join_processes(args.launcher)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, 'slimming'):
-        notes = run_on_rank0(lambda: prepare(args, command))
-        config = out / 'student.py'
+        made = run_on_rank0(lambda: prepare(args, command))
         if args.design_only:
             return 0
-        encode(args, config)
-        checkpoint = train(args, config, out / 'training')
-        allocation = None if args.step_aware is None else allocate(args, config, checkpoint, out / 'search')
+        config, launched = out / 'student.py', ('--launcher', args.launcher)
+        cfg = checked(config)
+        data = cfg.train_dataloader.dataset
+        if data.type == 'LatentDataset' and data.get('source') is not None:
+            call(encode_latents, config, *launched)
+        checkpoint = train(args, config, cfg.train_cfg.max_iters, out / 'training')
+        allocation = []
+        if args.step_aware is not None:
+            call(search, config, checkpoint, '--work-dir', out / 'search', '--budget', args.step_aware, *launched)
+            allocation = ['--allocation', out / 'search' / 'allocation.json']
         if is_main_process():
-            export(config, checkpoint, out / 'pipeline', allocation)
-            report(args, config, checkpoint, notes)
+            call(export, config, checkpoint, out / 'pipeline', *allocation)
+            report(args, config, cfg, checkpoint, made)
             print(f'wrote {out / "pipeline"} (DiffusionPipeline.from_pretrained opens it after `import slimdiff`), '
                   f'{out / "report.html"} and {config}')
     return 0

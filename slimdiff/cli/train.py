@@ -53,7 +53,7 @@ def training_config(args: argparse.Namespace) -> Config:
         for loop in ('val_cfg', 'test_cfg'):
             if cfg.get(loop):
                 cfg[loop].amp = True
-    if args.track and not args.dry_run:
+    if args.track:
         from slimdiff.engine.tracking import add_trackers
         add_trackers(cfg, args.track)
     if args.auto_scale_lr:

@@ -34,7 +34,7 @@ def config_source(config: Config | Mapping[str, Any]) -> str:
         if not _is_name(key) or key in CALLED:
             raise ConfigError(f'the key {key!r} cannot be written to a config file: it must be a name that Python '
                               f'allows for a variable, and not one of {", ".join(CALLED)}. Write it as .json.')
-    lines = [f'{key} = {_source(value)}\n' for key, value in sorted(values.items())]
+    lines = [f'{key} = {value_source(value)}\n' for key, value in sorted(values.items())]
     return FormatCode(''.join(lines), style_config=STYLE)[0]
 
 
@@ -43,14 +43,19 @@ def _is_name(key: Any) -> bool:
             and unicodedata.normalize('NFKC', key) == key)  # Python normalises names
 
 
-def _source(value: Any) -> str:
+def value_source(value: Any, ordered: bool = True) -> str:
+    """A value on one line; the keys of mappings sorted, or as they come."""
+
+    def source(item: Any) -> str:
+        return value_source(item, ordered)
+
     if isinstance(value, Mapping):
-        items = sorted(value.items(), key=lambda item: str(item[0]))
+        items = sorted(value.items(), key=lambda item: str(item[0])) if ordered else value.items()
         if all(_is_name(key) for key in value):
-            return f'dict({", ".join(f"{key}={_source(item)}" for key, item in items)})'
-        return '{' + ', '.join(f'{_source(key)}: {_source(item)}' for key, item in items) + '}'
+            return f'dict({", ".join(f"{key}={source(item)}" for key, item in items)})'
+        return '{' + ', '.join(f'{source(key)}: {source(item)}' for key, item in items) + '}'
     if isinstance(value, (list, tuple)):
-        items = ', '.join(_source(item) for item in value)
+        items = ', '.join(source(item) for item in value)
         return f'[{items}]' if isinstance(value, list) else f'({items}{"," * (len(value) == 1)})'
     if isinstance(value, float) and not math.isfinite(value):
         return f"float('{value}')"
@@ -61,4 +66,4 @@ def _source(value: Any) -> str:
         if isinstance(value, kind):
             return kind.__repr__(value)
     named = isinstance(value, (type, FunctionType))  # a class in place of its name
-    return _source(f'{value.__module__}.{value.__qualname__}' if named else repr(value))
+    return source(f'{value.__module__}.{value.__qualname__}' if named else repr(value))

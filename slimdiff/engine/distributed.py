@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.dist import get_world_size
+from mmengine.dist import get_world_size, init_dist, is_distributed
 from torch import distributed
 
 
@@ -38,6 +38,14 @@ def init_cpu_process_group(launcher: str, timeout: float = 1800) -> None:
         raise ValueError(f"launcher='{launcher}' but the environment lacks {', '.join(missing)}: use torchrun "
                          '(tools/dist_train.sh) or srun (tools/slurm_train.sh).')
     distributed.init_process_group('gloo', timeout=datetime.timedelta(seconds=timeout))
+
+
+def join_processes(launcher: str) -> None:
+    """Join the process group of a command's ``--launcher``, and leave it when Python ends."""
+    init_cpu_process_group(launcher)
+    if launcher != 'none' and not is_distributed():
+        init_dist(launcher)
+    leave_at_exit()
 
 
 def leave_at_exit() -> None:

@@ -31,7 +31,7 @@ from slimdiff.engine import work_dir as rules
 from slimdiff.engine.distributed import init_cpu_process_group, leave_at_exit, wrapper_config
 from slimdiff.engine.sharding import like, optimizer_state_like, whole
 from slimdiff.engine.tracking import check_trackers
-from slimdiff.evaluation.common import check_classes, is_sharded, locked, run_on_rank0
+from slimdiff.evaluation.common import check_classes, is_sharded, locked, run_on_rank0, takes_part
 from slimdiff.models import computation
 from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, building
 
@@ -364,7 +364,7 @@ class SlimRunner(Runner):
         Raises:
             CheckpointWriteError: the disk is full, or refused otherwise.
         """
-        if not (is_main_process() or is_sharded(self.model)):
+        if not takes_part(self.model):
             return
         done = self.iter + (0 if by_epoch else 1) if iteration is None else iteration
         state = self.unwrapped_model.state_dict()

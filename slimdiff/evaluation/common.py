@@ -162,6 +162,11 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
+def takes_part(model: nn.Module) -> bool:
+    """Whether this process is needed for what the main one does with the weights: it is that one, or has a part."""
+    return is_main_process() or is_sharded(model)
+
+
 @contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
     """A sharded model's parameters are ordinary tensors inside, for use without its own forward. Collective."""

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from slimdiff.export.pipeline import SlimDiffusionPipeline
 from slimdiff.models import computation
-from slimdiff.models.algorithms.diffusion_model import CLASS_DROPOUT, DiffusionModel
+from slimdiff.models.algorithms.diffusion_model import DiffusionModel
+from slimdiff.models.algorithms.draws import CLASS_DROPOUT
 from slimdiff.models.autoencoders import IdentityAutoencoder, KLAutoencoder, VQAutoencoder
 from slimdiff.models.autoencoders.pretrained import PretrainedAutoencoder
 from slimdiff.models.backbones.protocol import StepAllocated, expected_context, offers

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from slimdiff.checkpoint import atomic_write, read_json
+from slimdiff.checkpoint.json_file import check_keys
 from slimdiff.functional.process import NoiseProcess, RectifiedFlow, VariancePreserving
 from slimdiff.sampling.actions import Action, ByRun, Reuse, Run, action_from_dict, action_to_dict
-from slimdiff.spelling import did_you_mean
 from slimdiff.tables import text_table
 
 VERSION = 1
@@ -329,14 +329,14 @@ class StepAllocation:
         Raises:
             ValueError: another version, a key that is missing or unknown, or what the constructor refuses.
         """
-        _check_keys(data, ('version', 'num_train_timesteps', 'segments'), ('process', 'timesteps'), 'allocation')
+        check_keys(data, ('version', 'num_train_timesteps', 'segments'), ('process', 'timesteps'), 'allocation')
         if data['version'] != VERSION:
             raise ValueError(f'allocation: version {data["version"]!r} is unknown; this slimdiff reads {VERSION}.')
         if not isinstance(data['segments'], (list, tuple)):
             raise ValueError(f'allocation: segments must be a list, got {data["segments"]!r}.')
         segments = []
         for i, item in enumerate(data['segments']):
-            _check_keys(item, ('start', 'stop'), ('width', 'depth', 'reuse'), f'allocation, segment {i}')
+            check_keys(item, ('start', 'stop'), ('width', 'depth', 'reuse'), f'allocation, segment {i}')
             segments.append(Segment(item['start'], item['stop'], action_from_dict(item)))
         times = data.get('timesteps')
         if times is not None and not (isinstance(times, (list, tuple)) and all(
@@ -390,16 +390,3 @@ def _cost(costs: Mapping[Run, float], run: Run, name: str) -> float:
     if run not in costs:
         raise ValueError(f'{name} has no cost for width {run.size}; it has {_listed(costs) or "none"}.')
     return costs[run]
-
-
-def _check_keys(data: Any, needed: Sequence[str], optional: Sequence[str], what: str) -> None:
-    if not isinstance(data, Mapping):
-        raise ValueError(f'{what}: expected an object with {", ".join(needed)}, got {data!r}.')
-    allowed = (*needed, *optional)
-    for key in data:
-        if key not in allowed:
-            raise ValueError(f"{what}: unknown key '{key}'.{did_you_mean(key, allowed)} "
-                             f'Allowed: {", ".join(allowed)}.')
-    missing = [key for key in needed if key not in data]
-    if missing:
-        raise ValueError(f'{what}: lacks {", ".join(missing)}.')

@@ -1,1 +1,15 @@
-"""Slim a model that exists: design a student for it, write its config, and compare the two."""
+"""Slim a model that exists: design a student for it, write its config, and compare the two.
+
+Here are the recipes, for the command's ``--help``, which imports nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+GATED = {'downsampler': {'type': 'WaveletGatedDown'}, 'upsampler': {'type': 'WaveletGatedUp'}}
+PLAIN = {'downsampler': {'type': 'ConvDown'}, 'upsampler': {'type': 'NearestConvUp'}}
+
+#: recipe -> resamplers of a student (those of the teacher where None), whether it is distilled
+RECIPES: dict[str, tuple[dict[str, Any] | None, bool]] = {
+    'spectral': (GATED, True), 'pruned': (None, True), 'plain': (PLAIN, False)}

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from slimdiff.arguments import plain
+from slimdiff.slimming import GATED, PLAIN
 
 #: relative deviation from the MACs asked for
 TOLERANCE = 0.03
-GATED = {'downsampler': {'type': 'WaveletGatedDown'}, 'upsampler': {'type': 'WaveletGatedUp'}}
-PLAIN = {'downsampler': {'type': 'ConvDown'}, 'upsampler': {'type': 'NearestConvUp'}}
 #: of our UNet, what a narrower one has as well, where it isn't the default
 KEPT = {'class_token': False, 'context_channels': None, 'mid_cross_attention': False, 'residual_resampling': False,
         'scale_shift_norm': False, 'flip_sin_to_cos': True, 'freq_shift': 0.0}
@@ -83,7 +82,7 @@ def family_of(teacher: Mapping[str, Any], resamplers: Mapping[str, Any]) -> Fami
         return transformer_family(teacher, resamplers)
     raise ValueError("The teacher's network says neither stages (block_out_channels) nor blocks (patch_size, "
                      'num_attention_heads), so no student can be designed for it: write its config yourself, with the '
-                     'teacher in model.teacher (docs/en/user_guides/distillation.md).')
+                     'teacher in model.teacher (docs/en/user_guides/distil_your_own_model.md).')
 
 
 # ---- UNets --------------------------------------------------------------------------------------------------------

@@ -59,15 +59,14 @@ def sizes_of(models: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def errors_of(models: Mapping[str, Any], loader: DataLoader, images: int) -> dict[str, Any]:
-    """The paired denoising error of each model by band and timestep, and of the last what it has more than the first:
+    """The paired denoising error of each model by band and timestep, and what the student has more than the teacher:
     mean and standard error over the same images and noise."""
-    edges = [*EDGES[:-1], next(iter(models.values())).noise_process.num_train_timesteps]
+    edges = [*EDGES[:-1], models['teacher'].noise_process.num_train_timesteps]
     metric = BandwiseDenoisingError(images, edges)
     tables = {name: metric.table(model, loader, f'denoising error, {name}') for name, model in models.items()}
-    first, last = (list(tables.values())[i] for i in (0, -1))
     return dict(edges=edges, bands=list(metric.band_names),
                 **{name: metric.summary(table) for name, table in tables.items()},
-                difference=metric.summary(last - first))
+                difference=metric.summary(tables['student'] - tables['teacher']))
 
 
 def distances_of(models: Mapping[str, Any], loader: DataLoader, images: int) -> dict[str, Any]:
@@ -80,10 +79,9 @@ def distances_of(models: Mapping[str, Any], loader: DataLoader, images: int) -> 
     except ImportError:
         metric = FrechetDistance(extractor=dict(type='RandomConvExtractor'))
     found = {name: evaluate(model, loader, [metric], images, num_real=images) for name, model in models.items()}
-    name = next(iter(next(iter(found.values()))))
-    floor = noise_floor(loader, [metric], images, images, splits=4)[name]
+    floor = noise_floor(loader, [metric], images, images, splits=4)[metric.prefix]
     return dict(features=type(metric.extractor).__name__, images=images, floor=floor,
-                **{model: figures[name] for model, figures in found.items()})
+                **{model: figures[metric.prefix] for model, figures in found.items()})
 
 
 @torch.inference_mode()

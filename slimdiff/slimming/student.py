@@ -9,18 +9,17 @@ from typing import Any
 
 from slimdiff.arguments import accepted_arguments, plain
 from slimdiff.checkpoint import find_path
+from slimdiff.configuration import load_config
+from slimdiff.configuration.source import value_source
 from slimdiff.models.backbones.load import find_class
 from slimdiff.models.backbones.protocol import input_shape
 from slimdiff.models.backbones.slimmable.config import refusal
 from slimdiff.models.backbones.slimmable.pruning import has_channels_for
 from slimdiff.registry import DATASETS, MODELS
-from slimdiff.slimming.design import GATED, PLAIN
+from slimdiff.slimming import GATED, RECIPES
 from slimdiff.slimming.teacher import TeacherModel
 from slimdiff.spelling import did_you_mean
 
-#: recipe -> resamplers of a student (those of the teacher where None), whether it is distilled
-RECIPES: Mapping[str, tuple[Mapping[str, Any] | None, bool]] = {
-    'spectral': (GATED, True), 'pruned': (None, True), 'plain': (PLAIN, False)}
 #: of a student that is made step-aware, as far as its channels divide
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 #: characters of a line
@@ -33,13 +32,11 @@ def resamplers_of(recipe: str, transformer: bool) -> Mapping[str, Any]:
     return {} if given is None or (transformer and given is not GATED) else given
 
 
-def model_config(teacher: TeacherModel, network: Mapping[str, Any], recipe: str, start: bool,
-                 step_aware: bool) -> dict[str, Any]:
+def model_config(teacher: TeacherModel, network: Mapping[str, Any], recipe: str, step_aware: bool) -> dict[str, Any]:
     """``model`` of the config.
 
     Args:
         network: arguments of the student's.
-        start: from the teacher's channels, where it has any.
         step_aware: train it at several widths.
     """
     _, distilled = RECIPES[recipe]
@@ -54,7 +51,7 @@ def model_config(teacher: TeacherModel, network: Mapping[str, Any], recipe: str,
         # On a CPU the teacher is most of the cost of a step: it sees a quarter of each batch, which leaves time for a
         # third more iterations than half of it does (docs/en/user_guides/slim_a_model.md has what that gives).
         model['teacher'] = dict(checkpoint=teacher.checkpoint, bf16=True, share=0.25)
-        if start and has_channels_for(find_class(network['type']), teacher.network):
+        if has_channels_for(find_class(network['type']), teacher.network):
             model['start_from_teacher'] = True
         # configs/sd/photo_patches_quick.py says why these weights.
         model['losses'] = [dict(type='SpatialLoss', tap='output', weight=3.0),
@@ -95,7 +92,6 @@ def data_config(data: str, teacher: TeacherModel, out: Path) -> dict[str, dict[s
     size = input_shape(teacher.network)[-1] * scale
     path = Path(data).expanduser()
     if data.endswith('.py') and (found := find_path(data)):
-        from slimdiff.configuration import load_config
         cfg = load_config(str(found))
         sets = {split: plain(cfg[f'{split}_dataloader']['dataset'])
                 for split in ('train', 'test') if cfg.get(f'{split}_dataloader')}
@@ -154,7 +150,6 @@ def _registered(name: str, size: int) -> dict[str, dict[str, Any]]:
     """The splits of a data set that is found without being told where."""
     known = accepted_arguments(DATASETS.get(name))
     train = dict(type=name, **{key: value for key, value in (('split', 'train'), ('image_size', size)) if key in known})
-    DATASETS.build(train)
     for split in ('test', 'val') if 'split' in known else ():
         with contextlib.suppress(ValueError):
             DATASETS.build({**train, 'split': split})
@@ -219,33 +214,19 @@ def source_of(config: Mapping[str, Any], header: str) -> str:
 
 def render(value: Any, column: int = 0, indent: int = 0) -> str:
     """A value as Python source: on one line where it fits, else its items on lines of their own, as many as fit."""
-    flat = _flat(value)
-    if column + len(flat) <= LINE or not isinstance(value, (Mapping, list)):
+    flat = value_source(value, ordered=False)
+    if column + len(flat) <= LINE or not flat.startswith(('dict(', '[')):
         return flat
     inner = indent + 4
-    named = isinstance(value, Mapping)
-    items = [(f'{key}=', item) for key, item in value.items()] if named else [('', item) for item in value]
-    lines, line = [], ''
+    items = [(f'{key}=', item) for key, item in value.items()] if isinstance(value, Mapping) else \
+        [('', item) for item in value]
+    lines: list[str] = []
     for name, item in items:
         text = name + render(item, inner + len(name) + 1, inner)
-        if line and '\n' not in text and len(line) + len(text) + 2 <= LINE - inner:
-            line += f', {text}'
+        if lines and '\n' not in lines[-1] + text and len(lines[-1]) + len(text) + 2 <= LINE - inner:
+            lines[-1] += f', {text}'
         else:
-            lines += [line] if line else []
-            line = text
-        if '\n' in text:
-            lines.append(line)
-            line = ''
-    lines += [line] if line else []
+            lines.append(text)
     space = ' ' * inner
-    begin, end = ('dict(', ')') if named else ('[', ']')
+    begin, end = ('dict(', ')') if isinstance(value, Mapping) else ('[', ']')
     return f'{begin}\n{space}' + f',\n{space}'.join(lines) + end
-
-
-def _flat(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f'dict({", ".join(f"{key}={_flat(item)}" for key, item in value.items())})'
-    if isinstance(value, list):
-        return f'[{", ".join(map(_flat, value))}]'
-    # mmengine replaces {{...}} in the text of a config, inside of strings too.
-    return repr(value).replace('{{', '{\\x7b') if isinstance(value, str) else repr(value)

@@ -63,7 +63,7 @@ def read_teacher(source: str) -> TeacherModel:
         raise ValueError(f"'{source}' is a checkpoint of CompVis, which doesn't say what network it holds. Convert it "
                          'first: slimdiff convert CHECKPOINT.ckpt --config configs/ldm/....py --out FOLDER, and give '
                          'the folder (docs/en/user_guides/bring_your_checkpoint.md).')
-    path = find_path(source) or zoo_weights(source)
+    path = here = find_path(source) or zoo_weights(source)
     if path is None and is_hub_id(source):
         try:
             path = download_pipeline(source)
@@ -75,7 +75,7 @@ def read_teacher(source: str) -> TeacherModel:
     if path.is_dir():
         path = next(iter(list_checkpoints(path)), path)
     loaded = load_teacher(str(path))
-    name = portable(path) if find_path(source) or zoo_weights(source) else source
+    name = portable(path) if here else source
     settings = _of_checkpoint(path) if path.is_file() else _of_folder(path, name, loaded)
     return TeacherModel(name, loaded.unet, settings, tuple(loaded.classes))
 

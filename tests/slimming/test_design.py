@@ -8,7 +8,8 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from slimdiff.evaluation.unet_cost import network_cost
 from slimdiff.models.backbones import DiT, UNet
 from slimdiff.models.backbones.load import build_backbone
-from slimdiff.slimming.design import GATED, PLAIN, TOLERANCE, design, from_diffusers, narrow_heads
+from slimdiff.slimming import GATED, PLAIN
+from slimdiff.slimming.design import TOLERANCE, design, from_diffusers, narrow_heads
 
 
 def count(network):

@@ -31,7 +31,7 @@ def test_settings_come_from_the_teacher(teacher):
     ('spectral', False, 'Distiller'), ('plain', False, 'DiffusionModel'), ('pruned', True, 'SlimmableDistiller'),
     ('plain', True, 'SlimmableDiffusion')])
 def test_the_file_says_what_was_meant(teacher, recipe, step_aware, kind, tmp_path):
-    model = model_config(teacher, NETWORK, recipe, True, step_aware)
+    model = model_config(teacher, NETWORK, recipe, step_aware)
     data = data_config('PhotoPatches', teacher, tmp_path)
     config = student_config(model, data, 300, 16, 3, False)
     path = tmp_path / 'student.py'

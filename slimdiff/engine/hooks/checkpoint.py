@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 
 from slimdiff.checkpoint.files import CheckpointWriteError, checkpoint_name, list_checkpoints
 from slimdiff.engine.distributed import any_rank
-from slimdiff.evaluation.common import is_sharded
+from slimdiff.evaluation.common import is_sharded, takes_part
 from slimdiff.registry import HOOKS
 
 
@@ -58,8 +58,7 @@ class CheckpointHook(Hook):
             return
         # Hooks may refuse to save a broken state; all ranks ask them.
         runner.call_hook('check_state')
-        sharded = is_sharded(runner.model)
-        if not (is_main_process() or sharded):
+        if not takes_part(runner.model):
             return
         self.error = None
         try:
@@ -69,7 +68,7 @@ class CheckpointHook(Hook):
             runner.logger.error(f'{error} Training goes on; the next try is in {self.interval} iterations.')
         failed = self.error is not None
         # Those that wrote nothing must come back for the next try.
-        if any_rank(int(failed), next(runner.model.parameters()).device) if sharded else failed:
+        if any_rank(int(failed), next(runner.model.parameters()).device) if is_sharded(runner.model) else failed:
             return
         self.saved_at = done
         if not is_main_process():

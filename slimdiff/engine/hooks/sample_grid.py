@@ -16,7 +16,7 @@ from torch import Tensor
 from slimdiff.engine.best_effort import best_effort
 from slimdiff.engine.hooks.ema import ema_weights
 from slimdiff.engine.tracking import trackers_of
-from slimdiff.evaluation.common import evaluating, is_sharded, whole_weights
+from slimdiff.evaluation.common import evaluating, takes_part, whole_weights
 from slimdiff.registry import HOOKS
 from slimdiff.sampling.images import save_grid, to_uint8
 
@@ -25,7 +25,7 @@ def generate(runner: Any, num_images: int, seed: int, labels: Sequence[int] | No
              num_steps: int | None = None) -> Tensor | None:
     """Sample images 0 ... num_images - 1 of a seed with the averaged weights, in the precision of training.
 
-    The main process does; the others (see :func:`takes_part`) get None.
+    The main process does; the others (those that :func:`~slimdiff.evaluation.common.takes_part` names) get None.
     """
     amp = getattr(runner.optim_wrapper, 'autocast_dtype', None) is not None
     model = runner.unwrapped_model
@@ -35,11 +35,6 @@ def generate(runner: Any, num_images: int, seed: int, labels: Sequence[int] | No
             return None
         with evaluating(model, amp):
             return model.sample(range(num_images), seed=seed, labels=fixed, num_steps=num_steps).float().cpu()
-
-
-def takes_part(runner: Any) -> bool:
-    """Whether :func:`generate` needs this process: the main one, and all that have a part of the weights."""
-    return is_main_process() or is_sharded(runner.model)
 
 
 @HOOKS.register_module()
@@ -71,7 +66,7 @@ class SampleGridHook(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         done = batch_idx + 1
-        if (done % self.interval == 0 or done == runner.max_iters) and takes_part(runner):
+        if (done % self.interval == 0 or done == runner.max_iters) and takes_part(runner.model):
             images = generate(runner, self.num_images, self.seed, self.labels, self.num_steps)
             runner.model.train()
             if images is None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from slimdiff.checkpoint.files import atomic_write
 from slimdiff.engine.best_effort import best_effort
-from slimdiff.engine.hooks.sample_grid import generate, takes_part
+from slimdiff.engine.hooks.sample_grid import generate
+from slimdiff.evaluation.common import takes_part
 from slimdiff.functional.spectrum import radial_spectrum
 from slimdiff.registry import HOOKS
 
@@ -79,7 +80,7 @@ class SpectrumPlotHook(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         done = batch_idx + 1
-        if (done % self.interval == 0 or done == runner.max_iters) and takes_part(runner):
+        if (done % self.interval == 0 or done == runner.max_iters) and takes_part(runner.model):
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             generated = generate(runner, self.num_images, self.seed, num_steps=self.num_steps)
             runner.model.train()

@@ -18,6 +18,8 @@ from slimdiff.functional.process import NoiseProcess
 
 #: added to a step's seed for the posterior: beyond the 32 bits of step seeds, so that no other step draws the same
 POSTERIOR = 2**32
+#: probability of leaving the condition out in training, for classifier-free guidance
+CLASS_DROPOUT = 0.1
 
 
 @dataclasses.dataclass

@@ -3,7 +3,6 @@ import torch
 
 from slimdiff.models import DiffusionModel
 from slimdiff.registry import RegistryError
-from slimdiff.sampling import image_generators, initial_noise
 
 STAGES = [dict(channels=8, blocks=1), dict(channels=16, blocks=1, heads=2)]
 
@@ -64,28 +63,6 @@ def test_seeded_steps_repeat_and_two_ranks_share_the_draws(monkeypatch):
         assert torch.equal(together, torch.cat([first, second]))
 
 
-def test_an_image_is_a_function_of_seed_and_index():
-    m = model(num_classes=3)
-    together = m.sample(range(5), seed=3)
-    assert together.shape == (5, 3, 8, 8) and together.abs().max() <= 1
-    apart = torch.cat([m.sample([4, 0], seed=3), m.sample([2], seed=3)])
-    torch.testing.assert_close(apart, together[[4, 0, 2]], rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(m.sample([0], seed=4), together[:1])
-
-
-def test_stochastic_samplers_are_reproducible_too():
-    m = model(noise=dict(clip_sample=False))
-    first = m.sample([3, 1], scheduler=dict(type='DDPMScheduler'))
-    torch.testing.assert_close(m.sample([1], scheduler=dict(type='DDPMScheduler')), first[1:], rtol=1e-4, atol=1e-5)
-
-
-def test_sampling_leaves_the_mode_and_the_global_generator_alone():
-    m = model().train()
-    state = torch.get_rng_state()
-    m.sample([0])
-    assert m.training and torch.equal(state, torch.get_rng_state())
-
-
 def test_condition_dropout_trains_the_null_class():
     m = model(num_classes=3, class_dropout=0.5)
     seen = []
@@ -96,16 +73,6 @@ def test_condition_dropout_trains_the_null_class():
     labels = torch.cat(seen)
     assert set(labels.tolist()) == {1, 3}
     assert (labels == 3).float().mean().item() == pytest.approx(0.5, abs=0.1)
-
-
-def test_guidance_changes_samples_and_one_does_not_double_the_batch():
-    m = model(num_classes=3)
-    sizes = []
-    m.unet.stem.register_forward_hook(lambda mod, args, out: sizes.append(out.shape[0]))
-    plain = m.sample([0, 1], guidance_scale=1.0)
-    guided = m.sample([0, 1], guidance_scale=4.0)
-    assert set(sizes[:4]) == {2} and set(sizes[4:]) == {4}
-    assert not torch.allclose(plain, guided)
 
 
 def test_it_learns_a_constant_image():
@@ -178,15 +145,3 @@ def test_a_flow_by_hand():
     x_t = (1 - s.view(-1, 1, 1, 1)) * images + s.view(-1, 1, 1, 1) * noise
     expected = (m.unet(x_t, 1000 * s).sample - (noise - images)).square().mean()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_two_euler_steps_of_a_flow_by_hand():
-    m = model(noise_scheduler=dict(type='FlowMatchEulerDiscreteScheduler'), sigma_data=None,
-              sampler=dict(type='FlowMatchEulerDiscreteScheduler', shift=3.0))
-    x = initial_noise((3, 8, 8), image_generators(0, [0, 1]), torch.device('cpu'))
-    with torch.no_grad():
-        # The sampler's two levels, 1 and 1/1000, of which the second is shifted to 3 s / (1 + 2 s); then none.
-        low = 3 * 0.001 / (1 + 2 * 0.001)
-        for level, following in ((1.0, low), (low, 0.0)):
-            x = x + (following - level) * m.unet(x, torch.tensor(1000 * level)).sample
-    torch.testing.assert_close(m.sample([0, 1], num_steps=2), x.clamp(-1, 1), rtol=1e-3, atol=1e-4)

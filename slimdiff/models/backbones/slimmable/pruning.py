@@ -86,15 +86,15 @@ def copy_channels(target: Tensor, axes: Axes, source: Tensor, wide: Axes) -> boo
     """
     if target.dim() != source.dim():
         return False
-    blocks = []
-    for size, given, axis, theirs in itertools.zip_longest(target.shape, source.shape, axes, wide):
+    for dim, (size, given, axis, theirs) in enumerate(
+            itertools.zip_longest(target.shape, source.shape, axes, wide)):
         parts, wider = (size, ) if axis is None else axis.parts, (given, ) if theirs is None else theirs.parts
         if (axis is None and size != given) or len(parts) != len(wider) or sum(parts) != size:
             return False
         if any(mine > its for mine, its in zip(parts, wider)):
             return False
-        mine, its = (list(itertools.accumulate(sizes, initial=0)) for sizes in (parts, wider))
-        blocks.append([(slice(a, a + part), slice(b, b + part)) for a, b, part in zip(mine, its, parts)])
-    for combination in itertools.product(*blocks):
-        target[tuple(own for own, _ in combination)] = source[tuple(its for _, its in combination)].to(target)
+        starts = itertools.accumulate(wider, initial=0)
+        kept = torch.cat([torch.arange(start, start + mine) for start, mine in zip(starts, parts)])
+        source = source.index_select(dim, kept.to(source.device))
+    target.copy_(source)
     return True
