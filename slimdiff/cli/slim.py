@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         given = getattr(args, name)
         if given is not None and given < least:
             parser.error(f'--{name.replace("_", "-")} must be at least {least:g}, got {given:g}')
+    if Path(args.out).is_file():
+        parser.error(f'--out {args.out} is a file: give a folder')
     if 0 < args.images < 32:
         parser.error(f'--images must be at least 32 for a Frechet distance, or 0, got {args.images}')
     return args
@@ -76,21 +79,23 @@ def prepare(args: argparse.Namespace, command: str) -> dict[str, Any]:
     """Write ``student.py`` unless it is there; returns the ``command`` that designed it, and its ``size`` in words.
 
     Raises:
-        ValueError: the folder has a student of another command.
+        ValueError: the folder has a student of another command, or another's.
     """
-    from slimdiff.checkpoint import read_json, write_json
+    from slimdiff.checkpoint import read_json
     from slimdiff.slimming.teacher import forbids_derivatives, read_teacher
     out = Path(args.out)
     config, place = out / 'student.py', out / 'slim.json'
     asked = {name: getattr(args, name) for name in DECIDES}
-    if config.is_file() and place.is_file():
+    if config.is_file():
+        if not place.is_file():
+            raise ValueError(f'{config} is not by slim: there is no slim.json beside it. Give another --out, or train '
+                             f'it with slimdiff train {config}.')
         before = read_json(place, 'Remove the folder to start from scratch.')
         other = [name for name in DECIDES if before['asked'].get(name) != asked[name]]
         if other:
-            name = other[0]
-            raise ValueError(f'{out} holds a student of another command: --{name.replace("_", "-")} was '
-                             f'{before["asked"].get(name)}, now it is {asked[name]}. Give another --out, or remove the '
-                             'folder.')
+            name = other[0] if other[0] == 'teacher' else f'--{other[0].replace("_", "-")}'
+            raise ValueError(f'{out} holds a student of another command: {name} was {before["asked"].get(other[0])}, '
+                             f'now it is {asked[other[0]]}. Give another --out, or remove the folder.')
         print(f'{config} is there: going on with it', flush=True)
         return before
     print(f'opening {args.teacher} ...', file=sys.stderr, flush=True)
@@ -98,64 +103,51 @@ def prepare(args: argparse.Namespace, command: str) -> dict[str, Any]:
     folder = Path(teacher.checkpoint)
     if folder.is_dir() and (what := forbids_derivatives(folder)):
         print(f'note: {what} in {folder} forbids giving derived works away; the student may be one', flush=True)
-    made = dict(asked=asked, command=command, size=write_student(args, teacher, config, command))
-    write_json(place, made)
-    return made
+    return write_student(args, teacher, config, dict(asked=asked, command=command))
 
 
-def write_student(args: argparse.Namespace, teacher: TeacherModel, path: Path, command: str) -> str:
-    """Design the student and write its config; returns its size in words."""
-    from slimdiff.checkpoint import atomic_write
-    from slimdiff.cli.dry_run import measure
+def write_student(args: argparse.Namespace, teacher: TeacherModel, path: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """Design the student and write its config, and ``slim.json`` with ``made`` and its size, which is returned."""
+    from slimdiff.checkpoint import atomic_write, write_json
+    from slimdiff.cli.dry_run import duration, measure
     from slimdiff.evaluation.cost import human
-    from slimdiff.evaluation.unet_cost import network_cost
-    from slimdiff.models.backbones.load import build_backbone
-    from slimdiff.models.backbones.protocol import bare
-    from slimdiff.slimming.design import design
     from slimdiff.slimming.student import (
-        check_images_of,
         data_config,
+        design_student,
         model_config,
-        resamplers_of,
         source_of,
         student_config,
+        with_classes_of,
     )
     data = data_config(args.data, teacher, path.parent)
-    check_images_of(data, teacher)
-    classes, dropout = teacher.settings.get('num_classes'), teacher.settings.get('class_dropout', 0.0)
-    tokens = 77 if teacher.text else 1
+    teacher = with_classes_of(data, teacher)
+    step_aware = args.step_aware is not None
+    network, macs, full = design_student(teacher, args.recipe, args.macs, step_aware)
+    model = model_config(teacher, network, args.recipe)
+    size = f'{human(macs)} MACs, {macs / full:.1%} of the {human(full)} MACs of {args.teacher}'
 
-    def count(network: dict[str, Any]) -> int:
-        return network_cost(build_backbone(network, classes, dropout), tokens).macs_with_attention
-
-    full, shape = network_cost(teacher.network, tokens).macs_with_attention, bare(teacher.network).config
-    resamplers = resamplers_of(args.recipe, not (shape.get('stages') or shape.get('block_out_channels')))
-    try:
-        network, macs = design(shape, resamplers, args.macs * full, count)
-    except ValueError as error:
-        raise ValueError(f'--macs {args.macs:g} (of {full:,}): {error}') from None
-    model = model_config(teacher, network, args.recipe, args.step_aware is not None)
-    size = f'{human(macs)}MACs, {macs / full:.1%} of the {human(full)}MACs of {args.teacher}'
-
-    def write(iterations: int) -> None:
+    def write(place: Path, iterations: int) -> None:
         config = student_config(model, data, iterations, args.batch_size, args.seed, args.amp)
-        header = (f'A student of {args.teacher}: {size}. Made by\n  {command}\n'
+        header = (f'A student of {args.teacher}: {size}. Made by\n  {made["command"]}\n'
                   f'  slimdiff train {path} is the same training.')
         text = source_of(config, header)
-        atomic_write(path, lambda file: file.write(text.encode()))
+        atomic_write(place, lambda file: file.write(text.encode()))
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    print(f'{args.recipe} student: {size}', flush=True)
-    iterations = args.iterations
-    if iterations is None:
-        write(1000)
-        try:
-            iterations = max(20, int(60 * args.minutes / measure(checked(path))))
-        finally:
-            path.unlink()
-    write(iterations)
-    print(f'wrote {path}: {iterations:,} iterations of batch {args.batch_size}', flush=True)
-    return size
+    widths = f'; widths {", ".join(f"{width:g}" for width in network["widths"])}' if step_aware else ''
+    print(f'{args.recipe} student: {size}{widths}', flush=True)
+    iterations, cost = args.iterations, ''
+    if iterations is None or args.design_only:
+        with tempfile.TemporaryDirectory(prefix='slimdiff_slim_') as folder:
+            write(Path(folder, 'student.py'), 1000)
+            seconds = measure(checked(Path(folder, 'student.py')))
+        iterations = iterations or max(20, int(60 * args.minutes / seconds))
+        cost = f', about {duration(iterations * seconds)} of training here'
+    # In this order: a student.py that is there is one to go on with.
+    write_json(path.with_name('slim.json'), made := dict(**made, size=size))
+    write(path, iterations)
+    print(f'wrote {path}: {iterations:,} iterations of batch {args.batch_size}{cost}', flush=True)
+    return made
 
 
 def checked(path: Path) -> Config:
@@ -175,15 +167,30 @@ def call(command: Callable[[list[str]], int], *words: Any) -> None:
         raise SystemExit(status)
 
 
-def train(args: argparse.Namespace, config: Path, iterations: int, work_dir: Path) -> Path:
-    """Train, or go on; returns the last checkpoint."""
-    from slimdiff.checkpoint.files import list_checkpoints
+def train(args: argparse.Namespace, config: Path, cfg: Config, work_dir: Path) -> Path:
+    """Train, or go on; returns the last checkpoint.
+
+    Raises:
+        ValueError: trained with another config than this.
+    """
+    from mmengine.dist import get_world_size
+
+    from slimdiff.arguments import plain
+    from slimdiff.checkpoint.files import list_checkpoints, load_checkpoint
+    from slimdiff.checkpoint.same import listed
     from slimdiff.cli.train import parse as parse_train
     from slimdiff.cli.train import run
-    final = work_dir / f'iter_{iterations}.pth'
-    if not final.is_file():
-        resume = ['--resume'] if list_checkpoints(work_dir) else []
-        run(parse_train([str(config), '--work-dir', str(work_dir), '--launcher', args.launcher, *resume]))
+    from slimdiff.engine.work_dir import differing_keys
+    final = work_dir / f'iter_{cfg.train_cfg.max_iters}.pth'
+    if final.is_file():
+        meta = load_checkpoint(final)['meta']
+        changed = differing_keys(meta['config'], plain(cfg._cfg_dict), meta['world_size'], get_world_size())
+        if changed:
+            raise ValueError(f'{config} was changed after its training:{listed(changed)}\nUndo that, or remove '
+                             f'{work_dir} to train again.')
+        return final
+    resume = ['--resume'] if list_checkpoints(work_dir) else []
+    run(parse_train([str(config), '--work-dir', str(work_dir), '--launcher', args.launcher, *resume]))
     return final
 
 
@@ -192,6 +199,7 @@ def report(args: argparse.Namespace, config: Path, cfg: Config, checkpoint: Path
     from mmengine.device import get_device
 
     from slimdiff.checkpoint import read_json, write_json
+    from slimdiff.checkpoint.tensor_store import network_fingerprint
     from slimdiff.cli.sample import load_model
     from slimdiff.datasets import build_dataloader
     from slimdiff.models.algorithms import DiffusionModel
@@ -202,13 +210,16 @@ def report(args: argparse.Namespace, config: Path, cfg: Config, checkpoint: Path
     place = out / 'comparison.json'
     student = load_model(cfg, str(checkpoint), 'ema')[0]
     source = read_teacher(args.teacher)
-    # Its network is preconditioned already, where it is.
-    teacher = DiffusionModel(unet=source.network, **{**source.settings, 'sigma_data': None})
+    # Its network is preconditioned already, where it is; the student's classes are those of the data.
+    teacher = DiffusionModel(unet=source.network, **{
+        **source.settings, 'sigma_data': None, 'num_classes': student.num_classes,
+        'class_dropout': student.class_dropout})
     teacher = teacher.eval().to(get_device())
     found = read_json(place, 'Remove it: it is measured again.') if place.is_file() else {}
-    if found.get('images') != args.images:
+    of = dict(images=args.images, weights=network_fingerprint(student.unet))
+    if any(found.get(key) != value for key, value in of.items()):
         loader = build_dataloader(cfg.test_dataloader) if cfg.get('test_dataloader') else None
-        found = dict(images=args.images, **compare(teacher, student, loader, args.images))
+        found = {**of, **compare(teacher, student, loader, args.images)}
         write_json(place, found)
     header, *rows = summary(found)
     print(text_table(header, rows))
@@ -239,19 +250,25 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.cli.export import main as export
     from slimdiff.cli.search import main as search
     from slimdiff.engine.distributed import join_processes
+    from slimdiff.engine.work_dir import missing_folders, remove_traces
     from slimdiff.evaluation.common import locked, run_on_rank0
     join_processes(args.launcher)
+    folders = missing_folders(out)
     out.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(out, 'slimming'):
+            made = run_on_rank0(lambda: prepare(args, command))
+    finally:
+        remove_traces(None, folders)  # those that are empty, after an error
+    if args.design_only:
+        return 0
     with locked(out, 'slimming'):
-        made = run_on_rank0(lambda: prepare(args, command))
-        if args.design_only:
-            return 0
         config, launched = out / 'student.py', ('--launcher', args.launcher)
         cfg = checked(config)
         data = cfg.train_dataloader.dataset
         if data.type == 'LatentDataset' and data.get('source') is not None:
             call(encode_latents, config, *launched)
-        checkpoint = train(args, config, cfg.train_cfg.max_iters, out / 'training')
+        checkpoint = train(args, config, cfg, out / 'training')
         allocation = []
         if args.step_aware is not None:
             call(search, config, checkpoint, '--work-dir', out / 'search', '--budget', args.step_aware, *launched)

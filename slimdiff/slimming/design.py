@@ -29,27 +29,36 @@ class Family:
     sizes: Callable[[float], Iterator[Sequence[float]]]
 
 
-def design(teacher: Mapping[str, Any], resamplers: Mapping[str, Any], target: float,
-           count: Callable[[Config], int]) -> tuple[Config, int]:
-    """The network of ``target`` MACs nearest in shape to the teacher's, and the MACs that it has.
+def design(teacher: Mapping[str, Any], resamplers: Mapping[str, Any], full: int, part: float,
+           count: Callable[[Config], int], widths: Sequence[float] = (1.0, )) -> tuple[Config, int]:
+    """The network of a part of the teacher's MACs that is nearest in shape to it, and the MACs that it has.
 
     Args:
         teacher: the config of its network: a UNet of ours, of diffusers (``block_out_channels``), or a transformer
             (``patch_size`` and ``num_attention_heads``).
         resamplers: ``downsampler`` and ``upsampler``; {} keeps the teacher's. Of a transformer, those that merge tokens
             and split them again; {} makes it a plain one.
+        full: the teacher's MACs.
+        part: of them, for the student.
         count: the MACs of a network.
+        widths: of a slimmable student: multiples of the narrowest one.
 
     Raises:
-        ValueError: a network of another kind; no size within :data:`TOLERANCE` of the target (the nearest two are
-            named).
+        ValueError: a network of another kind; no size within :data:`TOLERANCE` of the MACs asked for (the nearest two
+            are named).
     """
-    family = family_of(teacher, resamplers)
+    family = family_of(teacher, resamplers, round(1 / min(widths)))
     counted: dict[tuple[float, ...], int] = {}
+    target = part * full
+
+    def made(size: Sequence[float]) -> Config:
+        network = family.make(size)
+        slimmable = dict(type=f'Slimmable{network["type"]}', widths=list(widths)) if len(widths) > 1 else {}
+        return {**network, **slimmable}
 
     def macs(size: Sequence[float]) -> int:
         if tuple(size) not in counted:
-            counted[tuple(size)] = count(family.make(size))
+            counted[tuple(size)] = count(made(size))
         return counted[tuple(size)]
 
     low, high = 0.0, 1.0
@@ -67,19 +76,24 @@ def design(teacher: Mapping[str, Any], resamplers: Mapping[str, Any], target: fl
     if abs(counted[best] / target - 1) > TOLERANCE:
         below = max((n for n in counted.values() if n < target), default=None)
         above = min((n for n in counted.values() if n > target), default=None)
-        raise ValueError(f'No width of this network has {target:,.0f} MACs within {TOLERANCE:.0%}. The nearest have '
-                         f'{" and ".join(f"{n:,}" for n in (below, above) if n)}.')
-    return family.make(best), counted[best]
+        nearest = ' and '.join(f'{n / full:.3g} of the teacher ({n:,} MACs)' for n in (below, above) if n)
+        raise ValueError(f'No student has {part:.3g} of the {full:,} MACs within {TOLERANCE:.0%}. The nearest have '
+                         f'{nearest}.')
+    return made(best), counted[best]
 
 
-def family_of(teacher: Mapping[str, Any], resamplers: Mapping[str, Any]) -> Family:
-    """The family of a network by its config; raises ValueError where it is neither a UNet nor a transformer."""
+def family_of(teacher: Mapping[str, Any], resamplers: Mapping[str, Any], shares: int = 1) -> Family:
+    """The family of a network by its config; raises ValueError where it is neither a UNet nor a transformer.
+
+    Args:
+        shares: into so many equal ones channels, groups and heads must divide.
+    """
     if teacher.get('stages'):
-        return unet_family(plain({k: v for k, v in teacher.items() if not k.startswith('_')}), resamplers)
+        return unet_family(plain({k: v for k, v in teacher.items() if not k.startswith('_')}), resamplers, shares)
     if teacher.get('block_out_channels'):
-        return unet_family(from_diffusers(teacher), {**PLAIN, **resamplers})
+        return unet_family(from_diffusers(teacher), {**PLAIN, **resamplers}, shares)
     if teacher.get('patch_size') and teacher.get('num_attention_heads'):
-        return transformer_family(teacher, resamplers)
+        return transformer_family(teacher, resamplers, shares)
     raise ValueError("The teacher's network says neither stages (block_out_channels) nor blocks (patch_size, "
                      'num_attention_heads), so no student can be designed for it: write its config yourself, with the '
                      'teacher in model.teacher (docs/en/user_guides/distil_your_own_model.md).')
@@ -117,22 +131,22 @@ def from_diffusers(config: Mapping[str, Any]) -> Config:
         flip_sin_to_cos=config.get('flip_sin_to_cos', True), freq_shift=float(config.get('freq_shift', 0)))
 
 
-def unet_family(config: Config, resamplers: Mapping[str, Any]) -> Family:
+def unet_family(config: Config, resamplers: Mapping[str, Any], shares: int = 1) -> Family:
     """Narrower UNets: the channels of each stage and of the middle by about the same share, groups of a norm no larger.
 
     A size is the channels of the stages, then of the middle.
     """
     full = [*(stage['channels'] for stage in config['stages']),
             config.get('mid_channels') or config['stages'][-1]['channels']]
-    bands = 4  # an up-sampler may take its input for four
+    least = 4 * shares  # an up-sampler may take its input for four bands
 
     def groups_at(share: float) -> int:
         """The largest power of two of norm groups that leaves each as large as the teacher's, or four channels."""
         size = max(2, min(4, full[0] // config.get('norm_groups', 32)))
-        return 2**max(0, math.floor(math.log2(max(1, min(32, full[0] * share / size)))))
+        return 2**math.floor(math.log2(max(shares, min(32, full[0] * share / size))))
 
     def sizes(share: float) -> Iterator[list[int]]:
-        step = math.lcm(groups_at(share), bands)
+        step = math.lcm(groups_at(share), least)
         base = [max(step, min(c // step * step, round(c * share / step) * step)) for c in full]
         yield base
         last = len(base) - 1
@@ -178,7 +192,7 @@ def narrow_heads(heads: int | None, channels: int, kept: int) -> int | None:
 # ---- transformers -------------------------------------------------------------------------------------------------
 
 
-def transformer_family(config: Mapping[str, Any], resamplers: Mapping[str, Any]) -> Family:
+def transformer_family(config: Mapping[str, Any], resamplers: Mapping[str, Any], shares: int = 1) -> Family:
     """Narrower transformers: fewer heads of the teacher's size, and a feed-forward that meets the MACs.
 
     With resamplers it is U-shaped: an eighth of the blocks (at least one) before the tokens are merged, and as many
@@ -201,9 +215,9 @@ def transformer_family(config: Mapping[str, Any], resamplers: Mapping[str, Any])
 
     def sizes(share: float) -> Iterator[tuple[float, ...]]:
         whole = heads * share
-        count = max(1, round(whole))
+        count = shares * max(1, round(whole / shares))
         # A head more or less is a large step for a network of few: there their size moves, too.
-        channels = size if whole >= 4 else max(4, min(size, round(size * whole / count / 4) * 4))
+        channels = size if whole >= 4 * shares else max(4, min(size, round(size * whole / count / 4) * 4))
         # What whole heads leave over or lack goes to the feed-forward: a block's MACs go with width^2 (4 + 2 ratio).
         left = (size * whole / (count * channels))**2 * (4 + 2 * ratio)
         mlp = max(0.25, (left - 4) / 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,20 @@ from slimdiff.arguments import accepted_arguments, plain
 from slimdiff.checkpoint import find_path
 from slimdiff.configuration import load_config
 from slimdiff.configuration.source import value_source
-from slimdiff.models.backbones.load import find_class
-from slimdiff.models.backbones.protocol import input_shape
-from slimdiff.models.backbones.slimmable.config import refusal
+from slimdiff.evaluation.unet_cost import network_cost
+from slimdiff.models.algorithms.draws import CLASS_DROPOUT
+from slimdiff.models.backbones.load import build_backbone, find_class
+from slimdiff.models.backbones.protocol import bare, class_rows, input_shape
 from slimdiff.models.backbones.slimmable.pruning import has_channels_for
 from slimdiff.registry import DATASETS, MODELS
 from slimdiff.slimming import GATED, RECIPES
+from slimdiff.slimming.design import Config, design
 from slimdiff.slimming.teacher import TeacherModel
 from slimdiff.spelling import did_you_mean
 
-#: of a student that is made step-aware, as far as its channels divide
-WIDTHS = (0.25, 0.5, 0.75, 1.0)
+#: widths of a step-aware student, and of one that has fewer than NARROWEST channels at a quarter
+FOUR, TWO = (0.25, 0.5, 0.75, 1.0), (0.5, 1.0)
+NARROWEST = 8
 #: characters of a line
 LINE = 118
 
@@ -32,21 +36,50 @@ def resamplers_of(recipe: str, transformer: bool) -> Mapping[str, Any]:
     return {} if given is None or (transformer and given is not GATED) else given
 
 
-def model_config(teacher: TeacherModel, network: Mapping[str, Any], recipe: str, step_aware: bool) -> dict[str, Any]:
+def design_student(teacher: TeacherModel, recipe: str, part: float, step_aware: bool) -> tuple[Config, int, int]:
+    """The student's network, its MACs and the teacher's, with those of attention.
+
+    Args:
+        part: of the teacher's MACs.
+        step_aware: one of several widths.
+
+    Raises:
+        ValueError: see :func:`~slimdiff.slimming.design.design`.
+    """
+    classes, dropout = teacher.settings.get('num_classes'), teacher.settings.get('class_dropout', 0.0)
+    tokens = 77 if teacher.text else 1
+
+    def count(network: Config) -> int:
+        return network_cost(build_backbone(network, classes, dropout), tokens).macs_with_attention
+
+    full, shape = network_cost(teacher.network, tokens).macs_with_attention, bare(teacher.network).config
+    resamplers = resamplers_of(recipe, not (shape.get('stages') or shape.get('block_out_channels')))
+    if step_aware:
+        with contextlib.suppress(ValueError):
+            network, macs = design(shape, resamplers, full, part, count, FOUR)
+            if stem_of(network) * min(FOUR) >= NARROWEST:
+                return network, macs, full
+    return (*design(shape, resamplers, full, part, count, TWO if step_aware else (1.0, )), full)
+
+
+def stem_of(network: Mapping[str, Any]) -> float:
+    """Channels of a UNet's first stage; of a transformer a quarter, what a first stage would have."""
+    if 'stages' in network:
+        return network['stages'][0]['channels']
+    return network['num_attention_heads'] * network['attention_head_dim'] / 4
+
+
+def model_config(teacher: TeacherModel, network: Mapping[str, Any], recipe: str) -> Config:
     """``model`` of the config.
 
     Args:
-        network: arguments of the student's.
-        step_aware: train it at several widths.
+        network: arguments of the student's; one with ``widths`` is trained at all of them.
     """
     _, distilled = RECIPES[recipe]
-    model: dict[str, Any] = dict(type='Distiller' if distilled else 'DiffusionModel')
-    network = dict(network)
-    if step_aware:
+    model: Config = dict(type='Distiller' if distilled else 'DiffusionModel')
+    if 'widths' in network:
         model['type'] = 'SlimmableDistiller' if distilled else 'SlimmableDiffusion'
-        widths = widths_of(network)
-        network = {**network, 'type': f'Slimmable{network["type"]}', 'widths': widths}
-        model['num_random'] = min(1, len(widths) - 2)  # beside the widest and the narrowest
+        model['num_random'] = min(1, len(network['widths']) - 2)  # beside the widest and the narrowest
     if distilled:
         # On a CPU the teacher is most of the cost of a step: it sees a quarter of each batch, which leaves time for a
         # third more iterations than half of it does (docs/en/user_guides/slim_a_model.md has what that gives).
@@ -56,22 +89,7 @@ def model_config(teacher: TeacherModel, network: Mapping[str, Any], recipe: str,
         # configs/sd/photo_patches_quick.py says why these weights.
         model['losses'] = [dict(type='SpatialLoss', tap='output', weight=3.0),
                            dict(type='SpectralLoss', tap='output', weight=1.0)]
-    return {**model, **plain(teacher.settings), 'unet': network}
-
-
-def widths_of(network: Mapping[str, Any]) -> tuple[float, ...]:
-    """The widths of a step-aware student; raises ValueError for one that has but one."""
-    if network['type'] == 'DiT':
-        heads = network['num_attention_heads']
-        found = [w for w in WIDTHS if (heads * w).is_integer() and heads * network['attention_head_dim'] * w % 4 == 0]
-    else:
-        arguments = {key: value for key, value in network.items() if key != 'type'}
-        found = [w for w in WIDTHS[:-1] if not refusal(arguments, w, WIDTHS)] + [1.0]
-        found = found if len(found) > 1 else [w for w in (0.5, 1.0) if not refusal(arguments, w, (0.5, 1.0))]
-    if len(found) < 2:
-        raise ValueError('--step-aware: this student is too small to run at several widths. Give more --macs, or leave '
-                         'it out.')
-    return tuple(found)
+    return {**model, **plain(teacher.settings), 'unet': dict(network)}
 
 
 # ---- data ---------------------------------------------------------------------------------------------------------
@@ -118,21 +136,30 @@ def data_config(data: str, teacher: TeacherModel, out: Path) -> dict[str, dict[s
                 test=sets['test'])
 
 
-def check_images_of(sets: Mapping[str, Any], teacher: TeacherModel) -> None:
-    """Read one sample of the training data, before anything is made of them.
+def with_classes_of(sets: Mapping[str, Any], teacher: TeacherModel) -> TeacherModel:
+    """The teacher, whose null class is known then, after one sample of the training data was read.
+
+    A UNet of diffusers doesn't say whether its last class is the null class: data of one class less mean that it is.
 
     Raises:
         ValueError: no images, or other channels or classes than the teacher's.
     """
-    source = sets['train'].get('source') or sets['train']
-    dataset = DATASETS.build(source)
-    classes, names = teacher.settings.get('num_classes'), getattr(dataset, 'classes', None)
-    if classes and names and len(names) != classes:
-        raise ValueError(f'--data: {len(names)} classes, but the teacher has {classes}.')
+    classes = teacher.settings.get('num_classes')
+    try:
+        dataset = DATASETS.build(sets['train'].get('source') or sets['train'])
+    except ValueError as error:
+        raise ValueError(f'--data: {error}' + (f' The teacher has {classes} classes.' if classes else '')) from error
+    found = len(getattr(dataset, 'classes', None) or ())
+    if classes and found == classes - 1 and class_rows(teacher.network) == classes:
+        settings = {**teacher.settings, 'num_classes': found, 'class_dropout': CLASS_DROPOUT}
+        teacher = dataclasses.replace(teacher, settings=settings)
+    elif classes and found not in (0, classes):
+        raise ValueError(f'--data: {found} classes, but the teacher has {classes}.')
     images, channels = dataset[0].get('inputs'), teacher.network.config.in_channels
     if images is not None and not teacher.latent and len(images) != channels:
         raise ValueError(f'--data: images of {len(images)} channel{"s" * (len(images) > 1)}, but the teacher takes '
                          f'{channels}.')
+    return teacher
 
 
 def _images(path: Path, size: int, classes: bool) -> dict[str, dict[str, Any]]:
@@ -167,11 +194,8 @@ def _downsampling(teacher: TeacherModel) -> int:
 def student_config(model: Mapping[str, Any], data: Mapping[str, Any], iterations: int, batch: int, seed: int,
                    amp: bool) -> dict[str, Any]:
     """All of the config but its ``_base_``. The schedule is that of a short run: warm up, then fall to 1 %."""
-    unet = model['unet']
-    width = unet['stages'][0]['channels'] if 'stages' in unet else \
-        unet['num_attention_heads'] * unet['attention_head_dim'] / 4
     # Adam's rate falls with the width (Yang et al. 2022, muP); 5e-3 at 8 and at 12 channels was measured.
-    rate = float(f'{min(5e-3, 0.06 / width):.1e}')
+    rate = float(f'{min(5e-3, 0.06 / stem_of(model["unet"])):.1e}')
     latent = data['train']['type'] == 'LatentDataset'
     workers = 0 if data['train']['type'] in ('FashionMNIST', 'MNIST', 'PhotoPatches') or latent else 2
     loader = dict(batch_size=batch, num_workers=workers, **(dict(persistent_workers=True) if workers else {}))
@@ -197,7 +221,8 @@ def student_config(model: Mapping[str, Any], data: Mapping[str, Any], iterations
         default_hooks=dict(
             # Over a hundredth of the run, at most 10,000 iterations.
             ema=dict(decay=1 - max(1e-4, min(1e-2, float(f'{20 / iterations:.1g}')))),
-            checkpoint=dict(interval=max(1, min(1000, iterations // 4 or 1))),
+            log=dict(interval=max(1, min(50, iterations // 10))),
+            checkpoint=dict(interval=max(1, min(1000, iterations // 4))),
             samples=dict(interval=iterations), spectra=None),
         randomness=dict(seed=seed))
 

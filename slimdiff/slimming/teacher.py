@@ -15,7 +15,8 @@ from slimdiff.checkpoint.files import list_checkpoints
 from slimdiff.checkpoint.hub import is_hub_id
 from slimdiff.functional.process import RectifiedFlow
 from slimdiff.installation import zoo, zoo_weights
-from slimdiff.models.backbones.protocol import bare, expected_context, num_classes
+from slimdiff.models.algorithms.draws import CLASS_DROPOUT
+from slimdiff.models.backbones.protocol import bare, class_rows, expected_context
 from slimdiff.models.distillation.loading import LoadedTeacher, download_pipeline, load_teacher
 from slimdiff.models.serving import serving_config
 from slimdiff.sampling.process import noise_process, training_config
@@ -68,7 +69,8 @@ def read_teacher(source: str) -> TeacherModel:
         try:
             path = download_pipeline(source)
         except ValueError as error:
-            raise ValueError(f'{error}{did_you_mean(source, zoo())}') from None
+            guess = did_you_mean(source, zoo())
+            raise ValueError(f"No folder or model of slimdiff is called '{source}'.{guess} {error}") from None
     if path is None:
         raise ValueError(f"The teacher '{source}' is not a file, a folder or a model that came with slimdiff."
                          f'{did_you_mean(source, zoo())} Models that came with slimdiff: {", ".join(zoo())}.')
@@ -105,7 +107,10 @@ def _of_folder(folder: Path, name: str, loaded: LoadedTeacher) -> dict[str, Any]
     flow = noise_process(record['schedule']).name == RectifiedFlow.name
     sampler = 'FlowMatchEulerDiscreteScheduler' if flow else 'DPMSolverMultistepScheduler'
     ours = index.get('_class_name') == 'SlimDiffusionPipeline'
-    classes = record.get('num_classes') or num_classes(loaded.unet)
+    rows = class_rows(loaded.unet)
+    # Ours and DiT say how many classes they have beside the null one. A UNet of diffusers has num_class_embeds: all of
+    # them are classes, unless the data say otherwise.
+    classes = record.get('num_classes') or (rows if hasattr(loaded.unet.config, 'num_class_embeds') else rows - 1)
     stage = record.get('first_stage')
     known = record.get('sigma_data') or SIGMA_DATA[stage is not None]
     settings = dict(
@@ -114,8 +119,9 @@ def _of_folder(folder: Path, name: str, loaded: LoadedTeacher) -> dict[str, Any]
         sampler=dict(type=index['scheduler'][1] if ours else sampler),
         num_steps=index.get('num_inference_steps', STEPS), guidance_scale=index.get('guidance_scale', 1.0),
         sigma_data=known)
-    if classes:
-        settings |= dict(num_classes=classes, class_dropout=0.1 if index.get('null_class', True) else 0.0)
+    if rows:
+        null = index.get('null_class', rows > classes)
+        settings |= dict(num_classes=classes, class_dropout=CLASS_DROPOUT if null else 0.0)
     if stage is not None:
         kind = FIRST_STAGES.get(stage['class'])
         if kind is None:

@@ -8,6 +8,7 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from slimdiff.evaluation.unet_cost import network_cost
 from slimdiff.models.backbones import DiT, UNet
 from slimdiff.models.backbones.load import build_backbone
+from slimdiff.sampling.actions import Run
 from slimdiff.slimming import GATED, PLAIN
 from slimdiff.slimming.design import TOLERANCE, design, from_diffusers, narrow_heads
 
@@ -28,7 +29,7 @@ def wide_unet(**settings):
 def test_a_unet_of_the_macs_asked_for(resamplers, share):
     wide = wide_unet()
     full = network_cost(wide).macs_with_attention
-    network, macs = design(wide.config, resamplers, share * full, count)
+    network, macs = design(wide.config, resamplers, full, share, count)
     assert macs == count(network) and abs(macs / (share * full) - 1) <= TOLERANCE
     assert [(s['blocks'], s['up_blocks']) for s in network['stages']] == [(1, 2), (1, 2)]
     assert network['downsampler'] == (resamplers or PLAIN)['downsampler']
@@ -38,7 +39,7 @@ def test_the_design_is_near_the_teachers_proportions():
     """Of all widths of two stages that meet the target by brute force, it is among those with stages most alike."""
     wide = wide_unet()
     full = network_cost(wide).macs_with_attention
-    network, _ = design(wide.config, PLAIN, 0.25 * full, count)
+    network, _ = design(wide.config, PLAIN, full, 0.25, count)
 
     def skew(channels):
         return max(channels[0] / 32, channels[1] / 64) / min(channels[0] / 32, channels[1] / 64)
@@ -56,22 +57,46 @@ def test_a_transformer_keeps_whole_heads():
     wide = DiT(sample_size=16, in_channels=1, out_channels=1, patch_size=2, num_attention_heads=8,
                attention_head_dim=16, layers=(8, ))
     full = network_cost(wide).macs_with_attention
-    plain, macs = design(wide.config, {}, 0.3 * full, count)
+    plain, macs = design(wide.config, {}, full, 0.3, count)
     assert plain['layers'] == [8] and plain['attention_head_dim'] == 16
     assert abs(macs / (0.3 * full) - 1) <= TOLERANCE
-    gated, macs = design(wide.config, GATED, 0.3 * full, count)
+    gated, macs = design(wide.config, GATED, full, 0.3, count)
     assert gated['layers'] == [1, 6, 1] and gated['downsampler'] == GATED['downsampler']
     assert gated['num_attention_heads'] > plain['num_attention_heads']  # a quarter of the tokens inside
     assert abs(macs / (0.3 * full) - 1) <= TOLERANCE
 
 
 def test_what_no_width_meets_names_the_nearest_two():
-    """Networks of 2, 4, 6, ... MACs: none has 3 within 3 %."""
+    """Networks of 4, 8, 12, ... of 90 MACs: none has a tenth within 3 %."""
     wide = wide_unet().config
-    with pytest.raises(ValueError, match=r'No width .* 9 MACs within 3%. The nearest have 8 and 12.'):
-        design(wide, PLAIN, 9, lambda network: network['stages'][0]['channels'])
+    with pytest.raises(ValueError, match=r'No student has 0.1 of the 90 MACs within 3%. The nearest have 0.0889 of '
+                       r'the teacher \(8 MACs\) and 0.133 of the teacher \(12 MACs\).'):
+        design(wide, PLAIN, 90, 0.1, lambda network: network['stages'][0]['channels'])
     with pytest.raises(ValueError, match='neither stages .* nor blocks'):
-        design({'hidden': 8}, {}, 1.0, count)
+        design({'hidden': 8}, {}, 1, 1.0, count)
+
+
+@pytest.mark.parametrize('widths', [(0.25, 0.5, 0.75, 1.0), (0.5, 1.0)])
+@pytest.mark.parametrize('resamplers', [GATED, PLAIN])
+def test_a_slimmable_unet_has_all_of_its_widths(resamplers, widths):
+    """Its cost at each width is that of the dense network of that width, which exists."""
+    wide = wide_unet(stages=[dict(channels=64, blocks=1, up_blocks=2),
+                             dict(channels=128, blocks=1, up_blocks=2, downsample=False, heads=4)])
+    full = network_cost(wide).macs_with_attention
+    network, macs = design(wide.config, resamplers, full, 0.3, count, widths)
+    assert network['type'] == 'SlimmableUNet' and abs(macs / full / 0.3 - 1) <= TOLERANCE
+    slim = build_backbone(network)
+    costs = [network_cost(slim.dense(Run(width))).macs_with_attention for width in widths]
+    assert costs[-1] == macs and costs == sorted(set(costs))
+
+
+def test_a_slimmable_transformer_has_heads_for_its_widths():
+    wide = DiT(sample_size=16, in_channels=1, out_channels=1, patch_size=2, num_attention_heads=8,
+               attention_head_dim=16, layers=(8, ))
+    full = network_cost(wide).macs_with_attention
+    network, macs = design(wide.config, GATED, full, 0.3, count, (0.25, 0.5, 0.75, 1.0))
+    assert network['num_attention_heads'] % 4 == 0 and abs(macs / full / 0.3 - 1) <= TOLERANCE
+    assert build_backbone(network).widths == (0.25, 0.5, 0.75, 1.0)
 
 
 def test_a_unet_of_diffusers_has_the_same_layout_in_ours():

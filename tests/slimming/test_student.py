@@ -1,10 +1,23 @@
 """The config of a student: reading it gives what was written, and the teacher's settings are in it."""
 
 import pytest
+from diffusers import DDIMScheduler, UNet2DModel
 from mmengine.config import Config
+from PIL import Image
 
 from slimdiff.configuration import check_config
-from slimdiff.slimming.student import data_config, model_config, render, source_of, student_config, widths_of
+from slimdiff.evaluation.unet_cost import network_cost
+from slimdiff.models.backbones.load import build_backbone
+from slimdiff.sampling.actions import Run
+from slimdiff.slimming.student import (
+    data_config,
+    design_student,
+    model_config,
+    render,
+    source_of,
+    student_config,
+    with_classes_of,
+)
 from slimdiff.slimming.teacher import forbids_derivatives, read_teacher
 
 NETWORK = dict(type='UNet', sample_size=32, in_channels=1, out_channels=1, norm_groups=2, time_channels=32,
@@ -31,7 +44,8 @@ def test_settings_come_from_the_teacher(teacher):
     ('spectral', False, 'Distiller'), ('plain', False, 'DiffusionModel'), ('pruned', True, 'SlimmableDistiller'),
     ('plain', True, 'SlimmableDiffusion')])
 def test_the_file_says_what_was_meant(teacher, recipe, step_aware, kind, tmp_path):
-    model = model_config(teacher, NETWORK, recipe, step_aware)
+    network = NETWORK | (dict(type='SlimmableUNet', widths=[0.5, 1.0]) if step_aware else {})
+    model = model_config(teacher, network, recipe)
     data = data_config('PhotoPatches', teacher, tmp_path)
     config = student_config(model, data, 300, 16, 3, False)
     path = tmp_path / 'student.py'
@@ -49,12 +63,39 @@ def test_the_file_says_what_was_meant(teacher, recipe, step_aware, kind, tmp_pat
         assert cfg.model.unet.type == 'SlimmableUNet' and tuple(cfg.model.unet.widths) == (0.5, 1.0)
 
 
-def test_widths_of_a_step_aware_student():
-    """Two norm groups: halves. Four heads of a transformer: quarters."""
-    assert widths_of(NETWORK) == (0.5, 1.0)
-    assert widths_of(dict(type='DiT', num_attention_heads=4, attention_head_dim=8)) == (0.25, 0.5, 0.75, 1.0)
-    with pytest.raises(ValueError, match='too small to run at several widths'):
-        widths_of(dict(type='DiT', num_attention_heads=1, attention_head_dim=8))
+@pytest.mark.parametrize('part, recipe', [(0.1, 'spectral'), (0.05, 'spectral'), (0.08, 'pruned')])
+def test_a_step_aware_student_of_the_shipped_teacher(teacher, part, recipe):
+    """It can be built, within 3 % of its MACs."""
+    network, macs, full = design_student(teacher, recipe, part, True)
+    assert network['type'] == 'SlimmableUNet' and min(network['widths']) <= 0.5
+    assert abs(macs / full / part - 1) <= 0.03
+    slim = build_backbone(network, 10, 0.1)
+    assert [network_cost(slim.dense(Run(width))).macs_with_attention < macs for width in slim.widths[:-1]] == [
+        True] * (len(slim.widths) - 1)
+
+
+@pytest.mark.parametrize('rows, folders, expected', [(5, 5, (5, 0.0)), (5, 4, (4, 0.1)), (5, 3, None)])
+def test_classes_of_a_unet_of_diffusers(rows, folders, expected, tmp_path):
+    """Its last class is the null class if the data have one class less."""
+    unet = UNet2DModel(sample_size=8, block_out_channels=(8, 8), layers_per_block=1, num_class_embeds=rows,
+                       down_block_types=['DownBlock2D'] * 2, up_block_types=['UpBlock2D'] * 2, norm_num_groups=2)
+    unet.save_pretrained(tmp_path / 'teacher' / 'unet')
+    DDIMScheduler().save_pretrained(tmp_path / 'teacher' / 'scheduler')
+    (tmp_path / 'images' / 'loose').mkdir(parents=True)
+    for i in range(folders):
+        (tmp_path / 'images' / f'class{i}').mkdir()
+        Image.new('RGB', (8, 8)).save(tmp_path / 'images' / f'class{i}' / '0.png')
+    teacher = read_teacher(str(tmp_path / 'teacher'))
+    data = data_config(str(tmp_path / 'images'), teacher, tmp_path)
+    if expected is None:
+        with pytest.raises(ValueError, match='3 classes, but the teacher has 5'):
+            with_classes_of(data, teacher)
+        return
+    settings = with_classes_of(data, teacher).settings
+    assert (settings['num_classes'], settings['class_dropout']) == expected
+    Image.new('RGB', (8, 8)).save(tmp_path / 'images' / 'loose.png')
+    with pytest.raises(ValueError, match=r'--data: .* lie directly in data_root.* The teacher has 5 classes'):
+        with_classes_of(data, teacher)
 
 
 def test_data_by_what_is_there(teacher, tmp_path):
