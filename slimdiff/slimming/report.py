@@ -143,7 +143,7 @@ def error_figure(errors: Mapping[str, Any]) -> Figure:
                  label=f'{band} frequencies')
     axes.axhline(1, color='black', linewidth=0.8)
     axes.set_xticks(range(len(bins)), [b.removeprefix('t') for b in bins])
-    axes.set(xlabel='timesteps, clean to noisy', ylabel='error, teacher = 1')
+    axes.set(xlabel='timesteps, clean to noisy', ylabel='error, teacher = 1 (less is better)')
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3, axis='y')
     return figure

@@ -169,8 +169,9 @@ def network_folder(folder: Path, whose: str = 'network') -> Path:
     """
     source = next((folder / part for part in ('unet', 'transformer') if (folder / part).is_dir()), folder)
     if not (source / 'config.json').is_file():
+        advice = f' Give {folder / "pipeline"}.' if (folder / 'pipeline').is_dir() else ''  # the folder of slim
         raise ValueError(f"The {whose}'s folder {folder} holds neither unet/config.json or transformer/config.json (a "
-                         'pipeline) nor config.json (a network): it was not written by save_pretrained.')
+                         f'pipeline) nor config.json (a network): it was not written by save_pretrained.{advice}')
     return source
 
 
