@@ -215,10 +215,13 @@ def report(args: argparse.Namespace, config: Path, cfg: Config, checkpoint: Path
         **source.settings, 'sigma_data': None, 'num_classes': student.num_classes,
         'class_dropout': student.class_dropout})
     teacher = teacher.eval().to(get_device())
+    loader = build_dataloader(cfg.test_dataloader) if cfg.get('test_dataloader') else None
+    if source.text and loader is not None:  # images of the texts of those that they are compared with
+        texts = [loader.dataset[i]['caption'] for i in range(min(max(16, args.images), len(loader.dataset)))]
+        teacher.sample_captions = student.sample_captions = texts
     found = read_json(place, 'Remove it: it is measured again.') if place.is_file() else {}
     of = dict(images=args.images, weights=network_fingerprint(student.unet))
     if any(found.get(key) != value for key, value in of.items()):
-        loader = build_dataloader(cfg.test_dataloader) if cfg.get('test_dataloader') else None
         found = {**of, **compare(teacher, student, loader, args.images)}
         write_json(place, found)
     header, *rows = summary(found)
