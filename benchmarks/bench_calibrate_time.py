@@ -13,6 +13,7 @@ noise. ``bench_calibrate.py`` compares at equal MACs.
     slimdiff train configs/dit/fashion_mnist_small.py --work-dir work_dirs/dit
     python benchmarks/bench_calibrate_time.py --model work_dirs/dit/iter_2000.pth --small '' --json \\
         benchmarks/results/calibrate/time_dit_dpm_25.json
+    python benchmarks/bench_calibrate_time.py --figure docs/en/_static/calibrate_time.png
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from diffusers import DiffusionPipeline, FirstBlockCacheConfig
 from diffusers.hooks import HookRegistry, apply_first_block_cache
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.hooks.hooks import CacheContext, _set_cache_context
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import slimdiff
@@ -41,7 +43,7 @@ from slimdiff.calibration import Plan
 from slimdiff.calibration.frontier import every, prefix
 from slimdiff.calibration.inputs import call_of
 from slimdiff.calibration.run import Calibration
-from slimdiff.checkpoint import write_json
+from slimdiff.checkpoint import read_json, write_json
 from slimdiff.datasets import build_dataloader
 from slimdiff.evaluation.classifier import load_classifier
 from slimdiff.evaluation.metrics.frechet import frechet_distance, gaussian_moments
@@ -70,7 +72,31 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--thresholds', nargs='+', type=float, default=[0.05, 0.1, 0.2, 0.3, 0.5])
     parser.add_argument('--out', help='folder of the calibration (default: a temporary one)')
     parser.add_argument('--json', type=Path)
+    parser.add_argument('--figure', type=Path, help='measure nothing: draw what is in benchmarks/results/calibrate')
     return parser.parse_args(argv)
+
+
+def draw(path: Path) -> None:
+    """A panel for each ``time_NETWORK_SAMPLER_STEPS.json``: divergence over time, a line for each method."""
+    files = sorted(Path(__file__).with_name('results').glob('calibrate/time_*.json'))
+    figure = Figure(figsize=(4.6 * len(files), 4.2), layout='constrained')
+    panels = figure.subplots(1, len(files), squeeze=False)[0]
+    colours: dict[str, str] = {OURS: 'black'}
+    for panel, file in zip(panels, files):
+        record = read_json(file, 'Measure it again.')
+        for curve in dict.fromkeys(row['curve'] for row in record['rows']):
+            points = sorted((row['time'], row['divergence']) for row in record['rows'] if row['curve'] == curve)
+            if curve != 'full':
+                colour = colours.setdefault(curve, f'C{len(colours) - 1}')
+                panel.plot(*zip(*points), marker='o', markersize=4, color=colour, label=curve,
+                           zorder=3 - (curve != OURS), linewidth=2.5 if curve == OURS else 1)
+        panel.set(yscale='log', xlabel="processor time, the full pipeline's = 1",
+                  title=f'{file.stem.split("_")[1]}, {record["steps"]} steps of\n{record["scheduler"]}')
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel('mean squared distance to its samples')
+    handles = {label: line for panel in panels for line, label in zip(*panel.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=4, fontsize=9)
+    figure.savefig(path, dpi=110)
 
 
 @contextmanager
@@ -153,6 +179,9 @@ def at_equal_time(rows: list[dict[str, Any]]) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Calibrate for each budget, compare, print and write."""
     args = parse(argv)
+    if args.figure:
+        draw(args.figure)
+        return
     pipe, small = slimdiff.load(args.model), slimdiff.load(args.small).unet if args.small else None
     pipe.scheduler = build_scheduler(dict(type=args.scheduler), base=pipe.scheduler)
     pipe.set_progress_bar_config(disable=True)
