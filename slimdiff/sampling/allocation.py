@@ -311,6 +311,8 @@ class StepAllocation:
         table = text_table(['timesteps', 'action', *(['steps'] if timesteps is not None else [])], rows, left=2)
         return table if self.timesteps is None else f'{table}\nsampled at {", ".join(f"{t:g}" for t in timesteps)}'
 
+    __str__ = describe
+
     # ---- files ------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def test_describe(mixed):
         '999..340   width 0.5             2\n'
         '339..300   reuse prediction      1\n'
         '299..0     width 1               2')
-    assert mixed.describe().splitlines()[0] == 'timesteps  action'
+    assert str(mixed) == mixed.describe() and mixed.describe().splitlines()[0] == 'timesteps  action'
 
 
 @pytest.mark.parametrize('pieces, message', [
