@@ -23,7 +23,7 @@ STYLE = ('body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto
 
 def in_unit(value: float, unit: str) -> str:
     """A cost for people."""
-    return f'{human(value)}MACs' if unit == 'macs' else f'{value:.4g} ms'
+    return f'{human(value)} MACs' if unit == 'macs' else f'{value:.4g} ms'
 
 
 def rows_of(outcome: Outcome) -> list[tuple[str, ...]]:

@@ -48,6 +48,7 @@ def unregister():
 def test_python_blocks(page, unregister, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    shutil.copytree(ROOT / 'configs/sd/fashion_mnist_weights', tmp_path / 'slim/pipeline')
     (tmp_path / 'my_package').mkdir()
     (tmp_path / 'my_package/__init__.py').touch()
     (tmp_path / 'my_package/my_module.py').touch()

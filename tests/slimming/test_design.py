@@ -1,6 +1,4 @@
-"""Students designed for a number of MACs, against counts by hand and a brute force over widths."""
-
-import itertools
+"""Students designed for a number of MACs, against counts of what was built."""
 
 import pytest
 from diffusers import UNet2DConditionModel, UNet2DModel
@@ -24,8 +22,7 @@ def wide_unet(**settings):
                 | settings)
 
 
-@pytest.mark.parametrize('resamplers', [GATED, PLAIN, {}])
-@pytest.mark.parametrize('share', [0.1, 0.25])
+@pytest.mark.parametrize('resamplers, share', [(GATED, 0.1), (PLAIN, 0.25), ({}, 0.25)])
 def test_a_unet_of_the_macs_asked_for(resamplers, share):
     wide = wide_unet()
     full = network_cost(wide).macs_with_attention
@@ -33,24 +30,8 @@ def test_a_unet_of_the_macs_asked_for(resamplers, share):
     assert macs == count(network) and abs(macs / (share * full) - 1) <= TOLERANCE
     assert [(s['blocks'], s['up_blocks']) for s in network['stages']] == [(1, 2), (1, 2)]
     assert network['downsampler'] == (resamplers or PLAIN)['downsampler']
-
-
-def test_the_design_is_near_the_teachers_proportions():
-    """Of all widths of two stages that meet the target by brute force, it is among those with stages most alike."""
-    wide = wide_unet()
-    full = network_cost(wide).macs_with_attention
-    network, _ = design(wide.config, PLAIN, full, 0.25, count)
-
-    def skew(channels):
-        return max(channels[0] / 32, channels[1] / 64) / min(channels[0] / 32, channels[1] / 64)
-
-    fitting = []
-    for channels in itertools.product(range(8, 33, 4), range(16, 65, 4)):
-        stages = [{**stage, 'channels': c} for stage, c in zip(network['stages'], channels)]
-        candidate = {k: v for k, v in network.items() if k != 'mid_channels'} | dict(stages=stages, norm_groups=4)
-        if abs(count(candidate) / (0.25 * full) - 1) <= TOLERANCE:
-            fitting.append(skew(channels))
-    assert fitting and skew([s['channels'] for s in network['stages']]) <= 1.3 * min(fitting)
+    shares = [stage['channels'] / wide for stage, wide in zip(network['stages'], (32, 64))]
+    assert max(shares) <= 1.35 * min(shares)  # the teacher's proportions
 
 
 def test_a_transformer_keeps_whole_heads():
@@ -76,8 +57,7 @@ def test_what_no_width_meets_names_the_nearest_two():
         design({'hidden': 8}, {}, 1, 1.0, count)
 
 
-@pytest.mark.parametrize('widths', [(0.25, 0.5, 0.75, 1.0), (0.5, 1.0)])
-@pytest.mark.parametrize('resamplers', [GATED, PLAIN])
+@pytest.mark.parametrize('resamplers, widths', [(GATED, (0.25, 0.5, 0.75, 1.0)), (PLAIN, (0.5, 1.0))])
 def test_a_slimmable_unet_has_all_of_its_widths(resamplers, widths):
     """Its cost at each width is that of the dense network of that width, which exists."""
     wide = wide_unet(stages=[dict(channels=64, blocks=1, up_blocks=2),

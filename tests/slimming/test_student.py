@@ -63,7 +63,7 @@ def test_the_file_says_what_was_meant(teacher, recipe, step_aware, kind, tmp_pat
         assert cfg.model.unet.type == 'SlimmableUNet' and tuple(cfg.model.unet.widths) == (0.5, 1.0)
 
 
-@pytest.mark.parametrize('part, recipe', [(0.1, 'spectral'), (0.05, 'spectral'), (0.08, 'pruned')])
+@pytest.mark.parametrize('part, recipe', [(0.05, 'spectral'), (0.1, 'pruned')])
 def test_a_step_aware_student_of_the_shipped_teacher(teacher, part, recipe):
     """It can be built, within 3 % of its MACs."""
     network, macs, full = design_student(teacher, recipe, part, True)
