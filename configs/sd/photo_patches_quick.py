@@ -14,7 +14,7 @@ model = dict(
     teacher=dict(checkpoint='configs/ldm/photo_patches_weights', bf16=True, share=0.5),
     # The student begins as a quarter of the teacher's channels, the most important ones, so it has a quarter of the
     # teacher's width. Only its resamplers, which are of another kind, start at random.
-    start_from_teacher=True,
+    start_from='configs/ldm/photo_patches_weights',
     losses=[
         # Three times the weight of configs/_base_/models/output_losses.py: in so short a run it helps class accuracy
         # (0.71 against 0.64 after 1,500 iterations, one seed) and costs 2 % in the denoising error.

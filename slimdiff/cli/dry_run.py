@@ -33,6 +33,9 @@ def dry_config(cfg: Config, work_dir: str) -> tuple[Config, list[str]]:
         theirs = plain(load_config(teacher.config).model)
         theirs['conditioner'] = None
         teacher.checkpoint = without_files(theirs)
+    if isinstance(start := model.get('start_from'), str) and find_path(start) is None:
+        replaced.append(f'start: random weights for {start}')
+        model.start_from = None
     for owner, whose in ((model, ''), (teacher or {}, "the teacher's ")):
         conditioner = owner.get('conditioner')
         if conditioner is not None and find_path(conditioner.get('checkpoint', '')) is None:

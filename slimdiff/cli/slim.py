@@ -37,9 +37,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--out', required=True, metavar='DIR', help='student.py, pipeline, report.html, training')
     parser.add_argument('--macs', type=float, default=0.1, help="of the student, as a share of the teacher's (default: "
                         '%(default)s)')
-    parser.add_argument('--recipe', choices=RECIPES, default='spectral', help="wavelet-gated resamplers and spectral "
-                        "distillation; the teacher's own resamplers and distillation; or a plain network without "
-                        'teacher, to compare with (default: %(default)s)')
+    parser.add_argument('--recipe', choices=RECIPES, default='gated', help="gated: wavelet-gated resamplers, and the "
+                        "teacher's most important channels to start from; spectral: that, and spectral distillation; "
+                        "pruned: the start, and the teacher's own resamplers; plain: none of these, to compare with "
+                        '(default: %(default)s)')
     parser.add_argument('--step-aware', type=float, metavar='BUDGET', help='train it at several widths, and search a '
                         "width for each denoising step, for this share of the student's MACs")
     length = parser.add_mutually_exclusive_group()

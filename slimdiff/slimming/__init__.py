@@ -10,6 +10,8 @@ from typing import Any
 GATED = {'downsampler': {'type': 'WaveletGatedDown'}, 'upsampler': {'type': 'WaveletGatedUp'}}
 PLAIN = {'downsampler': {'type': 'ConvDown'}, 'upsampler': {'type': 'NearestConvUp'}}
 
-#: recipe -> resamplers of a student (those of the teacher where None), whether it is distilled
-RECIPES: dict[str, tuple[dict[str, Any] | None, bool]] = {
-    'spectral': (GATED, True), 'pruned': (None, True), 'plain': (PLAIN, False)}
+#: recipe -> resamplers of a student (those of the teacher where None), whether it is distilled, and whether it starts
+#: from the teacher's channels
+RECIPES: dict[str, tuple[dict[str, Any] | None, bool, bool]] = {
+    'gated': (GATED, False, True), 'spectral': (GATED, True, True), 'pruned': (None, False, True),
+    'plain': (PLAIN, False, False)}

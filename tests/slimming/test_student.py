@@ -41,7 +41,7 @@ def test_settings_come_from_the_teacher(teacher):
 
 
 @pytest.mark.parametrize('recipe, step_aware, kind', [
-    ('spectral', False, 'Distiller'), ('plain', False, 'DiffusionModel'), ('pruned', True, 'SlimmableDistiller'),
+    ('spectral', False, 'Distiller'), ('gated', False, 'DiffusionModel'), ('spectral', True, 'SlimmableDistiller'),
     ('plain', True, 'SlimmableDiffusion')])
 def test_the_file_says_what_was_meant(teacher, recipe, step_aware, kind, tmp_path):
     network = NETWORK | (dict(type='SlimmableUNet', widths=[0.5, 1.0]) if step_aware else {})
@@ -58,7 +58,7 @@ def test_the_file_says_what_was_meant(teacher, recipe, step_aware, kind, tmp_pat
     assert data['test'] == dict(type='PhotoPatches', split='val', image_size=32)
     text = path.read_text().splitlines()
     assert text[:2] == ['# two', '# lines'] and len(text) <= 42 and max(map(len, text)) <= 120
-    assert cfg.model.get('start_from_teacher') == (True if recipe != 'plain' else None)
+    assert cfg.model.get('start_from') == (None if recipe == 'plain' else teacher.checkpoint)
     if step_aware:
         assert cfg.model.unet.type == 'SlimmableUNet' and tuple(cfg.model.unet.widths) == (0.5, 1.0)
 

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from slimdiff.arguments import check_arguments, plain
+from slimdiff.checkpoint.weights import check_finite
+from slimdiff.models import computation
 from slimdiff.models.algorithms import batches
 from slimdiff.models.algorithms.draws import (
     CLASS_DROPOUT,
@@ -20,10 +23,12 @@ from slimdiff.models.algorithms.draws import (
     drop_conditions,
 )
 from slimdiff.models.algorithms.sampling import Sampling
-from slimdiff.models.backbones.adapt import predict
+from slimdiff.models.backbones.adapt import described, predict
 from slimdiff.models.backbones.load import build_backbone
-from slimdiff.models.backbones.protocol import input_shape
+from slimdiff.models.backbones.protocol import Orderable, bare, input_shape, offers
+from slimdiff.models.backbones.slimmable.pruning import start_from_channels
 from slimdiff.models.conditioners import build_conditioner
+from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.registry import LOSSES, MODELS
 from slimdiff.sampling import build_scheduler, noise_process, process_of
 
@@ -52,13 +57,16 @@ class DiffusionModel(Sampling, BaseModel):
         conditioner: config of a text encoder (:class:`~slimdiff.models.conditioners.TextConditioner`): captions become
             the context that the network's cross-attention reads.
         sample_captions: what :meth:`sample` draws without captions, image i the one at ``i % len``.
+        start_from: a checkpoint or folder whose network this one starts from: with all of its weights where the two are
+            of one size, else, a UNet or DiT of ours, with its most important channels
+            (:func:`~slimdiff.models.backbones.slimmable.pruning.start_from_channels`).
         gradient_checkpointing: compute the network's blocks again in the backward pass, for less memory: the same
             gradients, more time.
 
     Raises:
         ValueError: an argument out of range, a prediction type that the process doesn't have, classes of the network
-            that the model doesn't have, a text encoder of another width than the network's context, or a network that
-            has no gradient checkpointing.
+            that the model doesn't have, a text encoder of another width than the network's context, a network that
+            can't start from the given one, or that has no gradient checkpointing.
         RegistryError: an unknown scheduler, network, loss weight or autoencoder.
     """
 
@@ -79,6 +87,7 @@ class DiffusionModel(Sampling, BaseModel):
                  class_dropout: float = CLASS_DROPOUT,
                  conditioner: Mapping[str, Any] | None = None,
                  sample_captions: Sequence[str] = ('', ),
+                 start_from: str | None = None,
                  gradient_checkpointing: bool = False,
                  data_preprocessor: Mapping[str, Any] | None = None,
                  init_cfg: Mapping[str, Any] | None = None) -> None:
@@ -103,6 +112,7 @@ class DiffusionModel(Sampling, BaseModel):
         self.timestep_sampling = plain(dict(timestep_sampling))
         self.unet = build_backbone(unet, num_classes, class_dropout,
                                    None if sigma_data is None else {**self.process, 'sigma_data': sigma_data})
+        self._start_from(start_from)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.sample_captions = list(sample_captions)
@@ -111,10 +121,32 @@ class DiffusionModel(Sampling, BaseModel):
         self.class_names: tuple[list[str], str] | None = None
         self._step_seed: int | None = None
 
-    @staticmethod
-    def serving_config(config: Mapping[str, Any]) -> dict[str, Any]:
-        """The config of what samples: all of it here; a distiller leaves teacher and losses out."""
-        return plain(config)
+    #: keys of the config that sampling doesn't need
+    training_keys: tuple[str, ...] = ('start_from', )
+
+    @classmethod
+    def serving_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The config of what samples: without ``training_keys``."""
+        return {key: value for key, value in plain(config).items() if key not in cls.training_keys}
+
+    def _start_from(self, checkpoint: str | None, order: bool = True) -> None:
+        """``order`` puts the important channels of a slimmable network first."""
+        if checkpoint is None:
+            return
+        loaded = load_teacher(checkpoint)
+        given, own = loaded.unet.state_dict(), self.unet.state_dict()
+        check_finite(given, checkpoint)
+        if {name: value.shape for name, value in given.items()} == {name: value.shape for name, value in own.items()}:
+            computation.check_same(loaded.computes, self, f'start_from: {checkpoint}')
+            self.unet.load_state_dict(given)
+            if order and offers(self.unet, Orderable):
+                self.unet.order_by_importance()
+                self.unet.register_to_config(**described(bare(self.unet)))  # the wrapper's copy, too
+            return
+        fresh = start_from_channels(self.unet, loaded.unet)
+        print_log(f'The network starts from the most important channels of {checkpoint}; {len(fresh)} of its parameter '
+                  f'tensors start at random{": " if fresh else ""}{", ".join(fresh[:3])}{", ..." * (len(fresh) > 3)}',
+                  logger='current')
 
     # ---- what it was trained on -------------------------------------------------------------------------------
 

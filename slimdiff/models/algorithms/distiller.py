@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from slimdiff.arguments import check_arguments, plain
@@ -15,7 +14,6 @@ from slimdiff.models.algorithms.batches import check_classes
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.algorithms.draws import NoisedBatch
 from slimdiff.models.backbones.protocol import bare, context_shape, example_inputs
-from slimdiff.models.backbones.slimmable.pruning import start_from_channels
 from slimdiff.models.distillation import OUTPUT, FeatureProjector, TapRecorder, Teacher, find_tap
 from slimdiff.models.losses.distillation import resize
 from slimdiff.registry import LOSSES, MODELS
@@ -34,8 +32,6 @@ class Distiller(DiffusionModel):
     Args:
         unet: config of the student.
         teacher: arguments of :class:`~slimdiff.models.distillation.Teacher`: ``dict(checkpoint=..., bf16=...)``.
-        start_from_teacher: start from the teacher's most important channels
-            (:func:`~slimdiff.models.backbones.slimmable.pruning.start_from_channels`), not from random weights.
         losses: configs of distillation losses, as ``dict(type='SpectralLoss', tap=['output', 'up1'], weight=0.1)``.
             One of weight 0 costs nothing; if all are 0, the teacher does not run.
         **settings: arguments of :class:`DiffusionModel`.
@@ -46,8 +42,10 @@ class Distiller(DiffusionModel):
         RegistryError: an unknown loss or argument.
     """
 
+    training_keys = (*DiffusionModel.training_keys, 'teacher', 'losses')
+
     def __init__(self, unet: Mapping[str, Any], teacher: Mapping[str, Any], losses: Sequence[Mapping[str, Any]],
-                 start_from_teacher: bool = False, **settings: Any) -> None:
+                 **settings: Any) -> None:
         super().__init__(unet=unet, **settings)
         if not losses:
             raise ValueError("Distiller: losses is empty; give such as dict(type='SpatialLoss', tap='output'), or "
@@ -59,21 +57,16 @@ class Distiller(DiffusionModel):
         check_arguments(Teacher, teacher)
         self.teacher = Teacher(**plain(teacher))
         self.teacher.check_fits(self)
-        if start_from_teacher:
-            fresh = start_from_channels(self.unet, self.teacher.unet)
-            print_log(f"The student starts from its teacher's most important channels ({self.teacher.source}); "
-                      f'{len(fresh)} parameter tensors start at random.', logger='current')
         self.teacher.record(dict.fromkeys(tap for _, tap in pairs))
         self.recorder = TapRecorder(bare(self.unet), self.student_paths.values())
         self.projections = nn.ModuleDict()
         self._make_projectors(list(pairs))
         self._teacher_was_finite: Tensor | None = None
 
-    @staticmethod
-    def serving_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    @classmethod
+    def serving_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """The student's config as a plain :class:`DiffusionModel`: sampling needs neither teacher nor projections."""
-        drop = ('teacher', 'losses', 'start_from_teacher')
-        return {**{k: v for k, v in plain(config).items() if k not in drop}, 'type': 'DiffusionModel'}
+        return {**super().serving_config(config), 'type': 'DiffusionModel'}
 
     def check_classes(self, names: Sequence[str] | None, source: str) -> None:
         """As of any model; the teacher's classes are compared, too."""

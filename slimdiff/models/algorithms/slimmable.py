@@ -12,27 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimdiff.arguments import plain
-from slimdiff.checkpoint.weights import check_finite
-from slimdiff.models import computation
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.algorithms.distiller import Distiller
 from slimdiff.models.algorithms.draws import NoisedBatch
-from slimdiff.models.backbones.adapt import described
 from slimdiff.models.backbones.protocol import (
-    Orderable,
     Slimmable,
     at_run,
     axes_of,
-    bare,
     check_run,
     check_stages,
-    offers,
     require,
     runs_of,
 )
 from slimdiff.models.distillation import OUTPUT, TapRecorder
-from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.registry import MODELS
 from slimdiff.sampling import Run, mix_seed
 from slimdiff.sampling.actions import FULL
@@ -47,8 +39,8 @@ class SandwichTraining:
     under Adam is another epsilon, and other clipping.)
     """
 
-    #: keys of the config that sampling doesn't need
-    training_keys = ('num_random', 'fresh_noise', 'width_weights', 'eval_widths', 'start_from', 'order')
+    training_keys = (*Distiller.training_keys, 'num_random', 'fresh_noise', 'width_weights', 'eval_widths', 'order',
+                     'inplace')
 
     def _set_widths(self, num_random: int, fresh_noise: bool, width_weights: Mapping[Any, float] | None,
                     eval_widths: Sequence[float | Sequence[float]] | None) -> None:
@@ -73,29 +65,10 @@ class SandwichTraining:
                                       for one in eval_widths))
         self._width_seed: int | None = None
 
-    def _start_from(self, checkpoint: str | None, order: bool) -> None:
-        if checkpoint is None:
-            return
-        loaded = load_teacher(checkpoint)
-        dense = loaded.unet.state_dict()
-        check_finite(dense, checkpoint)
-        own = self.unet.state_dict()
-        wrong = sorted(name for name in dense.keys() | own.keys()
-                       if name not in dense or name not in own or dense[name].shape != own[name].shape)
-        if wrong:
-            raise ValueError(f'start_from: the network in {checkpoint} is not the dense network of this config; '
-                             f'{len(wrong)} weights differ in name or shape, such as {", ".join(wrong[:3])}.')
-        computation.check_same(loaded.computes, self, f'start_from: {checkpoint}')
-        self.unet.load_state_dict(dense)
-        if order and offers(self.unet, Orderable):
-            self.unet.order_by_importance()
-            self.unet.register_to_config(**described(bare(self.unet)))  # the wrapper's copy, too
-
     @classmethod
     def serving_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """A plain :class:`DiffusionModel` with the slimmable network."""
-        drop = (*cls.training_keys, 'inplace', 'teacher', 'losses', 'start_from_teacher')
-        return {**{k: v for k, v in plain(config).items() if k not in drop}, 'type': 'DiffusionModel'}
+        return {**super().serving_config(config), 'type': 'DiffusionModel'}
 
     def seed_step(self, seed: int) -> None:
         """As :meth:`DiffusionModel.seed_step`; the widths are drawn from it, too."""
@@ -161,7 +134,7 @@ class SlimmableDiffusion(SandwichTraining, DiffusionModel):
             ``fresh_noise=False``.
         width_weights: ``{width: weight}`` of the loss of each width, 1 by default; relative to one another.
         eval_widths: what a validation measures: widths, or (width, depth); by default all widths, and all depths.
-        start_from: a dense checkpoint or folder with the same network, to start from.
+        start_from: of :class:`DiffusionModel`, such as the dense network of the same size.
         order: put the important channels of ``start_from`` first
             (:mod:`slimdiff.models.backbones.slimmable.importance`).
         **settings: arguments of :class:`DiffusionModel`.

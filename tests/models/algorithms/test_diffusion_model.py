@@ -1,8 +1,13 @@
 import pytest
 import torch
 
+from slimdiff import SlimmableUNet
 from slimdiff.models import DiffusionModel
-from slimdiff.registry import RegistryError
+from slimdiff.models.backbones.protocol import bare
+from slimdiff.models.backbones.slimmable.importance import order_channels
+from slimdiff.models.serving import serving_config
+from slimdiff.registry import MODELS, RegistryError
+from tests.models import tiny_distiller as tiny
 
 STAGES = [dict(channels=8, blocks=1), dict(channels=16, blocks=1, heads=2)]
 
@@ -145,3 +150,24 @@ def test_a_flow_by_hand():
     x_t = (1 - s.view(-1, 1, 1, 1)) * images + s.view(-1, 1, 1, 1) * noise
     expected = (m.unet(x_t, 1000 * s).sample - (noise - images)).square().mean()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('kind', ['DiffusionModel', 'Distiller'])
+def test_a_network_starts_from_another(kind, tmp_path):
+    """Of the same size it is the other one; of half the width it *is* the slice, of which the pruning of supernets has
+    the oracle. A served model doesn't look for what it started from."""
+    wide = tiny.shake(DiffusionModel(unet=tiny.unet(16), noise_scheduler=tiny.NOISE), seed=1)
+    folder = str(tiny.save_pipeline(wide, tmp_path / 'wide'))
+    more = dict(teacher=dict(checkpoint=folder), losses=[dict(type='SpatialLoss', tap='output')])
+    config = dict(type=kind, noise_scheduler=tiny.NOISE, start_from=folder, **(more if kind == 'Distiller' else {}))
+    same = MODELS.build({**config, 'unet': tiny.unet(16)})
+    assert all(torch.equal(value, wide.unet.state_dict()[name]) for name, value in same.unet.state_dict().items())
+    half = MODELS.build({**config, 'unet': {**tiny.unet(8), 'norm_groups': 2, 'time_channels': 16}})
+    supernet = SlimmableUNet(widths=(0.5, 1.0), **{k: v for k, v in bare(wide.unet).config.items() if k[0] != '_'})
+    supernet.load_state_dict(bare(wide.unet).state_dict())
+    order_channels(supernet, (0.5, 1.0))
+    expected, found = supernet.extract(0.5).state_dict(), bare(half.unet).state_dict()
+    assert list(expected) == list(found) and all(torch.equal(found[name], expected[name]) for name in found)
+    assert 'start_from' not in serving_config({**config, 'unet': tiny.unet(16)})
+    with pytest.raises(ValueError, match='sigma_data'):
+        MODELS.build({**config, 'unet': tiny.unet(16), 'sigma_data': 1.0})

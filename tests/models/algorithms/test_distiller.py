@@ -3,11 +3,8 @@ import tiny_distiller as tiny
 import torch
 from torch.nn import functional as F
 
-from slimdiff import SlimmableUNet
 from slimdiff.functional.spectral_weight import spectral_weight, weighted_spectral_error
 from slimdiff.models import DiffusionModel
-from slimdiff.models.backbones.protocol import bare
-from slimdiff.models.backbones.slimmable.importance import order_channels
 from slimdiff.registry import MODELS, RegistryError
 
 BOTH = [dict(type='SpatialLoss', tap=['output', 'up1'], weight=0.3),
@@ -356,20 +353,6 @@ def test_the_teacher_sees_a_share_of_the_batch(teacher):
     torch.testing.assert_close(terms['denoising'], (student - batch.noise).square().mean())
     with pytest.raises(ValueError, match=r'share must lie in \(0, 1\]'):
         tiny.distiller(teacher, BOTH, teacher=dict(share=0))
-
-
-def test_a_student_starts_from_its_teachers_channels(teacher):
-    """Of half the width and the same resamplers it *is* the slice, of which the pruning of supernets has the oracle."""
-    config = tiny.distiller_config(teacher)
-    config['unet'] = {**config['unet'], 'norm_groups': 2, 'time_channels': 16}
-    model = MODELS.build({**config, 'start_from_teacher': True}).eval()
-    wide = SlimmableUNet(widths=(0.5, 1.0), **{k: v for k, v in bare(model.teacher.unet).config.items()
-                                               if not k.startswith('_')})
-    wide.load_state_dict(bare(model.teacher.unet).state_dict())
-    order_channels(wide, (0.5, 1.0))
-    expected, found = wide.extract(0.5).state_dict(), bare(model.unet).state_dict()
-    copied = [name for name in found if name in expected and torch.equal(found[name], expected[name])]
-    assert copied == list(found)
 
 
 def test_gradient_checkpointing_changes_no_gradient(teacher):

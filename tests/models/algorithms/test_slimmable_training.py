@@ -143,9 +143,10 @@ def test_it_starts_from_a_dense_checkpoint(tmp_path):
         assert not torch.allclose(plain.unet(x, t, width=0.5).sample, model.unet(x, t, width=0.5).sample)
     with pytest.raises(ValueError, match=r'start_from: .*sigma_data: 0\.5 \(checkpoint\), 1\.0 \(config\)'):
         MODELS.build({**config, 'sigma_data': 1.0})
-    config['unet'] = unet(num_classes=2)
-    with pytest.raises(ValueError, match=r'not the dense network of this config; 1 weights differ .*class_embedding'):
-        MODELS.build({**config, 'num_classes': 2})
+    # What the dense network lacks starts at random.
+    more = MODELS.build({**config, 'unet': unet(num_classes=2), 'num_classes': 2})
+    assert torch.equal(more.unet.stem.weight, model.unet.stem.weight)
+    assert more.unet.state_dict().keys() - model.unet.state_dict().keys() == {'network.class_embedding.weight'}
 
 
 def test_serving_is_a_plain_model_with_the_slimmable_network():
