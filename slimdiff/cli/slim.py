@@ -1,4 +1,4 @@
-"""``slimdiff slim TEACHER --data DATA --out DIR``: a small model from a large one: design, distil, export, compare.
+"""``slimdiff slim TEACHER --data DATA --out DIR``: a small model from a large one: design, train, export, compare.
 
 The folder gets ``student.py``, the plain config of all of it; ``slimdiff train DIR/student.py`` is the same training.
 Stopped or killed, the same command goes on.
@@ -28,7 +28,7 @@ DECIDES = ('teacher', 'data', 'macs', 'recipe', 'step_aware', 'minutes', 'iterat
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='slimdiff slim', description='Design a small model after a large one, distil '
+    parser = argparse.ArgumentParser(prog='slimdiff slim', description='Design a small model after a large one, train '
                                      'it, export it and compare the two.')
     parser.add_argument('teacher', help='a folder of diffusers or of export, a .pth or work dir of train, a model that '
                         'came with slimdiff such as ldm/fashion_mnist, or owner/name on the Hugging Face Hub')
