@@ -37,10 +37,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--out', required=True, metavar='DIR', help='student.py, pipeline, report.html, training')
     parser.add_argument('--macs', type=float, default=0.1, help="of the student, as a share of the teacher's (default: "
                         '%(default)s)')
-    parser.add_argument('--recipe', choices=RECIPES, default='gated', help="gated: wavelet-gated resamplers, and the "
-                        "teacher's most important channels to start from; spectral: that, and spectral distillation; "
-                        "pruned: the start, and the teacher's own resamplers; plain: none of these, to compare with "
-                        '(default: %(default)s)')
+    parser.add_argument('--recipe', choices=RECIPES, help="gated: wavelet-gated resamplers, and the teacher's most "
+                        "important channels to start from; spectral: that, and spectral distillation; pruned: the "
+                        "start, and the teacher's own resamplers; plain: none of these, to compare with (default: "
+                        'gated; spectral where the teacher is no UNet or DiT of slimdiff, which has no such channels)')
     parser.add_argument('--step-aware', type=float, metavar='BUDGET', help='train it at several widths, and search a '
                         "width for each denoising step, for this share of the student's MACs")
     length = parser.add_mutually_exclusive_group()
@@ -77,7 +77,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def prepare(args: argparse.Namespace, command: str) -> dict[str, Any]:
-    """Write ``student.py`` unless it is there; returns the ``command`` that designed it, and its ``size`` in words.
+    """Write ``student.py`` unless it is there; returns the ``command`` that designed it, its ``recipe``, and its ``size``
+    in words.
 
     Raises:
         ValueError: the folder has a student of another command, or another's.
@@ -108,12 +109,13 @@ def prepare(args: argparse.Namespace, command: str) -> dict[str, Any]:
 
 
 def write_student(args: argparse.Namespace, teacher: TeacherModel, path: Path, made: dict[str, Any]) -> dict[str, Any]:
-    """Design the student and write its config, and ``slim.json`` with ``made`` and its size, which is returned."""
+    """Design the student and write its config, and ``slim.json`` with ``made``, recipe and size, which is returned."""
     from slimdiff.checkpoint import atomic_write, write_json
     from slimdiff.cli.dry_run import duration, measure
     from slimdiff.evaluation.cost import human
     from slimdiff.slimming.student import (
         data_config,
+        default_recipe,
         design_student,
         model_config,
         source_of,
@@ -122,9 +124,9 @@ def write_student(args: argparse.Namespace, teacher: TeacherModel, path: Path, m
     )
     data = data_config(args.data, teacher, path.parent)
     teacher = with_classes_of(data, teacher)
-    step_aware = args.step_aware is not None
-    network, macs, full = design_student(teacher, args.recipe, args.macs, step_aware)
-    model = model_config(teacher, network, args.recipe)
+    step_aware, recipe = args.step_aware is not None, args.recipe or default_recipe(teacher)
+    network, macs, full = design_student(teacher, recipe, args.macs, step_aware)
+    model = model_config(teacher, network, recipe)
     size = f'{human(macs)} MACs, {macs / full:.1%} of the {human(full)} MACs of {args.teacher}'
 
     def write(place: Path, iterations: int) -> None:
@@ -136,7 +138,7 @@ def write_student(args: argparse.Namespace, teacher: TeacherModel, path: Path, m
 
     path.parent.mkdir(parents=True, exist_ok=True)
     widths = f'; widths {", ".join(f"{width:g}" for width in network["widths"])}' if step_aware else ''
-    print(f'{args.recipe} student: {size}{widths}', flush=True)
+    print(f'{recipe} student: {size}{widths}', flush=True)
     iterations, cost = args.iterations, ''
     if iterations is None or args.design_only:
         with tempfile.TemporaryDirectory(prefix='slimdiff_slim_') as folder:
@@ -145,7 +147,7 @@ def write_student(args: argparse.Namespace, teacher: TeacherModel, path: Path, m
         iterations = iterations or max(20, int(60 * args.minutes / seconds))
         cost = f', about {duration(iterations * seconds)} of training here'
     # In this order: a student.py that is there is one to go on with.
-    write_json(path.with_name('slim.json'), made := dict(**made, size=size))
+    write_json(path.with_name('slim.json'), made := dict(**made, recipe=recipe, size=size))
     write(path, iterations)
     print(f'wrote {path}: {iterations:,} iterations of batch {args.batch_size}{cost}', flush=True)
     return made
@@ -228,7 +230,7 @@ def report(args: argparse.Namespace, config: Path, cfg: Config, checkpoint: Path
     header, *rows = summary(found)
     print(text_table(header, rows))
     grids = samples_of(dict(teacher=teacher, student=student))
-    notes = [f'A student of {args.teacher} by the recipe {args.recipe}: {made["size"]}; '
+    notes = [f'A student of {args.teacher} by the recipe {made["recipe"]}: {made["size"]}; '
              f'{cfg.train_cfg.max_iters:,} iterations of batch {cfg.train_dataloader.batch_size}.']
     if args.step_aware is not None:
         notes.append(f'It runs each step at a width of its own, for {args.step_aware:.0%} of these MACs in all: '

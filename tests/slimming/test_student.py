@@ -11,6 +11,7 @@ from slimdiff.models.backbones.load import build_backbone
 from slimdiff.sampling.actions import Run
 from slimdiff.slimming.student import (
     data_config,
+    default_recipe,
     design_student,
     model_config,
     render,
@@ -35,6 +36,7 @@ def test_settings_come_from_the_teacher(teacher):
     assert teacher.checkpoint == 'configs/ldm/fashion_mnist_weights'
     assert not teacher.latent and not teacher.text
     settings = teacher.settings
+    assert default_recipe(teacher) == 'gated'
     assert (settings['num_classes'], settings['sigma_data'], settings['num_steps']) == (10, 0.66, 25)
     assert settings['noise_scheduler']['beta_end'] == 0.02
     assert settings['sampler'] == dict(type='DPMSolverMultistepScheduler')
@@ -91,6 +93,7 @@ def test_classes_of_a_unet_of_diffusers(rows, folders, expected, tmp_path):
         with pytest.raises(ValueError, match='3 classes, but the teacher has 5'):
             with_classes_of(data, teacher)
         return
+    assert default_recipe(teacher) == 'spectral' and 'start_from' not in model_config(teacher, NETWORK, 'spectral')
     settings = with_classes_of(data, teacher).settings
     assert (settings['num_classes'], settings['class_dropout']) == expected
     Image.new('RGB', (8, 8)).save(tmp_path / 'images' / 'loose.png')
