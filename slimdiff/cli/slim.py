@@ -77,8 +77,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def prepare(args: argparse.Namespace, command: str) -> dict[str, Any]:
-    """Write ``student.py`` unless it is there; returns the ``command`` that designed it, its ``recipe``, and its ``size``
-    in words.
+    """Write ``student.py`` unless it is there; returns the ``command`` that designed it, its ``recipe``, and its
+    ``size`` in words.
 
     Raises:
         ValueError: the folder has a student of another command, or another's.
