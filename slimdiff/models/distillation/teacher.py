@@ -45,8 +45,9 @@ class Teacher:
         bf16: keep the weights in bfloat16, half the memory and faster. On a device without bfloat16 products
             (:func:`~slimdiff.functional.precision.has_bf16_products`) the teacher stays in float32: there it is slower.
         micro_batch: samples that run at once; None takes the whole batch. Less memory, the same features.
-        share: of each batch that the teacher sees: the losses compare the first samples. On a CPU the teacher is most
-            of the cost of a step.
+        share: of each batch that the teacher sees: the losses are means over its first samples, so each of those
+            counts 1 / share times as much, and their weights should fall with it. On a CPU the teacher is most of the
+            cost of a step.
         compile: ``torch.compile`` the network (one to two minutes at the start). It needs a C++ compiler on CPU.
         conditioner: config of the teacher's own text encoder
             (:class:`~slimdiff.models.conditioners.TextConditioner`), if it isn't the student's: both then read the
