@@ -1,10 +1,13 @@
 """``slimdiff slim`` by several recipes and seeds, each recipe with the iterations that fit into the same time.
 
-    python benchmarks/bench_slim.py --iterations gated=1450 pruned=1450 spectral=1070 plain=1450 --random 0 1 2 \\
+    python benchmarks/bench_slim.py --iterations gated=1450 plain=1450 --random 0 1 2 \\
+        --json benchmarks/results/slim_fashion_mnist.json
+    python benchmarks/bench_slim.py --iterations pruned=1450 spectral=1070 --seeds 0 \\
         --json benchmarks/results/slim_fashion_mnist.json
 
 A run is ``slimdiff slim``, in a folder of its own below ``--work-dir``: stopped, the same command goes on, and finished
-runs are read. ``--random`` adds the first recipe without its start from the teacher's channels.
+runs are read. Figures that are in the file stay there. ``--random`` adds the first recipe without its start from the
+teacher's channels.
 """
 
 from __future__ import annotations
@@ -74,13 +77,20 @@ def main() -> None:
     first = next(iter(recipes))
     plan = {first: args.seeds} | ({f'{first}-random': args.random} if args.random else {})
     plan |= {recipe: args.seeds for recipe in list(recipes)[1:]}
-    runs = {recipe: {seed: run(args, recipe, recipes[recipe.removesuffix('-random')], seed) for seed in seeds}
-            for recipe, seeds in plan.items()}
+    record = read_json(args.json, 'Remove it.') if args.json and Path(args.json).is_file() else {}
+    of = dict(teacher=args.teacher, data=args.data, macs=args.macs)
+    if any(record.get(key, value) != value for key, value in of.items()):
+        raise SystemExit(f'{args.json} is of another teacher, data or MACs: give another file')
+    runs = {recipe: {int(seed): figures for seed, figures in seeds.items()}
+            for recipe, seeds in record.get('runs', {}).items()}
+    for recipe, seeds in plan.items():
+        for seed in seeds:
+            runs.setdefault(recipe, {})[seed] = run(args, recipe, recipes[recipe.removesuffix('-random')], seed)
+    if 'plain' in runs:  # the last one is what the others are compared with
+        runs['plain'] = runs.pop('plain')
     print(text_table(('recipe', 'seeds', *FIGURES), summary(runs)))
     if args.json:
-        write_json(args.json, dict(teacher=args.teacher, data=args.data, macs=args.macs, iterations=recipes,
-                                   runs={recipe: {str(seed): figures for seed, figures in seeds.items()}
-                                         for recipe, seeds in runs.items()}))
+        write_json(args.json, dict(of, iterations={**record.get('iterations', {}), **recipes}, runs=runs))
 
 
 if __name__ == '__main__':
