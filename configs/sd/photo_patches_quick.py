@@ -1,5 +1,5 @@
-# The first job: slim the shipped teacher of 303 M MACs to a wavelet-gated network of 15.5 M, on the embedded photographs,
-# in three minutes on two CPU cores.
+# The first job: slim the shipped teacher of 303 M MACs to a wavelet-gated network of 15.5 M, on the embedded
+# photographs, in three minutes on two CPU cores.
 #   slimdiff train configs/sd/photo_patches_quick.py
 _base_ = [
     '../_base_/models/photo_patches.py',
