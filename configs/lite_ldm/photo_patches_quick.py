@@ -1,5 +1,5 @@
-# The plain small UNet ("Lite") to compare configs/sd/photo_patches_quick.py with: 16.0 M MACs, and as many
-# iterations. Its metrics are in photo_patches_quick.json.
+# The plain small UNet ("Lite") to compare configs/sd/photo_patches_quick.py with: 16.0 M MACs, and half
+# as many iterations again. Its metrics are in photo_patches_quick.json.
 #   slimdiff train configs/lite_ldm/photo_patches_quick.py
 _base_ = [
     '../_base_/models/photo_patches.py',
@@ -20,3 +20,10 @@ model = dict(
         ],
         downsampler=dict(type='ConvDown'),
         upsampler=dict(type='NearestConvUp')))
+
+train_cfg = dict(max_iters=3000, val_interval=3000)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=20),
+    dict(type='LinearLR', start_factor=1.0, end_factor=0.01, by_epoch=False, begin=900, end=3000),
+]
+default_hooks = dict(samples=dict(interval=3000))
