@@ -7,6 +7,7 @@ Stopped or killed, the same command goes on.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
 import tempfile
@@ -261,14 +262,12 @@ def main(argv: list[str] | None = None) -> int:
     join_processes(args.launcher)
     folders = missing_folders(out)
     out.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(out, 'slimming'):
-            made = run_on_rank0(lambda: prepare(args, command))
-    finally:
-        remove_traces(None, folders)  # those that are empty, after an error
-    if args.design_only:
-        return 0
-    with locked(out, 'slimming'):
+    with contextlib.ExitStack() as stack:
+        stack.callback(remove_traces, None, folders)  # those that are empty, after an error
+        stack.enter_context(locked(out, 'slimming'))
+        made = run_on_rank0(lambda: prepare(args, command))
+        if args.design_only:
+            return 0
         config, launched = out / 'student.py', ('--launcher', args.launcher)
         cfg = checked(config)
         data = cfg.train_dataloader.dataset
