@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument('--data', default='FashionMNIST')
     parser.add_argument('--macs', type=float, default=0.08)
     parser.add_argument('--iterations', nargs='+', default=['gated=1450', 'plain=1450'], metavar='RECIPE=N')
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument('--seeds', nargs='*', type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument('--random', type=int, nargs='*', default=[], metavar='SEED', help='for these seeds')
     parser.add_argument('--work-dir', default='work_dirs/slim')
     parser.add_argument('--json', help='write all figures there')

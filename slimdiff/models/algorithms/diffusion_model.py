@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from slimdiff.arguments import check_arguments, plain
-from slimdiff.checkpoint.weights import check_finite
-from slimdiff.models import computation
-from slimdiff.models.algorithms import batches
+from slimdiff.models.algorithms import batches, start
 from slimdiff.models.algorithms.draws import (
     CLASS_DROPOUT,
     NoisedBatch,
@@ -23,12 +20,10 @@ from slimdiff.models.algorithms.draws import (
     drop_conditions,
 )
 from slimdiff.models.algorithms.sampling import Sampling
-from slimdiff.models.backbones.adapt import described, predict
+from slimdiff.models.backbones.adapt import predict
 from slimdiff.models.backbones.load import build_backbone
-from slimdiff.models.backbones.protocol import Orderable, bare, input_shape, offers
-from slimdiff.models.backbones.slimmable.pruning import start_from_channels
+from slimdiff.models.backbones.protocol import input_shape
 from slimdiff.models.conditioners import build_conditioner
-from slimdiff.models.distillation.loading import load_teacher
 from slimdiff.registry import LOSSES, MODELS
 from slimdiff.sampling import build_scheduler, noise_process, process_of
 
@@ -59,7 +54,7 @@ class DiffusionModel(Sampling, BaseModel):
         sample_captions: what :meth:`sample` draws without captions, image i the one at ``i % len``.
         start_from: a checkpoint or folder whose network this one starts from: with all of its weights where the two are
             of one size, else, a UNet or DiT of ours, with its most important channels
-            (:func:`~slimdiff.models.backbones.slimmable.pruning.start_from_channels`).
+            (:func:`~slimdiff.models.algorithms.start.start_from`). A slimmable network puts those first.
         gradient_checkpointing: compute the network's blocks again in the backward pass, for less memory: the same
             gradients, more time.
 
@@ -112,7 +107,8 @@ class DiffusionModel(Sampling, BaseModel):
         self.timestep_sampling = plain(dict(timestep_sampling))
         self.unet = build_backbone(unet, num_classes, class_dropout,
                                    None if sigma_data is None else {**self.process, 'sigma_data': sigma_data})
-        self._start_from(start_from)
+        if start_from is not None:
+            start.start_from(self, start_from)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.sample_captions = list(sample_captions)
@@ -128,25 +124,6 @@ class DiffusionModel(Sampling, BaseModel):
     def serving_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """The config of what samples: without ``training_keys``."""
         return {key: value for key, value in plain(config).items() if key not in cls.training_keys}
-
-    def _start_from(self, checkpoint: str | None, order: bool = True) -> None:
-        """``order`` puts the important channels of a slimmable network first."""
-        if checkpoint is None:
-            return
-        loaded = load_teacher(checkpoint)
-        given, own = loaded.unet.state_dict(), self.unet.state_dict()
-        check_finite(given, checkpoint)
-        if {name: value.shape for name, value in given.items()} == {name: value.shape for name, value in own.items()}:
-            computation.check_same(loaded.computes, self, f'start_from: {checkpoint}')
-            self.unet.load_state_dict(given)
-            if order and offers(self.unet, Orderable):
-                self.unet.order_by_importance()
-                self.unet.register_to_config(**described(bare(self.unet)))  # the wrapper's copy, too
-            return
-        fresh = start_from_channels(self.unet, loaded.unet)
-        print_log(f'The network starts from the most important channels of {checkpoint}; {len(fresh)} of its parameter '
-                  f'tensors start at random{": " if fresh else ""}{", ".join(fresh[:3])}{", ..." * (len(fresh) > 3)}',
-                  logger='current')
 
     # ---- what it was trained on -------------------------------------------------------------------------------
 

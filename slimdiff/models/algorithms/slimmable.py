@@ -39,8 +39,7 @@ class SandwichTraining:
     under Adam is another epsilon, and other clipping.)
     """
 
-    training_keys = (*Distiller.training_keys, 'num_random', 'fresh_noise', 'width_weights', 'eval_widths', 'order',
-                     'inplace')
+    training_keys = (*Distiller.training_keys, 'num_random', 'fresh_noise', 'width_weights', 'eval_widths', 'inplace')
 
     def _set_widths(self, num_random: int, fresh_noise: bool, width_weights: Mapping[Any, float] | None,
                     eval_widths: Sequence[float | Sequence[float]] | None) -> None:
@@ -134,9 +133,6 @@ class SlimmableDiffusion(SandwichTraining, DiffusionModel):
             ``fresh_noise=False``.
         width_weights: ``{width: weight}`` of the loss of each width, 1 by default; relative to one another.
         eval_widths: what a validation measures: widths, or (width, depth); by default all widths, and all depths.
-        start_from: of :class:`DiffusionModel`, such as the dense network of the same size.
-        order: put the important channels of ``start_from`` first
-            (:mod:`slimdiff.models.backbones.slimmable.importance`).
         **settings: arguments of :class:`DiffusionModel`.
 
     Raises:
@@ -145,13 +141,12 @@ class SlimmableDiffusion(SandwichTraining, DiffusionModel):
 
     def __init__(self, unet: Mapping[str, Any], num_random: int = 1, fresh_noise: bool = True, inplace: float = 0.0,
                  width_weights: Mapping[Any, float] | None = None, eval_widths: Sequence[Any] | None = None,
-                 start_from: str | None = None, order: bool = True, **settings: Any) -> None:
+                 **settings: Any) -> None:
         super().__init__(unet=unet, **settings)
         if inplace < 0 or (inplace and fresh_noise):
             raise ValueError(f'inplace: got {inplace} with fresh_noise={fresh_noise}; it is a weight of at least 0, '
                              'and above 0 all widths must see the same noise: fresh_noise=False.')
         self._set_widths(num_random, fresh_noise, width_weights, eval_widths)
-        self._start_from(start_from, order)
         self.inplace = inplace
 
     def run_terms(self, batch: NoisedBatch, run: Run, shared: dict[str, Any]) -> dict[str, Tensor]:
@@ -177,7 +172,7 @@ class SlimmableDistiller(SandwichTraining, Distiller):
         unet, teacher, losses: see :class:`Distiller`; taps are ``output`` and stages (``down1``, ``mid``, ``up1``).
         fresh_noise: every width gets its own timesteps and noise, and the teacher runs for each; by default they
             share them, and it runs once.
-        num_random, width_weights, eval_widths, start_from, order: see :class:`SlimmableDiffusion`.
+        num_random, width_weights, eval_widths: see :class:`SlimmableDiffusion`.
         **settings: arguments of :class:`DiffusionModel`.
 
     Raises:
@@ -186,11 +181,9 @@ class SlimmableDistiller(SandwichTraining, Distiller):
 
     def __init__(self, unet: Mapping[str, Any], teacher: Mapping[str, Any], losses: Sequence[Mapping[str, Any]],
                  num_random: int = 1, fresh_noise: bool = False, width_weights: Mapping[Any, float] | None = None,
-                 eval_widths: Sequence[Any] | None = None, start_from: str | None = None, order: bool = True,
-                 **settings: Any) -> None:
+                 eval_widths: Sequence[Any] | None = None, **settings: Any) -> None:
         super().__init__(unet=unet, teacher=teacher, losses=losses, **settings)
         self._set_widths(num_random, fresh_noise, width_weights, eval_widths)
-        self._start_from(start_from, order)
         maps = check_stages(self.unet, list(self.student_paths.values()))
         self._recorders: dict[Run, tuple[nn.Module, TapRecorder]] = {}
         #: (tap's path, width) -> where the channels of that width stand among all

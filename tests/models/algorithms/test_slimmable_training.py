@@ -6,7 +6,9 @@ import pytest
 import torch
 from tiny_distiller import NOISE, save_pipeline, shake, teacher_model
 
+from slimdiff import SlimmableUNet
 from slimdiff.models.algorithms import DiffusionModel, NoisedBatch
+from slimdiff.models.backbones.protocol import bare
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS
 from slimdiff.sampling.actions import Run
@@ -138,9 +140,12 @@ def test_it_starts_from_a_dense_checkpoint(tmp_path):
     model = MODELS.build(config).eval()
     with torch.no_grad():
         torch.testing.assert_close(model.unet(x, t).sample, dense.unet(x, t).sample, rtol=1e-4, atol=1e-5)
-        plain = MODELS.build({**config, 'order': False}).eval()
-        assert torch.equal(plain.unet.stem.weight, dense.unet.stem.weight)
-        assert not torch.allclose(plain.unet(x, t, width=0.5).sample, model.unet(x, t, width=0.5).sample)
+    supernet = SlimmableUNet(**{k: v for k, v in unet().items() if k != 'type'})
+    supernet.load_state_dict(bare(dense.unet).state_dict())
+    supernet.order_by_importance()
+    found, given = bare(model.unet).state_dict(), bare(dense.unet).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in supernet.state_dict().items())
+    assert not all(torch.equal(found[name], value) for name, value in given.items())
     with pytest.raises(ValueError, match=r'start_from: .*sigma_data: 0\.5 \(checkpoint\), 1\.0 \(config\)'):
         MODELS.build({**config, 'sigma_data': 1.0})
     # What the dense network lacks starts at random.
