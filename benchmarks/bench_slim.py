@@ -1,6 +1,6 @@
 """``slimdiff slim`` by several recipes and seeds, each recipe with the iterations that fit into the same time.
 
-    python benchmarks/bench_slim.py --iterations gated=1450 plain=1450 --random 0 1 \\
+    python benchmarks/bench_slim.py --iterations gated=1450 plain=1450 --random 0 1 2 \\
         --json benchmarks/results/slim_fashion_mnist.json
     python benchmarks/bench_slim.py --iterations pruned=1450 spectral=1070 --seeds 0 \\
         --json benchmarks/results/slim_fashion_mnist.json

@@ -40,6 +40,8 @@ class Progress(tqdm):
         if self.disable:  # tqdm stops counting then
             self.n += n
             return None
+        if self.total is not None and abs(self.total - self.n - n) < 1e-6:  # fractions add up to a hair more: "-00:00"
+            n = self.total - self.n
         return super().update(n)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> Any:

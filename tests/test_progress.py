@@ -70,3 +70,11 @@ def test_a_terminal_gets_a_bar_and_a_silent_one_nothing(monkeypatch):
     silent.update(5)
     silent.close()
     assert silent.n == 5 and terminal.getvalue() == seen
+
+
+def test_fractions_that_add_up_to_more_than_the_total_leave_no_negative_time(clock, lines):
+    with Progress(2, 'sampling', interval=10) as progress:
+        for _ in range(20):
+            clock[0] += 10
+            progress.update(0.1)
+    assert lines[-1] == 'sampling 2/2 img, 100.00s/ img, 00:00 left'

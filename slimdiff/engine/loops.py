@@ -215,7 +215,8 @@ class IterTrainLoop(BaseLoop):
 
     def _what_is_left(self) -> str:
         if self._iter < self._max_iters:
-            return f'Stopped after {self._iter} of {self._max_iters} iterations. Continue with --resume.'
+            return (f'Stopped after {self._iter} of {self._max_iters} iterations. To continue, run the same command; '
+                    'slimdiff train needs --resume for it.')
         left = 'the last validation' if self._validation_is_due() else 'what the hooks do after training'
         return (f'Stopped after all {self._max_iters} iterations, which are saved. Only {left} is left: --resume does '
                 'that, and trains no further.')

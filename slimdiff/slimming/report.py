@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ from slimdiff.evaluation.evaluate import evaluate, noise_floor
 from slimdiff.evaluation.figures import figure_uri, grid_uri
 from slimdiff.evaluation.metrics import BandwiseDenoisingError
 from slimdiff.evaluation.metrics.frechet import FrechetDistance
+from slimdiff.evaluation.record import cpu_name
 from slimdiff.evaluation.unet_cost import context_length_of, unet_cost, unet_inputs
 from slimdiff.models.backbones.network_set import size_of
 from slimdiff.models.backbones.protocol import example_inputs
@@ -99,7 +99,7 @@ def compare(teacher: Any, student: Any, loader: DataLoader | None, images: int) 
         images: for the denoising error and the Frechet distance; 0 leaves both out.
     """
     models = dict(teacher=teacher, student=student)
-    record: dict[str, Any] = dict(machine=f'{platform.machine()}, {torch.get_num_threads()} threads, '
+    record: dict[str, Any] = dict(machine=f'{cpu_name()}, threads: {torch.get_num_threads()}, '
                                   f'{teacher.device}, PyTorch {torch.__version__}',
                                   sampler=type(student.sampler).__name__, steps=student.num_steps,
                                   sizes=sizes_of(models))

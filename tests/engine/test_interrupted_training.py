@@ -33,7 +33,7 @@ def test_signal_saves_and_exits(tmp_path, tiny_process, signum, code):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == code, output
     done = len(tiny_run.trace(tmp_path / 'cut'))
-    assert 5 <= done < 30 and 'finishing this iteration' in output and 'Continue with --resume' in output
+    assert 5 <= done < 30 and 'finishing this iteration' in output and 'needs --resume' in output
     assert load_checkpoint(tmp_path / f'cut/iter_{done}.pth')['meta']['iter'] == done
     tiny_run.build(tmp_path / 'cut', max_iters=30, resume=True).train()
     a, b = (load_checkpoint(tmp_path / name / 'iter_30.pth') for name in ('whole', 'cut'))
