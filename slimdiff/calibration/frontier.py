@@ -66,8 +66,8 @@ def states_and_options(actions: Sequence[str], options: Mapping[str, Option],
 
 
 def additive_error(actions: Sequence[str], options: Mapping[str, Option], ages: int) -> float:
-    """The sum of the errors of a sequence of actions."""
-    return float(sum(option.error[step, age_of(state, option) - 1]
+    """The sum of the errors of a sequence of actions; a memory older than was measured counts like the oldest."""
+    return float(sum(option.error[step, min(age_of(state, option), option.error.shape[1]) - 1]
                      for step, state, option in states_and_options(actions, options, ages)))
 
 
@@ -163,7 +163,8 @@ def prefix(name: str, count: int, steps: int) -> tuple[str, ...]:
 
 def rivals(options: Mapping[str, Option], steps: int, budget: float,
            ages: int) -> dict[str, tuple[str, ...]]:
-    """What a user would try by hand, as close below ``budget`` as it goes: uniform intervals and prefixes."""
+    """What a user would try by hand, as close below ``budget`` as it goes: uniform intervals, in which something is
+    reused for at most ``ages`` steps, and prefixes."""
     found = {}
     full = options['full'].cost
     for name, option in options.items():

@@ -248,14 +248,14 @@ class Calibration:
             add(f'optimum, at most {ages} reused in a row', ages=ages)
         for growth in (0.0, 3.0):
             add(f'optimum, growth x{growth:g}', growth)
-        found |= rivals(options, self.steps, budget, self.ages)
+        found |= rivals(options, self.steps, budget, self.steps - 1)
         for name in dict.fromkeys(action for action in best if action != FULL):
             add(f'optimum without {name}', without=name)
             for ages in fewer:
                 add(f'optimum without {name}, at most {ages} reused in a row', ages=ages, without=name)
         unique: dict[tuple[str, ...], str] = {}
         for label, actions in found.items():
-            if np.isfinite(additive_error(actions, options, self.ages)):
+            if np.isfinite(additive_error(actions, options, self.steps)):
                 unique.setdefault(actions, label)
         return {label: actions for actions, label in unique.items()}
 
@@ -285,7 +285,7 @@ class Calibration:
                 cost = sum(options[name].cost for name in actions)
                 if judged and self.runs + cost / options[FULL].cost / self.steps > RUNS:
                     break
-                judged.append(Finalist(label, actions, cost, additive_error(actions, options, self.ages),
+                judged.append(Finalist(label, actions, cost, additive_error(actions, options, self.steps),
                                        self.judge(actions, bar)))
         judged.sort(key=lambda finalist: finalist.divergence)
         numbers = [(f.predicted, f.divergence) for f in judged]

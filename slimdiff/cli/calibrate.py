@@ -38,8 +38,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         '(default: all that the network can do)')
     parser.add_argument('--also', metavar='PIPELINE', help='a smaller model of the same data, whose network may run a '
                         'step instead (T-Stitch)')
-    parser.add_argument('--ages', type=int, default=4, help='steps that something is reused, at most (default: '
-                        '%(default)s)')
+    parser.add_argument('--ages', type=int, default=4, help='steps that something is reused, at most, except in equal '
+                        'intervals (default: %(default)s)')
     parser.add_argument('--finalists', type=int, default=16, help='plans that are sampled and compared, at most '
                         '(default: %(default)s)')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')

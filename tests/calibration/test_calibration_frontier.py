@@ -113,3 +113,13 @@ def test_rivals_are_the_nearest_below_the_budget():
     assert found['first 9 (small)'] == prefix('small', 9, 12)  # 18 + 21 <= 42 < 16 + 28
     for actions in found.values():
         assert sum(known[name].cost for name in actions) <= 42
+
+
+def test_equal_intervals_may_be_longer_than_was_measured():
+    """The calibration had no plan at a fifth of the time that the line at every sixth step beat."""
+    known = options(0, 12, 2, forbidden=0)
+    found = rivals(known, 12, 0.2 * 84, 11)
+    assert found['every 6 (prediction)'] == ('full', *['prediction'] * 5) * 2
+    error = known['prediction'].error
+    wanted = sum(error[start + age, min(age, 2) - 1] for start in (0, 6) for age in range(1, 6))
+    assert additive_error(found['every 6 (prediction)'], known, 12) == pytest.approx(wanted)
