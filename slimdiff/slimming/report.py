@@ -24,6 +24,7 @@ from slimdiff.evaluation.record import cpu_name
 from slimdiff.evaluation.unet_cost import context_length_of, unet_cost, unet_inputs
 from slimdiff.models.backbones.network_set import size_of
 from slimdiff.models.backbones.protocol import example_inputs
+from slimdiff.optional import install_command
 from slimdiff.sampling.images import image_grid, to_uint8
 
 TEMPLATE = Path(__file__).with_name('report.html.j2')
@@ -158,7 +159,7 @@ def write_report(record: Mapping[str, Any], grids: Mapping[str, Tensor], path: P
     """
     errors = record.get('errors')
     page = jinja2.Template(TEMPLATE.read_text(encoding='utf-8'), autoescape=True).render(
-        title=title, notes=notes, rows=summary(record), record=record,
+        title=title, notes=notes, rows=summary(record), record=record, install=install_command('features'),
         figure=errors and figure_uri(error_figure(errors)),
         samples=[(name, grid_uri(grid), grid.shape[2] * max(1, 560 // grid.shape[2])) for name, grid in grids.items()])
     atomic_write(path, lambda file: file.write(page.encode()))
