@@ -82,6 +82,11 @@ class Plan:
                 raise ValueError(f'This allocation is for the {what} {mine}, but the pipeline has {its}. Give it the '
                                  f'allocation of its own {what}: slimdiff calibrate.')
 
+    def fits(self, pipe: DiffusionPipeline) -> bool:
+        """Whether it is for the network and the sampler of ``pipe``."""
+        its = architecture_of(denoiser_of(pipe)[1]), type(pipe.scheduler).__name__
+        return (self.denoiser, self.scheduler) == its
+
     def describe(self) -> str:
         """The actions in order, runs of equals together: ``full x3, prediction, ...``."""
         runs = [(name, len(list(group))) for name, group in groupby(self.actions)]
@@ -96,9 +101,11 @@ class Plan:
         """Read and check a file of :meth:`save`.
 
         Raises:
-            ValueError: no JSON, or no such plan; the message names the file.
+            ValueError: a folder, no JSON, or no such plan; the message names the file.
             OSError: no such file.
         """
+        if Path(path).is_dir():
+            raise ValueError(f'{path} is a folder: give the allocation.json in it.')
         return cls.from_dict(read_json(path, 'Calibrate again, or give another allocation.', object), str(path))
 
     @classmethod

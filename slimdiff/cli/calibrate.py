@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimdiff.cli.common import runs_cleanly
+from slimdiff.cli.common import going_on, runs_cleanly
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -75,7 +75,8 @@ def open_pipeline(source: str) -> DiffusionPipeline:
     """
     from slimdiff.api import load
     from slimdiff.checkpoint.hub import is_hub_id
-    from slimdiff.installation import find_path, zoo_weights
+    from slimdiff.installation import find_path, zoo, zoo_weights
+    from slimdiff.spelling import did_you_mean
     if find_path(source) is not None or zoo_weights(source) is not None or not is_hub_id(source):
         return load(source)
     from diffusers import DiffusionPipeline
@@ -83,8 +84,9 @@ def open_pipeline(source: str) -> DiffusionPipeline:
     try:
         return DiffusionPipeline.from_pretrained(source).to(get_device())
     except Exception as error:  # each cause has its own class
-        raise ValueError(f"'{source}' is no path, and could not be opened from the Hugging Face Hub "
-                         f'({type(error).__name__}). Without a network, give the folder of a download.') from error
+        raise ValueError(f"'{source}' is neither a path nor a model that came with slimdiff, and could not be opened "
+                         f'from the Hugging Face Hub ({type(error).__name__}).{did_you_mean(source, zoo())} Without a '
+                         'network, give the folder of a download.') from error
 
 
 @runs_cleanly
@@ -94,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     prompts = prompts_of(args.prompts)
 
     from slimdiff.calibration.inputs import call_of
-    from slimdiff.calibration.plan import denoiser_of
+    from slimdiff.calibration.plan import Plan, denoiser_of
     from slimdiff.calibration.report import summary, write_report
     from slimdiff.calibration.run import Calibration
     from slimdiff.calibration.settings import settings_of
@@ -113,7 +115,11 @@ def main(argv: list[str] | None = None) -> int:
         if predicts[0] != predicts[1]:
             raise ValueError(f'--also: {args.also} predicts {predicts[1]}, but {args.pipeline} {predicts[0]}.')
         also = denoiser_of(small)[1], place
-    with locked(out, 'calibrating'):
+    with locked(out, 'calibrating'), going_on():
+        before = out / 'allocation.json'
+        if before.is_file() and not Plan.load(before).fits(pipe):
+            raise ValueError(f'{before} is for another network or sampler than that of {args.pipeline}. Give another '
+                             '--out, or remove the folder.')
         calibration = Calibration(pipe, inputs, out, identity, weight, args.actions, also, args.ages)
         print(f'{len(calibration.actions)} actions beside the full network: {", ".join(calibration.actions)}; '
               f'{identity["images"]} images of {identity["num_inference_steps"]} steps', flush=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import errno
 import functools
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,6 +207,16 @@ def use_allocation(model: Any, path: str | None) -> None:
         make_step_aware(model, allocation)
     except ValueError as error:
         raise ValueError(f'--allocation {path}: {error}') from None
+
+
+@contextlib.contextmanager
+def going_on() -> Iterator[None]:
+    """For a command that goes on where it was stopped: Ctrl-C in this block says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print('\nStopped. Run the same command to continue.', file=sys.stderr)
+        raise
 
 
 def add_sampler_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimdiff.cli.common import add_launcher_argument, runs_cleanly
+from slimdiff.cli.common import add_launcher_argument, going_on, runs_cleanly
 from slimdiff.slimming import RECIPES
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                                      'it, export it and compare the two.')
     parser.add_argument('teacher', help='a folder of diffusers or of export, a .pth or work dir of train, a model that '
                         'came with slimdiff such as ldm/fashion_mnist, or owner/name on the Hugging Face Hub')
-    parser.add_argument('--data', required=True, help='a folder or zip of images, encoded latents, a data set of '
-                        'slimdiff such as FashionMNIST, or a config with data loaders')
+    parser.add_argument('--data', required=True, help='a folder or zip of images, encoded latents, a data set that '
+                        'needs no path such as FashionMNIST, or a config with data loaders')
     parser.add_argument('--out', required=True, metavar='DIR', help='student.py, pipeline, report.html, training')
     parser.add_argument('--macs', type=float, default=0.1, help="of the student, as a share of the teacher's (default: "
                         '%(default)s)')
@@ -146,7 +146,7 @@ def write_student(args: argparse.Namespace, teacher: TeacherModel, path: Path, m
             write(Path(folder, 'student.py'), 1000)
             seconds = measure(checked(Path(folder, 'student.py')))
         iterations = iterations or max(20, int(60 * args.minutes / seconds))
-        cost = f', about {duration(iterations * seconds)} of training here'
+        cost = f', about {duration(iterations * seconds)} of training here, then the comparison'
     # In this order: a student.py that is there is one to go on with.
     write_json(path.with_name('slim.json'), made := dict(**made, recipe=recipe, size=size))
     write(path, iterations)
@@ -265,6 +265,7 @@ def main(argv: list[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         stack.callback(remove_traces, None, folders)  # those that are empty, after an error
         stack.enter_context(locked(out, 'slimming'))
+        stack.enter_context(going_on())
         made = run_on_rank0(lambda: prepare(args, command))
         if args.design_only:
             return 0
@@ -280,7 +281,7 @@ def main(argv: list[str] | None = None) -> int:
             allocation = ['--allocation', out / 'search' / 'allocation.json']
         if is_main_process():
             call(export, config, checkpoint, out / 'pipeline', *allocation)
-            report(args, config, cfg, checkpoint, made)
+            report(args, config, cfg, checkpoint, {**made, 'command': command})
             print(f'wrote {out / "pipeline"} (DiffusionPipeline.from_pretrained opens it after `import slimdiff`), '
                   f'{out / "report.html"} and {config}')
     return 0

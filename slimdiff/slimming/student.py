@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -129,12 +130,14 @@ def data_config(data: str, teacher: TeacherModel, out: Path) -> dict[str, dict[s
             raise ValueError(f"--data: the teacher reads texts, and '{data}' has no captions. Give a config with a "
                              'data set of captions (configs/_base_/datasets/coco_256.py), or latents that were encoded '
                              'with theirs.')
+    elif data in DATASETS and (needed := _needed(data)):
+        raise ValueError(f'--data: {data} needs {", ".join(needed)}: give a config with data loaders that say so.')
     elif data in DATASETS:
         sets = _registered(data, size)
     else:
-        names = sorted(DATASETS.module_dict)
-        raise ValueError(f"--data: '{data}' is neither a file or folder nor a registered data set."
-                         f'{did_you_mean(data, names)} Data sets: {", ".join(names)}.')
+        names = [name for name in sorted(DATASETS.module_dict) if not _needed(name)]
+        raise ValueError(f"--data: '{data}' is neither a file, a folder nor a data set that needs no path."
+                         f'{did_you_mean(data, names)} These are: {", ".join(names)}.')
     if not teacher.latent:
         return sets
     return dict(train=dict(type='LatentDataset', data_root=str((out / 'latents').resolve()), source=sets['train']),
@@ -176,6 +179,12 @@ def _images(path: Path, size: int, classes: bool) -> dict[str, dict[str, Any]]:
     roots = (path / 'train', path / test) if test else (path, path)
     return {split: dict(type='ImageFolder', data_root=str(root), image_size=size, **labels)
             for split, root in zip(('train', 'test'), roots)}
+
+
+def _needed(name: str) -> list[str]:
+    """The arguments without which a registered data set can't be built."""
+    return [p.name for p in inspect.signature(DATASETS.get(name)).parameters.values()
+            if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
 
 
 def _registered(name: str, size: int) -> dict[str, dict[str, Any]]:

@@ -353,5 +353,7 @@ def test_files(tmp_path):
         with pytest.raises(ValueError, match=message) as caught:
             Plan.load(path)
         assert str(path) in str(caught.value)
+    with pytest.raises(ValueError, match=r'new is a folder: give the allocation\.json in it'):
+        slimdiff.apply(made('sd15')[0], path.parent)
     with pytest.raises(OSError, match='missing'):
         Plan.load(tmp_path / 'missing.json')

@@ -1,5 +1,6 @@
 """What a calibration measures, on a tiny pipeline whose answers can be computed by hand; the command; kills."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -220,6 +221,32 @@ def test_the_command(folder, tmp_path, capsys):
     assert json.loads((tmp_path / 'settings.json').read_text()) == {}
     page = (tmp_path / 'report.html').read_text()
     assert page.count('<rect') == 8 and 'data:image/png' in page and f'{divergence:.4g}' in page
+
+
+def test_an_allocation_of_another_network_stays(folder, tmp_path, capsys):
+    assert run(folder, tmp_path) == 0 and run(folder, tmp_path, '--budget', '0.7') == 0
+    path = tmp_path / 'allocation.json'
+    plan = dataclasses.replace(Plan.load(path), denoiser='UNet of another')
+    plan.save(path)
+    capsys.readouterr()
+    assert run(folder, tmp_path) == 2
+    assert 'is for another network or sampler than that of' in capsys.readouterr().err
+    assert Plan.load(path) == plan
+
+
+def test_a_misspelt_name_gets_a_suggestion(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    assert run('ldm/fashion_mnits', tmp_path / 'out') == 2
+    assert "Did you mean 'ldm/fashion_mnist'?" in capsys.readouterr().err and not (tmp_path / 'out').exists()
+
+
+def test_ctrl_c_says_how_to_go_on(folder, tmp_path, capsys, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('slimdiff.calibration.run.Calibration.record', stop)
+    assert run(folder, tmp_path) == 130
+    assert 'Run the same command to continue.' in capsys.readouterr().err
 
 
 def test_by_measured_time(folder, tmp_path, capsys):

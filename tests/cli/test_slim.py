@@ -49,6 +49,7 @@ def slim(teacher, images, out, *options):
 
 
 def test_from_a_folder_to_a_pipeline_and_a_report(teacher, images, tmp_path, capsys):
+    assert slim(teacher, images, tmp_path, '--macs', '0.25', '--design-only') == 0
     assert slim(teacher, images, tmp_path, '--macs', '0.25') == 0
     printed = capsys.readouterr().out
     macs = network_cost(slimdiff.load(teacher).unet).macs_with_attention
@@ -65,6 +66,7 @@ def test_from_a_folder_to_a_pipeline_and_a_report(teacher, images, tmp_path, cap
     assert record['errors']['student']['denoise/total'] > 0 and record['distances']['floor']['mean'] >= 0
     page = (tmp_path / 'report.html').read_text()
     assert page.count('data:image/png;base64,') == 3 and not re.search(r'(src|href)="(?!data:)', page)
+    assert '--design-only' not in page.partition('Made by')[2]
     assert 'those of training' in page  # the data have no test split
     # some 40 lines over _base_; the long paths of a test take a few more
     assert len((tmp_path / 'student.py').read_text().partition('\n_base_')[2].splitlines()) <= 44
@@ -183,7 +185,8 @@ def test_data_of_another_kind_are_refused_first(teacher, tmp_path, capsys):
 
 @pytest.mark.parametrize('options, message', [
     (['--macs', '2'], '--macs is a share'), (['--images', '5'], 'at least 32'),
-    (['--macs', '0.0001'], 'No student has'), (['--data', 'nowhere'], 'neither a file or folder'),
+    (['--macs', '0.0001'], 'No student has'), (['--data', 'nowhere'], 'neither a file, a folder nor a data set'),
+    (['--data', 'CIFAR10'], '--data: CIFAR10 needs data_root: give a config'),
     (['--data', 'PhotoPatches'], '--data: 12 classes, but the teacher has 2')])
 def test_bad_input_is_refused_before_anything_is_made(options, message, teacher, images, tmp_path, capsys):
     try:

@@ -113,7 +113,7 @@ def test_data_by_what_is_there(teacher, tmp_path):
     assert found['train'] == found['test'] and found['train']['type'] == 'ImageZip'
     found = data_config('configs/lite_ldm/photo_patches_quick.py', teacher, tmp_path)
     assert [found[split]['split'] for split in ('train', 'test')] == ['train', 'val']
-    with pytest.raises(ValueError, match="nor a registered data set. Did you mean 'FashionMNIST'"):
+    with pytest.raises(ValueError, match="nor a data set that needs no path. Did you mean 'FashionMNIST'"):
         data_config('FashonMNIST', teacher, tmp_path)
 
 
