@@ -5,6 +5,6 @@ _base_ = './default_runtime.py'
 default_hooks = dict(
     ema=dict(decay=0.99),
     checkpoint=dict(interval=500),
-    samples=dict(interval=2000),
+    samples=dict(interval=1500),
     spectra=None,
     report=dict(names=('class_accuracy', 'denoise/total', 'denoise/t0-300/top', 'fd')))

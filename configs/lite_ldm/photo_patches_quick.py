@@ -20,10 +20,3 @@ model = dict(
         ],
         downsampler=dict(type='ConvDown'),
         upsampler=dict(type='NearestConvUp')))
-
-train_cfg = dict(max_iters=3000, val_interval=3000)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=20),
-    dict(type='LinearLR', start_factor=1.0, end_factor=0.01, by_epoch=False, begin=900, end=3000),
-]
-default_hooks = dict(samples=dict(interval=3000))

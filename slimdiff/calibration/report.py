@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from html import escape
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,11 @@ from matplotlib.figure import Figure
 
 from slimdiff.calibration.plan import FULL
 from slimdiff.calibration.run import Outcome
-from slimdiff.checkpoint import atomic_write
 from slimdiff.evaluation.cost import human
-from slimdiff.evaluation.figures import figure_uri
+from slimdiff.evaluation.page import figure_uri, write_page
 from slimdiff.tables import text_table
 
 COLOURS = ('#1f4e79', '#d9534f', '#f0ad4e', '#5cb85c', '#8064a2', '#46b8da', '#7f7f7f', '#c49c94')
-STYLE = ('body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}'
-         'table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:right}'
-         'td:first-child,th:first-child{text-align:left}tr.chosen{background:#fff3d6}img,svg{max-width:100%}')
 
 
 def in_unit(value: float, unit: str) -> str:
@@ -55,7 +51,7 @@ def figure_of(outcome: Outcome) -> Figure:
     best = outcome.finalists[0]
     left.plot(best.cost / full, best.divergence, '*', color='#e08e0b', markersize=14, label='chosen')
     left.set(yscale='log', xlabel='cost, full network = 1', ylabel='divergence from the full network')
-    for colour, (name, option) in zip(COLOURS, outcome.options.items()):
+    for colour, (name, option) in zip(itertools.cycle(COLOURS), outcome.options.items()):
         values = np.where(np.isfinite(option.error[:, 0]) & (option.error[:, 0] > 0), option.error[:, 0], np.nan)
         if name != FULL:
             right.plot(values, color=colour, label=name)
@@ -66,29 +62,10 @@ def figure_of(outcome: Outcome) -> Figure:
     return figure
 
 
-def strip(outcome: Outcome, width: int = 900) -> str:
-    """The chosen plan as a row of boxes with a legend."""
-    colour = dict(zip(outcome.options, COLOURS))
-    size = width / len(outcome.plan.actions)
-    boxes = ''.join(f'<rect x="{i * size:.1f}" y="0" width="{size:.1f}" height="30" fill="{colour[name]}" '
-                    f'stroke="white"><title>step {i}: {escape(name)}</title></rect>'
-                    for i, name in enumerate(outcome.plan.actions))
-    legend = ' '.join(f'<span style="color:{colour[name]}">&#9632;</span> {escape(name)}'
-                      for name in dict.fromkeys(outcome.plan.actions))
-    return f'<svg viewBox="0 0 {width} 30" width="{width}" height="30" role="img">{boxes}</svg><p>{legend}</p>'
-
-
 def write_report(outcome: Outcome, path: str | Path, title: str) -> None:
     """Write the page, whole or not at all."""
-    header, *rows = rows_of(outcome)
-    cells = ''.join(f'<tr{" class=chosen" * (not i)}>{"".join(f"<td>{escape(c)}</td>" for c in row)}</tr>'
-                    for i, row in enumerate(rows))
-    last = summary(outcome).splitlines()
-    page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-            f'<style>{STYLE}</style></head><body><h1>{escape(title)}</h1><h2>The plan</h2>'
-            f'<p>Steps from noise (left) to clean (right).</p>{strip(outcome)}'
-            f'<h2>Finalists</h2><table><tr>{"".join(f"<th>{c}</th>" for c in header)}</tr>{cells}</table>'
-            f'<p>{escape(last[-3].capitalize())}. {escape(last[-1].capitalize())}.</p>'
-            f'<h2>Measured</h2><img alt="divergence against cost, and sensitivities" '
-            f'src="{figure_uri(figure_of(outcome))}"></body></html>\n')
-    atomic_write(path, lambda file: file.write(page.encode()))
+    *_, correlation, _, cost = summary(outcome).splitlines()
+    write_page('calibration/report.html.j2', path, title=title, plan=outcome.plan.actions,
+               colours=dict(zip(outcome.options, itertools.cycle(COLOURS))), rows=rows_of(outcome),
+               figure=figure_uri(figure_of(outcome)),
+               notes=[note[:1].upper() + note[1:] for note in (correlation, cost)])

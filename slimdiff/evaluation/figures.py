@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
-from torch import Tensor
 
 from slimdiff.checkpoint import atomic_write
 
@@ -21,24 +17,6 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 100, **options: Any
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda file: figure.savefig(file, format='png', dpi=dpi, **options))
-
-
-def figure_uri(figure: Figure, dpi: int = 100) -> str:
-    """A figure as the ``src`` of an image in a page that needs nothing but itself."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=dpi)
-    return data_uri(buffer.getvalue())
-
-
-def grid_uri(grid: Tensor) -> str:
-    """As :func:`figure_uri`, of a grid (3, H, W) or (1, H, W) uint8."""
-    buffer = io.BytesIO()
-    Image.fromarray(grid.permute(1, 2, 0).numpy().squeeze()).save(buffer, format='PNG')
-    return data_uri(buffer.getvalue())
-
-
-def data_uri(png: bytes) -> str:
-    return f'data:image/png;base64,{base64.b64encode(png).decode()}'
 
 
 def octave_ticks(axis: Axes, frequencies: Sequence[float]) -> None:

@@ -6,19 +6,17 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from slimdiff.checkpoint import atomic_write
 from slimdiff.evaluation.cost import human
-from slimdiff.evaluation.figures import data_uri, grid_uri, save_figure
+from slimdiff.evaluation.figures import save_figure
+from slimdiff.evaluation.page import data_uri, grid_uri, write_page
 from slimdiff.sampling import Run, StepAllocation
 from slimdiff.sampling.images import image_grid, to_uint8
 from slimdiff.search import DivergenceEvaluator, Evaluation, Outcome, Search
 
-TEMPLATE = Path(__file__).with_name('report.html.j2')
 REUSE_COLOURS = {'prediction': '#d9534f', 'features': '#f0ad4e'}
 
 
@@ -144,10 +142,10 @@ def write_report(search: Search, outcome: Outcome, path: str | Path, num_images:
     costs += [(name, human(w.macs), w.calls, w.calls_saved, w.images, f'{w.seconds:.1f}')
               for name, w in [*outcome.work.items(), ('all', outcome.total_work)]]
     correlations = [(pair, 'undefined' if v is None else f'{v:.3f}') for pair, v in outcome.correlations.items()]
-    text = jinja2.Template(TEMPLATE.read_text(encoding='utf-8'), autoescape=True).render(
-        title=title, summary=outcome.describe().splitlines()[1], front_image=data_uri(buffer.getvalue()),
+    write_page(
+        'search/report.html.j2', path, title=title, summary=outcome.describe().splitlines()[1],
+        front_image=data_uri(buffer.getvalue()),
         allocations=bars, costs=costs, outcome=outcome, front=rows, chosen=place,
         samples=[(name, grid_uri(grid), grid.shape[2] * max(1, 340 // grid.shape[2]))
                  for name, grid in grids.items()],
         correlations=correlations and [('evaluators', 'rank correlation'), *correlations])
-    atomic_write(path, lambda file: file.write(text.encode()))

@@ -7,19 +7,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from slimdiff.checkpoint import atomic_write
 from slimdiff.evaluation import throughput
 from slimdiff.evaluation.cost import human
 from slimdiff.evaluation.evaluate import evaluate, noise_floor
-from slimdiff.evaluation.figures import figure_uri, grid_uri
 from slimdiff.evaluation.metrics import BandwiseDenoisingError
 from slimdiff.evaluation.metrics.frechet import FrechetDistance
+from slimdiff.evaluation.page import figure_uri, grid_uri, write_page
 from slimdiff.evaluation.record import cpu_name
 from slimdiff.evaluation.unet_cost import context_length_of, unet_cost, unet_inputs
 from slimdiff.models.backbones.network_set import size_of
@@ -27,7 +25,6 @@ from slimdiff.models.backbones.protocol import example_inputs
 from slimdiff.optional import install_command
 from slimdiff.sampling.images import image_grid, to_uint8
 
-TEMPLATE = Path(__file__).with_name('report.html.j2')
 EDGES = (0, 100, 300, 600, 900, 1000)
 #: rounds and batch of the timing
 ROUNDS, BATCH = 8, 8
@@ -158,8 +155,7 @@ def write_report(record: Mapping[str, Any], grids: Mapping[str, Tensor], path: P
         notes: paragraphs on how the student was made.
     """
     errors = record.get('errors')
-    page = jinja2.Template(TEMPLATE.read_text(encoding='utf-8'), autoescape=True).render(
-        title=title, notes=notes, rows=summary(record), record=record, install=install_command('features'),
-        figure=errors and figure_uri(error_figure(errors)),
+    write_page(
+        'slimming/report.html.j2', path, title=title, notes=notes, rows=summary(record), record=record,
+        install=install_command('features'), figure=errors and figure_uri(error_figure(errors)),
         samples=[(name, grid_uri(grid), grid.shape[2] * max(1, 560 // grid.shape[2])) for name, grid in grids.items()])
-    atomic_write(path, lambda file: file.write(page.encode()))

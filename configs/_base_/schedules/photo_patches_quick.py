@@ -1,6 +1,6 @@
 # The first job: three minutes on two plain CPU cores, metrics included. A high learning rate, for a short run.
 
-train_cfg = dict(type='IterTrainLoop', max_iters=2000, val_interval=2000, val_before_train=False)
+train_cfg = dict(type='IterTrainLoop', max_iters=1500, val_interval=1500, val_before_train=False)
 
 optim_wrapper = dict(
     type='SlimOptimWrapper',
@@ -9,7 +9,7 @@ optim_wrapper = dict(
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=20),
-    dict(type='LinearLR', start_factor=1.0, end_factor=0.01, by_epoch=False, begin=600, end=2000),
+    dict(type='LinearLR', start_factor=1.0, end_factor=0.01, by_epoch=False, begin=450, end=1500),
 ]
 
 val_evaluator = [
