@@ -1,5 +1,5 @@
-# The plain small UNet ("Lite") to compare configs/sd/photo_patches_quick.py with: 16.0 M MACs, and half
-# as many iterations again. Its metrics are in photo_patches_quick.json.
+# The plain small UNet ("Lite") to compare configs/sd/photo_patches_quick.py with: 16.0 M MACs. Its
+# metrics after as many iterations are in photo_patches_quick.json.
 #   slimdiff train configs/lite_ldm/photo_patches_quick.py
 _base_ = [
     '../_base_/models/photo_patches.py',

@@ -1,5 +1,5 @@
 # The first job: slim the shipped teacher of 303 M MACs to a wavelet-gated network of 15.5 M, on the embedded
-# photographs, in three minutes on two CPU cores.
+# photographs, in two to three minutes on two CPU cores.
 #   slimdiff train configs/sd/photo_patches_quick.py
 _base_ = [
     '../_base_/models/photo_patches.py',
@@ -11,7 +11,7 @@ _base_ = [
 model = dict(
     # It begins as a quarter of the teacher's channels, the most important ones, so it has a quarter of the teacher's
     # width. Only its resamplers, which are of another kind, start at random. In so short a run distillation does not
-    # pay: it leaves three quarters of the iterations, and 6 % more error (docs/en/get_started.md).
+    # pay: it costs a quarter of the iterations (docs/en/user_guides/slim_a_model.md).
     start_from='configs/ldm/photo_patches_weights',
     sampler=dict(type='DPMSolverMultistepScheduler'),
     num_steps=20,
@@ -27,5 +27,5 @@ model = dict(
         downsampler=dict(type='WaveletGatedDown'),
         upsampler=dict(type='WaveletGatedUp')))
 
-# The plain network of equal MACs after 3,000 iterations (configs/lite_ldm/photo_patches_quick.py).
+# The plain network of equal MACs after as many iterations (configs/lite_ldm/photo_patches_quick.py).
 default_hooks = dict(report=dict(beside=dict(Lite='configs/lite_ldm/photo_patches_quick.json')))
