@@ -78,8 +78,8 @@ def distances_of(models: Mapping[str, Any], loader: DataLoader, images: int) -> 
         metric = FrechetDistance(extractor=dict(type='RandomConvExtractor'))
     found = {name: evaluate(model, loader, [metric], images, num_real=images) for name, model in models.items()}
     floor = noise_floor(loader, [metric], images, images, splits=4)[metric.prefix]
-    return dict(features=type(metric.extractor).__name__, images=images, floor=floor,
-                **{model: figures[metric.prefix] for model, figures in found.items()})
+    return dict(features=type(metric.extractor).__name__, dims=metric.extractor.num_features, images=images,
+                floor=floor, **{model: figures[metric.prefix] for model, figures in found.items()})
 
 
 @torch.inference_mode()
