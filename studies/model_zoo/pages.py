@@ -101,6 +101,13 @@ def speed_ups(results: Sequence[dict[str, Any]], digests: set[str]) -> str:
     return '\n\n'.join(sections)
 
 
+def trained_table(entries: Sequence[Entry], counts: Mapping[str, Count]) -> str:
+    """The configs whose weights are in the repository."""
+    rows = [(f'`{e.family}/{e.name}`', e.summary, human(counts[e.digest]['params']),
+             human(counts[e.digest]['macs_published']), f'`{e.weights}/README.md`') for e in entries if e.weights]
+    return markdown_table(('name', 'model', 'params', 'MACs', 'card'), rows)
+
+
 def docs_page(by_family: Mapping[str, Sequence[Entry]], counts: Mapping[str, Count],
               results: Sequence[dict[str, Any]]) -> str:
     """docs/en/model_zoo.md."""
@@ -108,8 +115,11 @@ def docs_page(by_family: Mapping[str, Sequence[Entry]], counts: Mapping[str, Cou
     everything = [entry for entries in by_family.values() for entry in entries]
     measured = speed_ups(results, {e.digest for e in everything})
     parts = ['# Model zoo', GENERATED, 'Every config of full and of small size, what its network costs, and what the '
-             'papers print of it. The only trained weights in the repository are those of the two teachers of '
-             'PhotoPatches. [What is counted and how](user_guides/cost.md).', notes(everything, counts, settings)]
+             'papers print of it. [What is counted and how](user_guides/cost.md).',
+             '## Trained models that come with slimdiff', trained_table(everything, counts),
+             'Each is a folder that diffusers opens, with a card of its training and its measured quality. `slimdiff '
+             'sample NAME --out grid.png` draws from it, `slimdiff.load(NAME)` is its pipeline, and `slimdiff test NAME` '
+             'measures it.', '## How the tables are to be read', notes(everything, counts, settings)]
     for family in FAMILIES:
         if by_family.get(family.folder):
             title, url = family.paper
