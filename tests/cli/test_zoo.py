@@ -13,12 +13,14 @@ def test_names():
     assert {'ldm/fashion_mnist', 'lite_ldm/fashion_mnist', 'sd/fashion_mnist', 'ddsm/fashion_mnist'} <= set(zoo())
 
 
-@pytest.mark.parametrize('name, least', [('sd/fashion_mnist', 0.7), ('lite_ldm/fashion_mnist', 0.7)])
+@pytest.mark.parametrize('name, least', [('sd/fashion_mnist', 0.7), ('lite_ldm/fashion_mnist', 0.7),
+                                         ('sd/photo_patches_quick', 0.7), ('lite_ldm/photo_patches_quick', 0.3)])
 def test_samples_are_recognised(name, least, tmp_path):
-    assert sample.main([name, '--out', str(tmp_path / 'x.npz'), '-n', '50', '--steps', '10']) == 0
+    assert sample.main([name, '--out', str(tmp_path / 'x.npz'), '-n', '60', '--steps', '10']) == 0
     images = torch.from_numpy(np.load(tmp_path / 'x.npz')['images']).permute(0, 3, 1, 2) / 127.5 - 1
-    network, _ = load_classifier('configs/classifiers/fashion_mnist.safetensors')
-    right = network(images).argmax(1) == torch.arange(50) % 10
+    data = name.partition('/')[2].removesuffix('_quick')
+    network, _ = load_classifier(f'configs/classifiers/{data}.safetensors')
+    right = network(images).argmax(1) == torch.arange(60) % {'fashion_mnist': 10, 'photo_patches': 12}[data]
     assert right.float().mean() >= least
 
 
