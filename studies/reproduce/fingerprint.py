@@ -17,7 +17,11 @@ IRRELEVANT = (
     'visualizer*', 'vis_backends*', 'env_cfg*', 'default_scope', 'runner_type', 'randomness.seed', 'test_*',
     '*dataloader.num_workers', '*dataloader.persistent_workers', '*dataloader.pin_memory',
     '*dataloader.prefetch_factor', 'train_cfg.sync_interval', '*_cfg.progress',
-    'model.teacher.cache', 'model.teacher.compile', 'model.teacher.micro_batch', 'model.teacher.overlap')
+    'model.teacher.cache', 'model.teacher.compile', 'model.teacher.micro_batch', 'model.teacher.overlap',
+    '*dataloader.collate_fn.type',
+    'output_losses*')  # a variable of a base config, which `model` names
+#: what a result says -> what the same thing is called now
+RENAMED = {'configs/ldm/photo_patches_16px_teacher': 'configs/ldm/photo_patches_16px_weights'}
 
 
 def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,9 +32,13 @@ def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
     config = dict(config)
     hooks = [*(config.pop('default_hooks', None) or {}).values(), *(config.pop('custom_hooks', None) or [])]
     config['hooks'] = [hook for hook in hooks if isinstance(hook, Mapping) and hook.get('type') == 'EMAHook']
-    flat = {key: value for key, value in flatten(config).items()
+    return same.as_json(deciding(flatten(config)))
+
+
+def deciding(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a flat config that decide."""
+    return {key: value for key, value in flat.items()
             if not any(fnmatch.fnmatch(key, pattern) for pattern in IRRELEVANT)}
-    return same.as_json(flat)
 
 
 def digest(flat: Mapping[str, Any]) -> str:
@@ -39,6 +47,7 @@ def digest(flat: Mapping[str, Any]) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], limit: int = 4) -> str:
-    """In words what differs: ``key: old -> new, ...``; empty if nothing does."""
-    changed = same.differences(old, new)
+    """In words what differs: ``key: old -> new, ...``; empty if nothing does. ``old`` may be of an older slimdiff."""
+    old = {key: RENAMED.get(value, value) if isinstance(value, str) else value for key, value in deciding(old).items()}
+    changed = same.differences(old, deciding(new))
     return ', '.join(changed[:limit]) + (f' and {len(changed) - limit} more' if len(changed) > limit else '')

@@ -79,6 +79,11 @@ def test_what_decides_the_figures():
                          (dict(default_hooks={}), 'hooks')]:
         now = relevant({**config, **changed})
         assert key in differences(base, now) and digest(now) != digest(base)
+    # Results of an older slimdiff: what is called otherwise now, or no longer written, is no difference.
+    teacher = {'model.teacher.checkpoint': 'configs/ldm/photo_patches_16px_teacher', 'x': 1}
+    now = {'model.teacher.checkpoint': 'configs/ldm/photo_patches_16px_weights', 'x': 1, 'output_losses.0.weight': 1.0}
+    assert differences({**teacher, 'train_dataloader.collate_fn.type': 'default_collate'}, now) == ''
+    assert differences(teacher, {**now, 'x': 2}) == 'x: 1 -> 2'
     # Tuples and lists are the same, also after a way through JSON.
     assert relevant(dict(a=(1, 2))) == json.loads(json.dumps(relevant(dict(a=[1, 2]))))
 
