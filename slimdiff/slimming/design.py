@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from slimdiff.arguments import plain
+from slimdiff.models.converters import unet2d
 from slimdiff.slimming import GATED, PLAIN
 
 #: relative deviation from the MACs asked for
@@ -91,7 +92,7 @@ def family_of(teacher: Mapping[str, Any], resamplers: Mapping[str, Any], shares:
     if teacher.get('stages'):
         return unet_family(plain({k: v for k, v in teacher.items() if not k.startswith('_')}), resamplers, shares)
     if teacher.get('block_out_channels'):
-        return unet_family(from_diffusers(teacher), {**PLAIN, **resamplers}, shares)
+        return unet_family(unet2d.arguments_of(teacher), {**PLAIN, **resamplers}, shares)
     if teacher.get('patch_size') and teacher.get('num_attention_heads'):
         return transformer_family(teacher, resamplers, shares)
     raise ValueError("The teacher's network says neither stages (block_out_channels) nor blocks (patch_size, "
@@ -100,35 +101,6 @@ def family_of(teacher: Mapping[str, Any], resamplers: Mapping[str, Any], shares:
 
 
 # ---- UNets --------------------------------------------------------------------------------------------------------
-
-
-def from_diffusers(config: Mapping[str, Any]) -> Config:
-    """A UNet of diffusers (``UNet2DModel``, ``UNet2DConditionModel``) as arguments of ours.
-
-    What ours lacks (several transformer layers in a block, other kinds of blocks) is left out: it is a plan to be
-    narrowed, not a conversion of weights.
-    """
-    channels = list(config['block_out_channels'])
-    blocks = config['layers_per_block']
-    blocks = [blocks] * len(channels) if isinstance(blocks, int) else list(blocks)
-    attends = ['Attn' in kind for kind in config['down_block_types']]
-    crosses = ['CrossAttn' in kind for kind in config['down_block_types']]
-    context = config.get('cross_attention_dim') if any(crosses) else None
-    context = context[0] if isinstance(context, (list, tuple)) else context
-    # Of UNet2DConditionModel attention_head_dim is the number of heads, of UNet2DModel the channels of one.
-    given = config.get('num_attention_heads') or config.get('attention_head_dim') or 8
-    given = list(given) if isinstance(given, (list, tuple)) else [given] * len(channels)
-    heads = given if context else [max(1, c // g) for c, g in zip(channels, given)]
-    last = len(channels) - 1
-    stages = [dict(channels=c, blocks=b, up_blocks=b + 1, downsample=i < last, heads=heads[i] if attends[i] else None,
-                   cross_attention=crosses[i]) for i, (c, b) in enumerate(zip(channels, blocks))]
-    middle = config.get('add_attention', True) if context is None else True
-    size = config['sample_size']
-    return dict(
-        sample_size=size if isinstance(size, int) else size[0], in_channels=config['in_channels'],
-        out_channels=config['in_channels'], stages=stages, mid_heads=heads[-1] if middle else None,
-        mid_cross_attention=bool(context), context_channels=context, norm_groups=config.get('norm_num_groups') or 32,
-        flip_sin_to_cos=config.get('flip_sin_to_cos', True), freq_shift=float(config.get('freq_shift', 0)))
 
 
 def unet_family(config: Config, resamplers: Mapping[str, Any], shares: int = 1) -> Family:

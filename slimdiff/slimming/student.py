@@ -16,7 +16,7 @@ from slimdiff.configuration.source import value_source
 from slimdiff.evaluation.unet_cost import network_cost
 from slimdiff.models.algorithms.draws import CLASS_DROPOUT
 from slimdiff.models.backbones.load import build_backbone, find_class
-from slimdiff.models.backbones.protocol import bare, class_rows, input_shape
+from slimdiff.models.backbones.protocol import class_rows, input_shape
 from slimdiff.models.backbones.slimmable.pruning import has_channels_for
 from slimdiff.registry import DATASETS, MODELS
 from slimdiff.slimming import GATED, RECIPES
@@ -39,7 +39,7 @@ def resamplers_of(recipe: str, transformer: bool) -> Mapping[str, Any]:
 
 def default_recipe(teacher: TeacherModel) -> str:
     """The one that was the best after equal time, or one that learns from a teacher that it can't start from."""
-    return 'gated' if has_channels_for(type(bare(teacher.network)), teacher.network) else 'spectral'
+    return 'gated' if has_channels_for(type(teacher.ours), teacher.ours) else 'spectral'
 
 
 def design_student(teacher: TeacherModel, recipe: str, part: float, step_aware: bool) -> tuple[Config, int, int]:
@@ -58,7 +58,7 @@ def design_student(teacher: TeacherModel, recipe: str, part: float, step_aware: 
     def count(network: Config) -> int:
         return network_cost(build_backbone(network, classes, dropout), tokens).macs_with_attention
 
-    full, shape = network_cost(teacher.network, tokens).macs_with_attention, bare(teacher.network).config
+    full, shape = network_cost(teacher.network, tokens).macs_with_attention, teacher.ours.config
     resamplers = resamplers_of(recipe, not (shape.get('stages') or shape.get('block_out_channels')))
     if step_aware:
         with contextlib.suppress(ValueError):
@@ -93,7 +93,8 @@ def model_config(teacher: TeacherModel, network: Mapping[str, Any], recipe: str)
         model['teacher'] = dict(checkpoint=teacher.checkpoint, bf16=True, share=0.25)
         model['losses'] = [dict(type='SpatialLoss', tap='output', weight=0.5),
                            dict(type='SpectralLoss', tap='output', weight=0.2)]
-    if starts and has_channels_for(find_class(network['type']), teacher.network):
+    if starts and has_channels_for(find_class(network['type']), teacher.ours):
+        # With the student's preconditioning also where the teacher has none: that learns no slower.
         model['start_from'] = teacher.checkpoint
     return {**model, **plain(teacher.settings), 'unet': dict(network)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from slimdiff.functional.process import RectifiedFlow
 from slimdiff.installation import zoo, zoo_weights
 from slimdiff.models.algorithms.draws import CLASS_DROPOUT
 from slimdiff.models.backbones.protocol import bare, class_rows, expected_context
+from slimdiff.models.converters.ours import as_ours
 from slimdiff.models.distillation.loading import LoadedTeacher, download_pipeline, load_teacher
 from slimdiff.models.serving import serving_config
 from slimdiff.sampling.process import noise_process, training_config
@@ -48,6 +50,11 @@ class TeacherModel:
     @property
     def text(self) -> bool:
         return 'conditioner' in self.settings
+
+    @functools.cached_property
+    def ours(self) -> nn.Module:
+        """The network without its wrappers; as a UNet or DiT of slimdiff, if it is one of diffusers' that fits."""
+        return as_ours(self.network)
 
 
 def read_teacher(source: str) -> TeacherModel:

@@ -107,13 +107,15 @@ def test_from_a_folder_to_a_pipeline_and_a_report(teacher, images, tmp_path, cap
 
 
 def test_a_latent_transformer_of_diffusers(images, tmp_path):
-    """Its images are encoded once; the student is a U-shaped DiT, and its pipeline has the teacher's first stage."""
+    """Its images are encoded once; the student is a U-shaped DiT that starts from it, and its pipeline has the teacher's
+    first stage."""
     torch.manual_seed(0)
     network = DiTTransformer2DModel(num_attention_heads=4, attention_head_dim=8, in_channels=4, out_channels=8,
                                     num_layers=4, sample_size=4, patch_size=1, num_embeds_ada_norm=2)
     DiTPipeline(network, vae(), DDIMScheduler(clip_sample=False)).save_pretrained(tmp_path / 'dit')
     out = tmp_path / 'out'
-    assert slim(str(tmp_path / 'dit'), images, out, '--macs', '0.3') == 0  # distilled
+    assert slim(str(tmp_path / 'dit'), images, out, '--macs', '0.3') == 0
+    assert "start_from='" in (out / 'student.py').read_text()
     index = json.loads((out / 'latents' / 'index.json').read_text())
     assert index['length'] == 40 and index['shape'] == [4, 4, 4]
     pipe = slimdiff.load(out / 'pipeline')
@@ -140,6 +142,7 @@ def test_a_text_teacher_of_stable_diffusion(images, tmp_path):
     (tmp_path / 'data.py').write_text(f'train_dataloader = dict(dataset={data!r})')
     out = tmp_path / 'out'
     assert slim(str(tmp_path / 'teacher'), str(tmp_path / 'data.py'), out, '--macs', '0.5') == 0
+    assert "start_from='" in (out / 'student.py').read_text()
     pipe = slimdiff.load(out / 'pipeline')
     assert pipe.unet.config.context_channels == 8
     one, other = (pipe(prompt=[text], seed=0, num_inference_steps=2, output_type='pt').images

@@ -1,14 +1,13 @@
 """Students designed for a number of MACs, against counts of what was built."""
 
 import pytest
-from diffusers import UNet2DConditionModel, UNet2DModel
 
 from slimdiff.evaluation.unet_cost import network_cost
 from slimdiff.models.backbones import DiT, UNet
 from slimdiff.models.backbones.load import build_backbone
 from slimdiff.sampling.actions import Run
 from slimdiff.slimming import GATED, PLAIN
-from slimdiff.slimming.design import TOLERANCE, design, from_diffusers, narrow_heads
+from slimdiff.slimming.design import TOLERANCE, design, narrow_heads
 
 
 def count(network):
@@ -77,22 +76,6 @@ def test_a_slimmable_transformer_has_heads_for_its_widths():
     network, macs = design(wide.config, GATED, full, 0.3, count, (0.25, 0.5, 0.75, 1.0))
     assert network['num_attention_heads'] % 4 == 0 and abs(macs / full / 0.3 - 1) <= TOLERANCE
     assert build_backbone(network).widths == (0.25, 0.5, 0.75, 1.0)
-
-
-def test_a_unet_of_diffusers_has_the_same_layout_in_ours():
-    """A UNet2DModel has the parameters of the UNet of ours with its plan, weight for weight."""
-    theirs = UNet2DModel(
-        sample_size=16, block_out_channels=(16, 32), layers_per_block=2, norm_num_groups=4, attention_head_dim=8,
-        down_block_types=('DownBlock2D', 'AttnDownBlock2D'), up_block_types=('AttnUpBlock2D', 'UpBlock2D'))
-    ours = UNet(**from_diffusers(theirs.config), **PLAIN)
-    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
-    plan = from_diffusers(UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=2, cross_attention_dim=12,
-        attention_head_dim=2, down_block_types=('CrossAttnDownBlock2D', 'DownBlock2D'),
-        up_block_types=('UpBlock2D', 'CrossAttnUpBlock2D')).config)
-    assert [stage['heads'] for stage in plan['stages']] == [2, None]
-    assert [stage['cross_attention'] for stage in plan['stages']] == [True, False]
-    assert (plan['mid_heads'], plan['mid_cross_attention'], plan['context_channels']) == (2, True, 12)
 
 
 @pytest.mark.parametrize('heads, channels, kept, expected', [

@@ -93,7 +93,10 @@ def test_classes_of_a_unet_of_diffusers(rows, folders, expected, tmp_path):
         with pytest.raises(ValueError, match='3 classes, but the teacher has 5'):
             with_classes_of(data, teacher)
         return
-    assert default_recipe(teacher) == 'spectral' and 'start_from' not in model_config(teacher, NETWORK, 'spectral')
+    assert default_recipe(teacher) == 'gated'
+    started, plain = (model_config(teacher, NETWORK, recipe) for recipe in ('gated', 'plain'))
+    assert started['start_from'] == teacher.checkpoint and 'start_from' not in plain
+    assert started['sigma_data'] == plain['sigma_data'] == 0.5
     settings = with_classes_of(data, teacher).settings
     assert (settings['num_classes'], settings['class_dropout']) == expected
     Image.new('RGB', (8, 8)).save(tmp_path / 'images' / 'loose.png')

@@ -53,7 +53,7 @@ class DiffusionModel(Sampling, BaseModel):
             the context that the network's cross-attention reads.
         sample_captions: what :meth:`sample` draws without captions, image i the one at ``i % len``.
         start_from: a checkpoint or folder whose network this one starts from: with all of its weights where the two are
-            of one size, else, a UNet or DiT of ours, with its most important channels
+            of one size, else, a UNet or DiT of ours or of diffusers, with its most important channels
             (:func:`~slimdiff.models.algorithms.start.start_from`). A slimmable network puts those first.
         gradient_checkpointing: compute the network's blocks again in the backward pass, for less memory: the same
             gradients, more time.

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from diffusers import DiTTransformer2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimdiff.checkpoint import CheckpointError
 from slimdiff.models.backbones.dit import DiT
@@ -87,8 +87,11 @@ def from_original(state: Mapping[str, Tensor], flow: bool, heads: int | None = N
     return without_variance(network) if mean_only and network.config.out_channels == 2 * in_channels else network
 
 
-def from_diffusers(theirs: DiTTransformer2DModel) -> DiT:
+def from_diffusers(theirs: DiTTransformer2DModel, mean_only: bool = False) -> DiT:
     """diffusers' network as ours.
+
+    Args:
+        mean_only: leave out the learned variance.
 
     Raises:
         CheckpointError: blocks whose embeddings differ, which no published model has.
@@ -118,7 +121,8 @@ def from_diffusers(theirs: DiTTransformer2DModel) -> DiT:
             found[name] = (torch.cat([state[f'{block}.attn1.{each}.{kind}'] for each in QKV]) if own == 'qkv'
                            else state[f'{block}.{BLOCK[own][1]}.{kind}'])
     _load(network, found, 'DiTTransformer2DModel')
-    return network.to(theirs.dtype)
+    network = nn.Module.to(network, theirs.dtype).train(theirs.training)
+    return without_variance(network) if mean_only and network.config.out_channels == 2 * config.in_channels else network
 
 
 def to_diffusers(network: DiT) -> DiTTransformer2DModel:
@@ -170,7 +174,7 @@ def without_variance(network: DiT) -> DiT:
     for name in ('proj_out.weight', 'proj_out.bias'):
         state[name] = state[name].unflatten(0, (-1, 2 * half))[:, :half].flatten(0, 1)
     slim.load_state_dict(state)
-    return slim.to(network.dtype)
+    return nn.Module.to(slim, network.dtype).train(network.training)
 
 
 @torch.no_grad()
