@@ -117,9 +117,9 @@ def docs_page(by_family: Mapping[str, Sequence[Entry]], counts: Mapping[str, Cou
     parts = ['# Model zoo', GENERATED, 'Every config of full and of small size, what its network costs, and what the '
              'papers print of it. [What is counted and how](user_guides/cost.md).',
              '## Trained models that come with slimdiff', trained_table(everything, counts),
-             'Each is a folder that diffusers opens, with a card of its training and its measured quality. `slimdiff '
-             'sample NAME --out grid.png` draws from it, `slimdiff.load(NAME)` is its pipeline, and `slimdiff test NAME` '
-             'measures it.', '## How the tables are to be read', notes(everything, counts, settings)]
+             'Each is a folder that diffusers opens, with a card of its training and its measured quality. '
+             '`slimdiff sample NAME --out grid.png` draws from it, `slimdiff.load(NAME)` is its pipeline, and '
+             '`slimdiff test NAME` measures it.', '## How the tables are to be read', notes(everything, counts, settings)]
     for family in FAMILIES:
         if by_family.get(family.folder):
             title, url = family.paper
