@@ -119,7 +119,8 @@ def docs_page(by_family: Mapping[str, Sequence[Entry]], counts: Mapping[str, Cou
              '## Trained models that come with slimdiff', trained_table(everything, counts),
              'Each is a folder that diffusers opens, with a card of its training and its measured quality. '
              '`slimdiff sample NAME --out grid.png` draws from it, `slimdiff.load(NAME)` is its pipeline, and '
-             '`slimdiff test NAME` measures it.', '## How the tables are to be read', notes(everything, counts, settings)]
+             '`slimdiff test NAME` measures it.',
+             '## How the tables are to be read', notes(everything, counts, settings)]
     for family in FAMILIES:
         if by_family.get(family.folder):
             title, url = family.paper

@@ -107,7 +107,7 @@ def test_from_a_folder_to_a_pipeline_and_a_report(teacher, images, tmp_path, cap
 
 
 def test_a_latent_transformer_of_diffusers(images, tmp_path):
-    """Its images are encoded once; the student is a U-shaped DiT that starts from it; its pipeline has the first stage."""
+    """Images are encoded once; the student is a U-shaped DiT that starts from it; its pipeline has the first stage."""
     torch.manual_seed(0)
     network = DiTTransformer2DModel(num_attention_heads=4, attention_head_dim=8, in_channels=4, out_channels=8,
                                     num_layers=4, sample_size=4, patch_size=1, num_embeds_ada_norm=2)
