@@ -94,8 +94,7 @@ def load_pipeline(folder: str | Path) -> DiffusionPipeline:
         if (folder / 'unet').is_dir():
             parts = {'unet': load_folder(folder), 'variant': variant_of(folder / 'unet')}
         try:
-            # low_cpu_mem_usage is diffusers' default, and without `accelerate` a warning that means nothing here.
-            return DiffusionPipeline.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False, **parts)
+            return DiffusionPipeline.from_pretrained(folder, local_files_only=True, **parts)
         except Exception as error:  # missing file, damaged file: diffusers and transformers have many classes of them
             raise ValueError(f'The pipeline in {folder} cannot be loaded: {error}') from error
     source, place = network_folder(folder), folder / 'scheduler'

@@ -191,8 +191,8 @@ def load_folder(folder: Path, whose: str = 'network') -> nn.Module:
     if not hasattr(cls, 'from_pretrained'):
         raise ValueError(f'The {whose} in {folder} is a {cls.__name__}, which has no from_pretrained.')
     try:
-        # Weights of another shape are not ignored: they are reported below, with those that are missing.
-        # low_cpu_mem_usage is diffusers' default, and without `accelerate` a warning that means nothing here.
+        # Weights of another shape are not ignored: they are reported below, with those that are missing. diffusers
+        # refuses that together with low_cpu_mem_usage, its default.
         network, info = cls.from_pretrained(folder, variant=variant_of(folder), output_loading_info=True,
                                             low_cpu_mem_usage=False, ignore_mismatched_sizes=True,
                                             torch_dtype=torch.float32)
