@@ -24,7 +24,8 @@ from slimdiff.evaluation.unet_cost import network_cost
 from slimdiff.export.folder import as_pipeline, model_of
 from slimdiff.export.load import load_model, load_pipeline
 from slimdiff.installation import find_path, zoo, zoo_weights
-from slimdiff.models.backbones.load import adapted, check_forward
+from slimdiff.models.backbones.classes import check_forward
+from slimdiff.models.backbones.load import adapted
 from slimdiff.models.backbones.protocol import StepAllocated, example_inputs, offers
 from slimdiff.registry import DATASETS
 from slimdiff.sampling import StepAllocation

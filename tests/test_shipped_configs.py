@@ -228,7 +228,7 @@ def test_published_counts_to_the_printed_digit(path, millions, giga):
 
 
 def test_the_base_lists_all_hooks_of_a_run():
-    from slimdiff.engine.runner import DEFAULT_HOOKS
+    from slimdiff.configuration.known import DEFAULT_HOOKS
     listed = load_config(ROOT / 'configs/_base_/default_runtime.py').default_hooks
     assert list(listed)[:len(DEFAULT_HOOKS)] == list(DEFAULT_HOOKS)  # the order in which they are registered
     assert all(listed[name].type == hook['type'] for name, hook in DEFAULT_HOOKS.items())

@@ -62,7 +62,7 @@ def budget_of(args: argparse.Namespace) -> dict[str, float] | None:
 
 def trained_runs(unet: Mapping[str, Any]) -> set[Run] | None:
     """The widths and depths that a network was trained at, by its config in a checkpoint; None if that is empty."""
-    from slimdiff.models.backbones.load import find_class
+    from slimdiff.models.backbones.classes import find_class
     from slimdiff.sampling import Run
     if not unet:
         return None

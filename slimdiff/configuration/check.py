@@ -147,7 +147,7 @@ def find_type(name: Any, kinds: tuple[str, ...], scope: str | None) -> tuple[Cal
     if '.' in name:
         return _imported(name, kinds), kinds[0] if kinds else None
     if 'model' in kinds:  # a network of diffusers, which is registered when it is asked for
-        from slimdiff.models.backbones.load import find_class
+        from slimdiff.models.backbones.classes import find_class
         with contextlib.suppress(ValueError):
             return find_class(name), 'model'
     return None, None

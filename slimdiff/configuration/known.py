@@ -19,6 +19,16 @@ from slimdiff.configuration.values import Argument, arguments_of
 
 Dict = Mapping[str, Any]
 
+#: hooks of a run whose config lists none (configs/_base_/default_runtime.py lists all); ``default_hooks`` changes or
+#: removes (``name=None``) them by name
+DEFAULT_HOOKS = dict(
+    guard=dict(type='NonFiniteGuardHook'),
+    speed=dict(type='SpeedHook'),
+    log=dict(type='TrainLogHook'),
+    progress=dict(type='ProgressHook'),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook'))
+
 # Keys that the Runner takes from `cfg` itself, beside the arguments of its constructor, and what these take; then
 # those of its constructor whose annotations there say too little.
 EXTRA_TOP_KEYS = {
@@ -172,7 +182,6 @@ def kind_names(kinds: tuple[str, ...], scope: str | None = None, only: str | Non
 @functools.cache
 def default_hook_names() -> set[str]:
     """Names under ``default_hooks`` that mean something: those of mmengine's Runner and of ours."""
-    from slimdiff.engine.runner import DEFAULT_HOOKS
     return {'runtime_info', 'timer', 'sampler_seed', 'logger', *DEFAULT_HOOKS}
 
 

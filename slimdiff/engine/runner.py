@@ -24,6 +24,7 @@ from slimdiff.checkpoint import files
 from slimdiff.checkpoint import weights as checkpoint_weights
 from slimdiff.checkpoint.same import listed
 from slimdiff.configuration import config_source
+from slimdiff.configuration.known import DEFAULT_HOOKS
 from slimdiff.datasets import build_dataloader
 from slimdiff.datasets.check_images import check_images
 from slimdiff.engine import run_state, scope  # noqa: F401 (scope registers)
@@ -34,16 +35,6 @@ from slimdiff.engine.tracking import check_trackers
 from slimdiff.evaluation.common import check_classes, is_sharded, locked, run_on_rank0, takes_part
 from slimdiff.models import computation
 from slimdiff.registry import HOOKS, LOOPS, MODELS, RUNNERS, building
-
-#: hooks of a run whose config lists none (configs/_base_/default_runtime.py lists all); ``default_hooks`` changes or
-#: removes (``name=None``) them by name
-DEFAULT_HOOKS = dict(
-    guard=dict(type='NonFiniteGuardHook'),
-    speed=dict(type='SpeedHook'),
-    log=dict(type='TrainLogHook'),
-    progress=dict(type='ProgressHook'),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook'))
 
 
 class _ConsoleFilter(logging.Filter):

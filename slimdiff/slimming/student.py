@@ -15,7 +15,8 @@ from slimdiff.configuration import load_config
 from slimdiff.configuration.source import value_source
 from slimdiff.evaluation.unet_cost import network_cost
 from slimdiff.models.algorithms.draws import CLASS_DROPOUT
-from slimdiff.models.backbones.load import build_backbone, find_class
+from slimdiff.models.backbones.classes import find_class
+from slimdiff.models.backbones.load import build_backbone
 from slimdiff.models.backbones.protocol import class_rows, input_shape
 from slimdiff.models.backbones.slimmable.pruning import has_channels_for
 from slimdiff.registry import DATASETS, MODELS

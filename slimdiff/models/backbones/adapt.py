@@ -15,12 +15,10 @@ from torch import Tensor, nn
 
 from slimdiff.arguments import declared_arguments, plain
 from slimdiff.models.backbones.block_stack import BlockStack
+from slimdiff.models.backbones.classes import NAMES, find_class, make
 from slimdiff.models.backbones.families import family_of
 from slimdiff.models.backbones.protocol import at_run, predicts_variance
 
-#: what a condition may be called in the signature of a network's ``forward``
-NAMES = {'class_labels': ('class_labels', 'labels', 'class_label', 'y'),
-         'encoder_hidden_states': ('encoder_hidden_states', 'context')}
 #: fields of a config that a network without one may have as attributes
 FIELDS = ('sample_size', 'in_channels', 'out_channels', 'num_classes', 'num_class_embeds', 'context_channels', 'depths')
 
@@ -236,7 +234,6 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **kwargs: Any) -> AdaptedBackbone:
         """The wrapper around a network of the saved config, with random weights."""
-        from slimdiff.models.backbones.load import find_class, make
         said = {key: value for key, value in config.items() if not key.startswith('_') and key != 'network_class'}
         own = {key: said.pop(key) for key in cls.own_keys}
         network = find_class(config['network_class'])

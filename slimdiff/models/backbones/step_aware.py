@@ -16,7 +16,7 @@ from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor, nn
 
 from slimdiff.models.backbones.adapt import Prediction, given, predict
-from slimdiff.models.backbones.load import find_class, make
+from slimdiff.models.backbones.classes import find_class, make
 from slimdiff.models.backbones.network_set import (
     Memory,
     arguments_of,

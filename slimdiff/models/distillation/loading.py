@@ -15,7 +15,8 @@ from slimdiff.checkpoint.hub import download, is_hub_id
 from slimdiff.checkpoint.weights import check_weights, weights_of
 from slimdiff.functional.process import NoiseProcess
 from slimdiff.models import computation
-from slimdiff.models.backbones.load import find_class, load_folder, network_folder
+from slimdiff.models.backbones.classes import find_class
+from slimdiff.models.backbones.load import load_folder, network_folder
 from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS, building
 from slimdiff.sampling import noise_process
