@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DiTPipeline, StableDiffusionPipeline
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -17,6 +17,8 @@ from slimdiff.cli.main import main
 from slimdiff.evaluation.cost import count_cost
 from slimdiff.evaluation.unet_cost import network_cost
 from slimdiff.models import DiffusionModel
+from slimdiff.models.backbones import DiT
+from slimdiff.models.converters.dit import to_diffusers
 from tests.calibration.tiny_pipelines import unet, vae
 from tests.models import tiny_distiller as tiny
 from tests.models.conditioners.tiny_text import save_clip
@@ -109,9 +111,9 @@ def test_from_a_folder_to_a_pipeline_and_a_report(teacher, images, tmp_path, cap
 def test_a_latent_transformer_of_diffusers(images, tmp_path):
     """Images are encoded once; the student is a U-shaped DiT that starts from it; its pipeline has the first stage."""
     torch.manual_seed(0)
-    network = DiTTransformer2DModel(num_attention_heads=4, attention_head_dim=8, in_channels=4, out_channels=8,
-                                    num_layers=4, sample_size=4, patch_size=1, num_embeds_ada_norm=2)
-    DiTPipeline(network, vae(), DDIMScheduler(clip_sample=False)).save_pretrained(tmp_path / 'dit')
+    network = DiT(num_attention_heads=4, attention_head_dim=8, in_channels=4, out_channels=8, layers=(4, ),
+                  sample_size=4, patch_size=1, num_classes=2, freq_shift=1.0)
+    DiTPipeline(to_diffusers(network), vae(), DDIMScheduler(clip_sample=False)).save_pretrained(tmp_path / 'dit')
     out = tmp_path / 'out'
     assert slim(str(tmp_path / 'dit'), images, out, '--macs', '0.3') == 0
     assert "start_from='" in (out / 'student.py').read_text()
