@@ -11,7 +11,6 @@ from slimdiff.models import computation
 from slimdiff.models.backbones.adapt import described
 from slimdiff.models.backbones.protocol import Orderable, bare, offers
 from slimdiff.models.backbones.slimmable.pruning import start_from_channels
-from slimdiff.models.converters.ours import as_ours
 from slimdiff.models.distillation.loading import load_teacher
 
 
@@ -38,6 +37,7 @@ def start_from(model: Any, checkpoint: str) -> None:
             network.order_by_importance()
             network.register_to_config(**described(bare(network)))  # the wrapper's copy, too
         return
+    from slimdiff.models.converters.ours import as_ours  # imports networks of diffusers: seconds
     fresh = start_from_channels(network, as_ours(loaded.unet))
     print_log(f'The network starts from the most important channels of {checkpoint}; {len(fresh)} of its parameter '
               f'tensors start at random{": " if fresh else ""}{", ".join(fresh[:3])}{", ..." * (len(fresh) > 3)}',
