@@ -39,6 +39,11 @@ def summary(outcome: Outcome) -> str:
             f'calibration took the equivalent of {outcome.runs:.1f} samplings of the full network')
 
 
+def colours_of(outcome: Outcome) -> dict[str, str]:
+    """Action -> colour, the same in the figure and in the plan."""
+    return dict(zip(outcome.options, itertools.cycle(COLOURS)))
+
+
 def figure_of(outcome: Outcome) -> Figure:
     """Divergence against cost, and how sensitive each step is to each action."""
     figure = Figure(figsize=(11, 4), layout='constrained')
@@ -51,10 +56,11 @@ def figure_of(outcome: Outcome) -> Figure:
     best = outcome.finalists[0]
     left.plot(best.cost / full, best.divergence, '*', color='#e08e0b', markersize=14, label='chosen')
     left.set(yscale='log', xlabel='cost, full network = 1', ylabel='divergence from the full network')
-    for colour, (name, option) in zip(itertools.cycle(COLOURS), outcome.options.items()):
+    colours = colours_of(outcome)
+    for name, option in outcome.options.items():
         values = np.where(np.isfinite(option.error[:, 0]) & (option.error[:, 0] > 0), option.error[:, 0], np.nan)
         if name != FULL:
-            right.plot(values, color=colour, label=name)
+            right.plot(values, color=colours[name], label=name)
     right.set(yscale='log', xlabel='step, the noisiest first', ylabel='what the action there adds')
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -66,6 +72,5 @@ def write_report(outcome: Outcome, path: str | Path, title: str) -> None:
     """Write the page, whole or not at all."""
     *_, correlation, _, cost = summary(outcome).splitlines()
     write_page('calibration/report.html.j2', path, title=title, plan=outcome.plan.actions,
-               colours=dict(zip(outcome.options, itertools.cycle(COLOURS))), rows=rows_of(outcome),
-               figure=figure_uri(figure_of(outcome)),
+               colours=colours_of(outcome), rows=rows_of(outcome), figure=figure_uri(figure_of(outcome)),
                notes=[note[:1].upper() + note[1:] for note in (correlation, cost)])

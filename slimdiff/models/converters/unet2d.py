@@ -96,8 +96,11 @@ def places_of(part: str, stages: int, crosses: bool) -> list[str]:
     stage, kind, *rest = part.split('.')
     if kind == 'upsampler':
         return [f'up_blocks.{stages - int(stage[2:]) - 1}.upsamplers.0.conv']
-    block = {'d': lambda: f'down_blocks.{int(stage[4:]) - 1}', 'm': lambda: 'mid_block',
-             'u': lambda: f'up_blocks.{stages - int(stage[2:])}'}[stage[0]]()
+    if stage == 'mid':
+        block = 'mid_block'
+    else:
+        block = (f'down_blocks.{int(stage[4:]) - 1}' if stage.startswith('down')
+                 else f'up_blocks.{stages - int(stage[2:])}')
     if kind == 'downsampler':
         return [f'{block}.downsamplers.0.conv']
     number, layer = rest[0], '.'.join(rest[1:])

@@ -9,6 +9,9 @@ DENOISING = Column('denoising error, total (x 1000)', {'denoise/total': 1.0}, sc
 #: the mean over timesteps below 300: bins are weighted by their widths
 TOP_BAND = Column('top band, t < 300 (x 1000)', {'denoise/t0-100/top': 100.0, 'denoise/t100-300/top': 200.0},
                   scale=1000)
+#: the same of a metric whose bins are cut at 300 alone
+TOP_BAND_BELOW_300 = Column('top band, t < 300 (x 1000)', {'denoise/t0-300/top': 1.0}, scale=1000)
+CLASS_ACCURACY = Column('class accuracy (%)', {'class_accuracy': 1.0}, scale=100)
 FRECHET = Column('Fréchet distance, random features (not FID, x 1000)', {'fd': 1.0}, scale=1000)
 SWD = Column('Laplacian SWD', {'swd/mean': 1.0})
 SPECTRUM = Column('log spectrum, top half, signed', {'spectrum/log/top_signed': 1.0}, better='zero')

@@ -29,9 +29,9 @@ EXPERIMENT = Experiment(
     ],
     columns=[
         shared.DENOISING,
-        Column('top band, t < 300 (x 1000)', {'denoise/t0-300/top': 1.0}, scale=1000),
+        shared.TOP_BAND_BELOW_300,
         Column('Fréchet distance, EfficientNet-Lite0 (not FID)', {'fd': 1.0}),
-        Column('class accuracy (%)', {'class_accuracy': 1.0}, scale=100),
+        shared.CLASS_ACCURACY,
         shared.SPECTRUM,
     ],
     baseline='lite')

@@ -1,6 +1,6 @@
 """Transformers beside UNets of equal MACs, by noise prediction and by flow matching, and step-aware ones."""
 
-from studies.reproduce.experiment import Arm, Column, Experiment
+from studies.reproduce.experiment import Arm, Experiment
 from studies.reproduce.experiments import shared
 
 SHORT = {**shared.short_schedule(2000), 'val_cfg.num_images': 1000, 'val_evaluator': [
@@ -32,10 +32,10 @@ EXPERIMENT = Experiment(
     ],
     columns=[
         shared.FRECHET,
-        Column('class accuracy (%)', {'class_accuracy': 1.0}, scale=100),
+        shared.CLASS_ACCURACY,
         shared.SPECTRUM,
         shared.DENOISING,
-        Column('top band, t < 300 (x 1000)', {'denoise/t0-300/top': 1.0}, scale=1000),
+        shared.TOP_BAND_BELOW_300,
     ],
     baseline='lite',
     follow_up={'ddsm_dit': ALLOCATIONS})

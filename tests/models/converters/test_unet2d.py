@@ -6,6 +6,7 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 
 from slimdiff.models.backbones.protocol import example_inputs
 from slimdiff.models.converters.unet2d import arguments_of, from_diffusers
+from tests.models.tiny_distiller import shake
 
 DDPM = dict(sample_size=16, block_out_channels=(8, 16, 16), layers_per_block=2, norm_num_groups=4,
             down_block_types=('DownBlock2D', 'AttnDownBlock2D', 'DownBlock2D'),
@@ -14,15 +15,6 @@ STABLE_DIFFUSION = dict(
     sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
     cross_attention_dim=12, attention_head_dim=2, down_block_types=('CrossAttnDownBlock2D', 'DownBlock2D'),
     up_block_types=('UpBlock2D', 'CrossAttnUpBlock2D'))
-
-
-def shaken(network):
-    """No weight is as it was made: zeros would hide what is put together differently."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1 + (parameter.dim() == 1) * 0.5)
-    return network.eval()
 
 
 @pytest.mark.parametrize('cls, settings', [
@@ -34,7 +26,7 @@ def shaken(network):
     (UNet2DConditionModel, STABLE_DIFFUSION),
     (UNet2DConditionModel, STABLE_DIFFUSION | dict(use_linear_projection=True, attention_head_dim=(2, 4)))])
 def test_the_converted_network_computes_the_same(cls, settings):
-    theirs = shaken(cls(**settings))
+    theirs = shake(cls(**settings), std=0.3).eval()
     ours = from_diffusers(theirs)
     inputs = example_inputs(theirs, 3, 5, random=True)
     with torch.no_grad():
@@ -55,7 +47,7 @@ def test_the_converted_network_computes_the_same(cls, settings):
      'it also has .*transformer_blocks.1')])
 def test_others_are_refused(cls, settings, reason):
     with pytest.raises(ValueError, match=f'This {cls.__name__} is not a slimdiff.UNet: {reason}'):
-        from_diffusers(shaken(cls(**settings)))
+        from_diffusers(shake(cls(**settings), std=0.3).eval())
 
 
 def test_heads_of_a_plan():
