@@ -48,15 +48,6 @@ def sampler_of(text: str) -> tuple[str, int]:
     return name, int(steps)
 
 
-def other_model(text: str) -> tuple[str, str, str]:
-    """``NAME=CONFIG,CHECKPOINT``."""
-    name, equals, rest = text.partition('=')
-    config, comma, checkpoint = rest.partition(',')
-    if not (name and equals and config and comma and checkpoint):
-        raise argparse.ArgumentTypeError(f"expected NAME=CONFIG,CHECKPOINT, got '{text}'")
-    return name, config, checkpoint
-
-
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='slimdiff compare_allocations', description='Compare step allocations of a slimmable model with its full '
@@ -69,8 +60,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--searches', nargs='+', default=[], type=named, metavar='[NAME=]CONFIG',
                         help="configs whose 'search' is run first; its allocation for the budget is compared, and the "
                         'fronts with one another')
-    parser.add_argument('--against', nargs='+', default=[], type=other_model, metavar='NAME=CONFIG,CHECKPOINT',
-                        help='other models of the same images, such as the teacher')
+    parser.add_argument('--against', nargs='+', default=[], type=named, metavar='[NAME=]MODEL',
+                        help='other models of the same images, such as the teacher: a .pth of train, an exported '
+                        'folder, or the name of a model that ships with slimdiff')
     parser.add_argument('--samplers', nargs='+', type=sampler_of, metavar='SCHEDULER:STEPS',
                         help="diffusers schedulers and steps (default: the config's own)")
     parser.add_argument('--budget', type=float, default=BUDGET, help='MACs of searched, prefix and random allocations, '
@@ -88,7 +80,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}')
     if not 0 < args.budget < 1:
         parser.error(f'--budget must lie between 0 and 1, got {args.budget}')
-    names = [name for name, *_ in (*args.allocations, *args.searches, *args.against)]
+    names = [name for name, _ in (*args.allocations, *args.searches, *args.against)]
     for name in names:
         if names.count(name) > 1:
             parser.error(f"two of --allocations, --searches and --against are called '{name}'; give one of them "
@@ -111,18 +103,13 @@ def set_metrics(cfg: Any) -> list[Any]:
     return found
 
 
-def other_config(file: str, *needs: str) -> Any:
-    """A further config that the command line names, checked."""
-    return load_checked_config(argparse.Namespace(config=file, cfg_options=None), needs)
-
-
 def run_search(args: argparse.Namespace, model: Any, loader: Any, name: str, file: str,
                work_dir: Path) -> tuple[Search, Outcome]:
     """Run (or finish, or read) one search, and write its report."""
     from slimdiff.arguments import plain
     from slimdiff.search import Search
     from slimdiff.search.report import plot_search, write_report
-    config = plain(other_config(file, 'search').search)
+    config = plain(load_checked_config(argparse.Namespace(config=file, cfg_options=None), ['search']).search)
     print(f'search {name}:', flush=True)
     search = Search(model, config, work_dir / 'searches' / name, loader, {'fraction': args.budget})
     finished, chosen = search.searcher.done, search.work_dir / 'allocation.json'
@@ -195,10 +182,9 @@ def main(argv: list[str] | None = None) -> int:
         check_files(argparse.Namespace(config=file))
     for _, file in args.allocations:
         check_files(argparse.Namespace(config=args.config, allocation=file))
-    for _, config, checkpoint in args.against:
-        check_files(argparse.Namespace(config=config, checkpoint=checkpoint))
     cfg = load_checked_config(args)
 
+    from slimdiff.api import load
     from slimdiff.arguments import plain
     from slimdiff.checkpoint.tensor_store import content_key
     from slimdiff.cli.sample import build_model
@@ -206,6 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.datasets.fingerprint import dataset_fingerprint
     from slimdiff.evaluation.common import check_classes, locked
     from slimdiff.evaluation.record import provenance, rounded
+    from slimdiff.export.folder import model_of
     from slimdiff.models.backbones.protocol import Slimmable, require, runs_of
     from slimdiff.models.serving import sampling_identity
     from slimdiff.sampling import Reuse, StepAllocation
@@ -224,8 +211,7 @@ def main(argv: list[str] | None = None) -> int:
     check_classes(model, loader.dataset)
     samplers = args.samplers or [(type(model.sampler).__name__, model.num_steps)]
     given = {name: StepAllocation.load(file) for name, file in args.allocations}
-    others = {name: build_model(other_config(config, 'model'), checkpoint, args.weights, trust_config=args.trust_config)
-              for name, config, checkpoint in args.against}
+    others = {name: model_of(load(source)) for name, source in args.against}
     for one in (model, *others.values()):
         for name, steps in samplers:
             one.sampler_of(dict(type=name), steps)  # its errors come before the searches

@@ -21,14 +21,15 @@ COMPOSITION = [
     'two-stage, loss gap=configs/_base_/search/two_stage_small.py',
     'two-stage, sensitivity=configs/_base_/search/two_stage_sensitivity.py',
     '--samplers', 'DDIMScheduler:50', 'DPMSolverMultistepScheduler:20',
-    '--against', 'SD=configs/sd/photo_patches_16px.py,{sd}',
-    'teacher=configs/ldm/photo_patches_16px.py,configs/ldm/photo_patches_16px_weights',
+    '--against', 'SD={sd}', 'teacher=ldm/photo_patches_16px',
 ]
 #: of a wider network on easier data: as many MACs as uniform 0.75 has
 WIDE = [
-    '--budget', '0.56', '--num-images', '300',
-    '--searches', 'two-stage, sensitivity=configs/_base_/search/two_stage_sensitivity.py',
-    '--samplers', 'DPMSolverMultistepScheduler:20', 'DDIMScheduler:10', 'DDIMScheduler:50',
+    '--budget', '0.56', '--num-images', '500',
+    '--searches', 'NSGA-II=configs/_base_/search/ddsm_recipe.py',
+    'two-stage, sensitivity=configs/_base_/search/two_stage_sensitivity.py',
+    '--samplers', 'DPMSolverMultistepScheduler:20', 'DDIMScheduler:10', 'DDIMScheduler:50', 'DDIMScheduler:100',
+    'DDPMScheduler:250',
 ]
 
 EXPERIMENT = Experiment(
