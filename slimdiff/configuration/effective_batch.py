@@ -10,7 +10,7 @@ from mmengine.config import Config
 from slimdiff.configuration.errors import ConfigError
 
 #: what counts iterations: keys of these sections, stretched where they hold a number
-SCHEDULE_KEYS = ('begin', 'end', 'T_max', 'total_iters', 'total_steps', 'step_size', 'milestones')
+SCHEDULE_KEYS = ('begin', 'end', 'T_max', 'total_iters', 'total_steps', 'step_size', 'milestones', 'periods')
 LOOP_KEYS = ('max_iters', 'val_interval', 'val_begin')
 
 
@@ -62,6 +62,8 @@ def keep_batch(cfg: Config, world_size: int) -> int:
     schedulers = cfg.get('param_scheduler') or []
     for scheduler in schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]:
         stretch(scheduler, SCHEDULE_KEYS, factor)
+        if str(scheduler.get('type')).startswith('Exponential') and 'gamma' in scheduler:  # at every iteration
+            scheduler.gamma **= 1 / factor
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
     for hook in hooks:
         if isinstance(hook, Mapping):

@@ -111,7 +111,10 @@ class VariancePreserving(NoiseProcess):
             return a[t]
         low = t.double().clamp(0, len(a) - 1).floor().long()
         high = (low + 1).clamp(max=len(a) - 1)
-        return torch.lerp(a.logit()[low], a.logit()[high], t.double().clamp(0, len(a) - 1) - low).sigmoid()
+        share = t.double().clamp(0, len(a) - 1) - low
+        # Before a timestep of pure noise, whose log SNR is infinite, a itself.
+        return torch.where(a[high] > 0, torch.lerp(a.logit()[low], a.logit()[high], share).sigmoid(),
+                           torch.lerp(a[low], a[high], share))
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         a = self.signal(t)

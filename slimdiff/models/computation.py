@@ -20,7 +20,7 @@ from typing import Any
 from diffusers import SchedulerMixin
 from torch import Tensor, nn
 
-from slimdiff.arguments import plain
+from slimdiff.arguments import check_arguments, plain
 from slimdiff.checkpoint import read_json
 from slimdiff.models.autoencoders import loading
 from slimdiff.models.backbones.protocol import bare
@@ -99,7 +99,10 @@ def of_folder(folder: Path, network: Path, scheduler: Mapping[str, Any] | None =
         said = _scheduler_words({'schedule': {}, 'prediction_type': 'epsilon', **known})
         if scheduler.keys() & {'beta_schedule', 'beta_start', 'beta_end'}:
             said.pop('trained_betas', None)  # which would go first
-        known |= _of_scheduler({**said, **scheduler}, folder)
+        said = {**said, **scheduler}
+        if inspect.isclass(kind := SCHEDULERS.get(said['_class_name'])):
+            check_arguments(kind, [key for key in scheduler if not key.startswith('_')])
+        known |= _of_scheduler(said, folder)
     if config.get('_networks'):  # networks of several widths without the full one
         known['network'] = {key: value for key, value in known.get('network', {}).items() if key not in BY_WIDTH}
     return known

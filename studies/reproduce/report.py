@@ -43,7 +43,7 @@ def write_report(experiment: Experiment, results: tables.Results, stale: Mapping
         if found:
             picture = Path(docs, '_static', f'{experiment.name}_{arm}.png')
             plot_comparisons(found, picture)
-            text += f'\n![Fréchet distance against MACs](../../_static/{picture.name})\n'
+            text += f'\n![Quality against MACs](../../_static/{picture.name})\n'
     page.write_text(text, encoding='utf-8')
     return page, figure if any_result else None
 

@@ -50,3 +50,14 @@ def test_what_is_accumulated_already_counts():
     ('slurm', {'SLURM_NTASKS': '16'}, 16)])
 def test_processes(launcher, environment, expected):
     assert processes(environment, launcher) == expected
+
+
+def test_schedules_that_count_in_other_ways():
+    """Restarts in periods; a rate that falls by a factor at every iteration is the same after four times as many."""
+    cfg = Config(dict(
+        auto_scale_lr=dict(base_batch_size=256), train_dataloader=dict(batch_size=64), train_cfg=dict(max_iters=100),
+        optim_wrapper=dict(), param_scheduler=[dict(type='CosineRestartLR', periods=[50, 50], restart_weights=[1, 0.5]),
+                                               dict(type='ExponentialLR', gamma=0.9)]))
+    assert keep_batch(cfg, 1) == 4
+    assert cfg.param_scheduler[0].periods == [200, 200] and cfg.param_scheduler[0].restart_weights == [1, 0.5]
+    assert cfg.param_scheduler[1].gamma**4 == pytest.approx(0.9)

@@ -68,3 +68,12 @@ def test_timesteps():
 def test_integer_timesteps_of_a_flow_are_refused():
     with pytest.raises(ValueError, match=r'real numbers in \[0, 1000\], got torch.int64'):
         FLOW.add_noise(X0, EPS, torch.tensor([1, 2, 3, 4]))
+
+
+def test_between_timesteps_next_to_pure_noise():
+    """The power of the signal falls to 0 in a line there, where its logarithm can't be interpolated."""
+    process = VariancePreserving(torch.tensor([0.9, 0.5, 0.2, 0.0]))
+    found = process.signal(torch.tensor([0.0, 1.0, 2.0, 2.5, 3.0]))
+    torch.testing.assert_close(found.float(), torch.tensor([0.9, 0.5, 0.2, 0.1, 0.0]))
+    between = process.signal(torch.tensor([0.5])).item()  # log SNR: the mean of log 9 and log 1
+    assert between / (1 - between) == pytest.approx(3)

@@ -112,13 +112,12 @@ def check_keys(batch: Mapping[str, Any], num_classes: int | None, reads_text: bo
         check_text(batch.get('caption'), batch.get('context'))
 
 
-def check_channels(images: Tensor | None, unet: nn.Module, autoencoder: nn.Module) -> None:
-    """Raise ValueError for images (N, C, H, W) of other channels than a model of pixels takes."""
-    wanted = getattr(unet.config, 'in_channels', None)
-    if images is not None and autoencoder.downsampling == 1 and wanted not in (None, images.shape[1]):
-        raise ValueError(f'The images have {images.shape[1]} channel{"s" * (images.shape[1] > 1)}, but the network '
-                         f'takes {wanted} (unet.in_channels): give it images of {wanted}, or a network of '
-                         f'{images.shape[1]}.')
+def check_image_shape(images: Tensor | None, wanted: Sequence[int]) -> None:
+    """Raise ValueError for images (N, C, H, W) of another shape than the one (C, H, W) that a model samples."""
+    if images is not None and tuple(images.shape[1:]) != tuple(wanted):
+        shapes = [' x '.join(map(str, shape)) for shape in (images.shape[1:], wanted)]
+        raise ValueError(f'The images are {shapes[0]} (channels, height, width), but the network takes {shapes[1]} '
+                         "(unet.in_channels, unet.sample_size): change the data set's image_size, or the network.")
 
 
 def check_data(metainfo: Mapping[str, Any], unet: nn.Module, autoencoder: nn.Module, decodes: bool = False) -> None:

@@ -24,7 +24,7 @@ from slimdiff.models.backbones.adapt import predict
 from slimdiff.models.backbones.load import build_backbone
 from slimdiff.models.backbones.protocol import input_shape
 from slimdiff.models.conditioners import build_conditioner
-from slimdiff.registry import LOSSES, MODELS
+from slimdiff.registry import LOSSES, MODELS, building
 from slimdiff.sampling import build_scheduler, noise_process, process_of
 
 
@@ -66,7 +66,7 @@ class DiffusionModel(Sampling, BaseModel):
     """
 
     #: prefixes of weights that only training needs: a served model does without them in a checkpoint.
-    training_only = ('projections.', )
+    training_only = ('projections.', 'distillation_losses.')
 
     def __init__(self,
                  unet: Mapping[str, Any],
@@ -105,6 +105,9 @@ class DiffusionModel(Sampling, BaseModel):
         self.loss_weight = LOSSES.build(loss_weight)
         check_arguments(draw_timesteps, timestep_sampling)
         self.timestep_sampling = plain(dict(timestep_sampling))
+        with building('timestep_sampling or loss_weight', TypeError):  # tried now, not in the first iteration
+            t = draw_timesteps(self.noise_process, 1, torch.Generator(), torch.device('cpu'), **self.timestep_sampling)
+            self.loss_weight(self.noise_process.snr(t), self.prediction_type)
         self.unet = build_backbone(unet, num_classes, class_dropout,
                                    None if sigma_data is None else {**self.process, 'sigma_data': sigma_data})
         if start_from is not None:
@@ -274,7 +277,7 @@ class DiffusionModel(Sampling, BaseModel):
         batches.check_data(metainfo, self.unet, self.autoencoder, decodes)
         if batch is not None:
             batches.check_keys(batch, self.num_classes, self.conditioner is not None)
-            batches.check_channels(batch.get('inputs'), self.unet, self.autoencoder)
+            batches.check_image_shape(batch.get('inputs'), self.image_shape)
 
     def forward(self, inputs: Tensor | None = None, labels: Tensor | None = None, context: Tensor | None = None,
                 caption: Sequence[str] | None = None, mode: str = 'loss',

@@ -15,7 +15,7 @@ from slimdiff.models.algorithms.diffusion_model import DiffusionModel
 from slimdiff.models.algorithms.draws import NoisedBatch
 from slimdiff.models.backbones.protocol import bare, context_shape, example_inputs
 from slimdiff.models.distillation import OUTPUT, FeatureProjector, TapRecorder, Teacher, find_tap
-from slimdiff.models.losses.distillation import resize
+from slimdiff.models.losses.distillation import DistillationLoss, resize
 from slimdiff.registry import LOSSES, MODELS
 
 
@@ -50,7 +50,7 @@ class Distiller(DiffusionModel):
         if not losses:
             raise ValueError("Distiller: losses is empty; give such as dict(type='SpatialLoss', tap='output'), or "
                              'train a DiffusionModel.')
-        self.distillation_losses = nn.ModuleList(LOSSES.build(plain(loss), kind=nn.Module) for loss in losses)
+        self.distillation_losses = nn.ModuleList(LOSSES.build(plain(loss), kind=DistillationLoss) for loss in losses)
         # Every tap is checked, also that of a loss of weight 0: a misspelt name should not wait for its turn.
         pairs = dict.fromkeys(pair for loss in self.distillation_losses for pair in loss.taps.items())
         self.student_paths = {tap: find_tap(self.unet, tap, 'student') for tap, _ in pairs if tap != OUTPUT}
@@ -75,8 +75,9 @@ class Distiller(DiffusionModel):
             check_classes(names, source, self.teacher.classes, f'the teacher ({self.teacher.source})')
 
     def trained_modules(self) -> dict[str, nn.Module]:
-        """The student, and the projections if there are any."""
-        return {'unet': self.unet} | ({'projections': self.projections} if len(self.projections) else {})
+        """The student, and projections and losses that have something to learn."""
+        more = {name: getattr(self, name) for name in ('projections', 'distillation_losses')}
+        return {'unet': self.unet} | {name: part for name, part in more.items() if any(True for _ in part.parameters())}
 
     def _apply(self, fn: Any, recurse: bool = True) -> Distiller:
         """The teacher moves along with the student, but keeps its own precision."""
@@ -152,7 +153,7 @@ class Distiller(DiffusionModel):
             where = 'in the iteration before this one'
         raise ValueError(f'The teacher ({self.teacher.source}) predicts NaN or infinity {where}. Its weights are '
                          'damaged, or they overflow in the precision that it runs in; try it with tools/sample.py, or '
-                         'with bf16=False.')
+                         'with bf16=False and without --amp.')
 
     # ---- losses -----------------------------------------------------------------------------------------------
 

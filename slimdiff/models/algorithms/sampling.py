@@ -99,8 +99,9 @@ class Sampling:
         else:
             if labels is None:
                 labels = torch.tensor([int(i) % self.num_classes for i in indices])
-            labels = torch.as_tensor(labels).to(self.device)
-            batches.check_labels(labels, self.num_classes, null=True)
+            labels = torch.as_tensor(labels)
+            batches.check_labels(labels, self.num_classes, null=True)  # before they are on a GPU, where it doesn't look
+            labels = labels.to(self.device)
             if not self.class_dropout and (labels == self.num_classes).any():
                 raise ValueError(f'Label {self.num_classes} is the null class, which class_dropout=0 never trained. '
                                  f'Labels lie in 0..{self.num_classes - 1}.')
@@ -113,8 +114,12 @@ class Sampling:
         null_context = self.context_of([''] * len(indices), None) if caption is not None and given is None else context
         null_labels = None if labels is None else torch.full_like(labels, self.num_classes)
         droppable = labels is not None or null_context is not context
+        scale = self.guidance_scale if guidance_scale is None else guidance_scale
         if droppable:
-            self.check_guidance(guidance_scale)
-        predict = guided(self.predict, (labels, context), (null_labels, null_context) if droppable else None,
-                         self.guidance_scale if guidance_scale is None else guidance_scale)
+            self.check_guidance(scale)
+        elif scale != 1:
+            raise ValueError(f'guidance_scale={scale:g}: guidance leads away from the null class or the empty caption, '
+                             f'and {"a context of your own has" if context is not None else "this model has"} neither. '
+                             'Sample with guidance 1.')
+        predict = guided(self.predict, (labels, context), (null_labels, null_context) if droppable else None, scale)
         return lambda x, t: predict(x, t).float(), noise, generators

@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from slimdiff.checkpoint.weights import check_finite
 from slimdiff.models import computation
 from slimdiff.models.backbones.adapt import described
-from slimdiff.models.backbones.protocol import Orderable, bare, offers
+from slimdiff.models.backbones.protocol import Orderable, bare, input_shape, offers
 from slimdiff.models.backbones.slimmable.pruning import start_from_channels
 from slimdiff.models.distillation.loading import load_teacher
 
@@ -37,6 +37,9 @@ def start_from(model: Any, checkpoint: str) -> None:
             network.order_by_importance()
             network.register_to_config(**described(bare(network)))  # the wrapper's copy, too
         return
+    wide = bare(loaded.unet)
+    if getattr(wide.config, 'sample_size', ()) is None:  # of diffusers; its weights are of any size
+        wide.register_to_config(sample_size=input_shape(network)[-1])
     from slimdiff.models.converters.ours import as_ours  # imports networks of diffusers: seconds
     fresh = start_from_channels(network, as_ours(loaded.unet))
     print_log(f'The network starts from the most important channels of {checkpoint}; {len(fresh)} of its parameter '

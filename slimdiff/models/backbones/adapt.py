@@ -22,6 +22,9 @@ from slimdiff.models.backbones.protocol import at_run, predicts_variance
 #: fields of a config that a network without one may have as attributes
 FIELDS = ('sample_size', 'in_channels', 'out_channels', 'num_classes', 'num_class_embeds', 'context_channels', 'depths')
 
+#: types of arguments that a config holds
+PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
+
 
 @dataclasses.dataclass
 class Prediction(BaseOutput):
@@ -134,7 +137,8 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
 
     Args:
         network: any ``nn.Module`` that takes (x_t, t, conditions).
-        arguments: those that it was made with; its config's by default.
+        arguments: those that it was made with; by default those in its config, or its attributes of their names.
+        own: more of the config.
     """
 
     _supports_gradient_checkpointing = True
@@ -142,9 +146,11 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
     def __init__(self, network: nn.Module, arguments: Mapping[str, Any] | None = None, **own: Any) -> None:
         super().__init__()
         self.network = network
-        fields = described(network, arguments)
+        fields = described(network, arguments) | own
+        #: arguments that nothing tells: see save_config
+        self._unsaid = [name for name in parameters_of(network) if name not in fields] if arguments is None else []
         self._stack = BlockStack.of(network, fields.get('depths'))
-        self.register_to_config(**fields, **own, network_class=type(network).__name__)
+        self.register_to_config(**fields, network_class=type(network).__name__)
 
     @property
     def bare(self) -> nn.Module:
@@ -175,7 +181,7 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
 
     def rewrapped(self, network: nn.Module) -> AdaptedBackbone:
         """The same wrapper around another network of this kind: one of another width."""
-        return type(self)(network, self._own_size())
+        return type(self)(network, **self._own_size())
 
     def _own_size(self) -> dict[str, Any]:
         """The size that the network itself may not say."""
@@ -231,6 +237,19 @@ class AdaptedBackbone(ModelMixin, ConfigMixin):
 
     # ---- files ------------------------------------------------------------------------------------------------
 
+    def save_config(self, *args: Any, **kwargs: Any) -> None:
+        """As of diffusers.
+
+        Raises:
+            ValueError: a network that came as an object and doesn't say what it was made with.
+        """
+        if self._unsaid:
+            name = self.config.network_class
+            raise ValueError(f'Saved, this {name} would come back with the defaults of {", ".join(self._unsaid)}: it '
+                             f"was given as an object. Build it from a config, dict(type='{name}', ...), or keep its "
+                             'arguments as attributes of the same names.')
+        super().save_config(*args, **kwargs)
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **kwargs: Any) -> AdaptedBackbone:
         """The wrapper around a network of the saved config, with random weights."""
@@ -259,7 +278,8 @@ def each(timestep: Tensor | float | int, sample: Tensor) -> Tensor:
 def described(network: nn.Module, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The config of ``network``, or in place of one its arguments and attributes.
 
-    What its class has no argument for, a ``sample_size`` or ``depths``, comes from ``arguments``.
+    What its class has no argument for, a ``sample_size`` or ``depths``, comes from ``arguments``. Of a network that
+    came as an object the arguments are not known (None): attributes of their names stand for them.
     """
     own = getattr(network, 'config', None)
     if isinstance(own, Mapping):
@@ -268,12 +288,22 @@ def described(network: nn.Module, arguments: Mapping[str, Any] | None = None) ->
         if family is not None:
             found['in_channels'] //= family.channels_per_map
         return {key: value for key, value in (arguments or {}).items() if key in FIELDS} | found
-    parameters = list(inspect.signature(type(network).__init__).parameters.values())[1:]
-    defaults = {p.name: plain(p.default) for p in parameters
-                if isinstance(p.default, (bool, int, float, str, list, tuple, dict, type(None)))}
     fields = {key: value for key in FIELDS
               if isinstance(value := getattr(network, key, getattr(own, key, None)), (int, tuple, list))}
-    return defaults | plain(dict(arguments or {})) | fields
+    parameters = parameters_of(network)
+    if arguments is None:
+        return fields | {name: plain(value) for name in parameters
+                         if isinstance(value := getattr(network, name, network), PLAIN)}
+    defaults = {name: plain(p.default) for name, p in parameters.items() if isinstance(p.default, PLAIN)}
+    # What was given counts more than an attribute of the name, which may be anything.
+    return ({name: None for name, value in defaults.items() if value is None} | fields
+            | {name: value for name, value in defaults.items() if value is not None} | plain(dict(arguments)))
+
+
+def parameters_of(network: nn.Module) -> dict[str, inspect.Parameter]:
+    """Those of its class's initialiser that have a name."""
+    parameters = list(inspect.signature(type(network).__init__).parameters.values())[1:]
+    return {p.name: p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
 
 
 # The path that exported folders name; it will not move.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimdiff.arguments import declared_arguments
 from slimdiff.models.backbones.block_features import RESIDUAL, BlockFeatures
 from slimdiff.models.backbones.blocks import BLOCK_LISTS, block_lists, block_ranges
 from slimdiff.sampling.actions import Run
@@ -58,9 +59,11 @@ class BlockStack:
             ValueError: ``depths`` of such a network, without 1, or two that run the same blocks.
         """
         offers_it = any(hasattr(network, name) for name in ('widths', 'with_features'))
+        if hasattr(network, 'depths') or 'depths' in declared_arguments(type(network))[0]:
+            depths = None  # the network's own, whatever it means by them
         stack = cls(network, depths or ())
         if offers_it or sum(stack.sizes.values()) < 2 or not hasattr(network, 'from_config'):
-            if depths and not hasattr(network, 'depths'):
+            if depths:
                 raise ValueError(f'unet.depths={list(depths)}: {type(network).__name__} has no list of two or more '
                                  'blocks that slimdiff knows. Leave depths out.')
             return None

@@ -104,9 +104,9 @@ class PreconditionedBackbone(AdaptedBackbone):
     own_keys = ('preconditioning', )
 
     def __init__(self, network: nn.Module, arguments: Mapping[str, Any] | None = None, *,
-                 preconditioning: Mapping[str, Any]) -> None:
+                 preconditioning: Mapping[str, Any], **own: Any) -> None:
         preconditioning = plain(dict(preconditioning))
-        super().__init__(network, arguments, preconditioning=preconditioning)
+        super().__init__(network, arguments, preconditioning=preconditioning, **own)
         self.precondition = Preconditioning(noise_process(preconditioning['schedule']),
                                             preconditioning['prediction_type'], preconditioning['sigma_data'])
 
@@ -116,7 +116,7 @@ class PreconditionedBackbone(AdaptedBackbone):
         return (c_skip * sample + c_out * x).to(sample.dtype)
 
     def rewrapped(self, network: nn.Module) -> PreconditionedBackbone:
-        wrapped = type(self)(network, self._own_size(), preconditioning=self.config.preconditioning)
+        wrapped = type(self)(network, **self._own_size(), preconditioning=self.config.preconditioning)
         wrapped.precondition = copy.deepcopy(self.precondition)
         return wrapped
 

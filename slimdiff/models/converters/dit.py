@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from slimdiff.checkpoint import CheckpointError
 from slimdiff.models.backbones.dit import DiT
 from slimdiff.models.backbones.dit.dit import TIME_CHANNELS
+from slimdiff.models.converters.unet2d import check_same
 
 #: parts outside the blocks: ours -> (DiT's code, diffusers')
 TOP = {'patch_embedding': ('x_embedder.proj', 'pos_embed.proj'),
@@ -94,7 +95,8 @@ def from_diffusers(theirs: DiTTransformer2DModel, mean_only: bool = False) -> Di
         mean_only: leave out the learned variance.
 
     Raises:
-        CheckpointError: blocks whose embeddings differ, which no published model has.
+        CheckpointError: blocks whose embeddings differ, or that have other weights; no published model does.
+        ValueError: the same weights compute something else.
     """
     state, config = theirs.state_dict(), theirs.config
     network = DiT(sample_size=config.sample_size, in_channels=config.in_channels,
@@ -106,21 +108,26 @@ def from_diffusers(theirs: DiTTransformer2DModel, mean_only: bool = False) -> Di
     for name in network.state_dict():
         part, _, kind = name.rpartition('.')
         if part in TOP:
-            found[name] = state[f'{TOP[part][1]}.{kind}']
+            places = [TOP[part][1]]
         elif part in EMBEDDINGS:
-            copies = [state[f'transformer_blocks.{i}.norm1.emb.{EMBEDDINGS[part][1]}.{kind}']
-                      for i in range(config.num_layers)]
-            if any(not torch.equal(copy, copies[0]) for copy in copies):
+            places = [f'transformer_blocks.{i}.norm1.emb.{EMBEDDINGS[part][1]}' for i in range(config.num_layers)]
+        else:
+            _, i, own = part.split('.', 2)
+            places = [f'transformer_blocks.{i}.{place}'
+                      for place in ([f'attn1.{each}' for each in QKV] if own == 'qkv' else [BLOCK[own][1]])]
+        pieces = [state.pop(f'{place}.{kind}') for place in places if f'{place}.{kind}' in state]
+        if part in EMBEDDINGS:
+            if any(not torch.equal(piece, pieces[0]) for piece in pieces):
                 raise CheckpointError(f'The blocks of this DiTTransformer2DModel embed timestep and class each in its '
                                       f'own way ({EMBEDDINGS[part][1]}): slimdiff.DiT has one embedding, as DiT. Use '
                                       "it as it is: unet=dict(type='DiTTransformer2DModel', ...).")
-            found[name] = copies[0]
-        else:
-            _, i, own = part.split('.', 2)
-            block = f'transformer_blocks.{i}'
-            found[name] = (torch.cat([state[f'{block}.attn1.{each}.{kind}'] for each in QKV]) if own == 'qkv'
-                           else state[f'{block}.{BLOCK[own][1]}.{kind}'])
+            pieces = pieces[:1]
+        if pieces:
+            found[name] = torch.cat(pieces)
+    if state:
+        raise CheckpointError(f'This DiTTransformer2DModel is not a slimdiff.DiT: it also has {next(iter(state))}.')
     _load(network, found, 'DiTTransformer2DModel')
+    check_same(theirs, network)
     network = nn.Module.to(network, theirs.dtype).train(theirs.training)
     return without_variance(network) if mean_only and network.config.out_channels == 2 * config.in_channels else network
 

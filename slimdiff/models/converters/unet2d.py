@@ -12,6 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import nn
 
+from slimdiff.models.backbones.adapt import as_tensor, call, named
 from slimdiff.models.backbones.protocol import class_rows, example_inputs
 from slimdiff.models.backbones.unet import UNet
 from slimdiff.models.converters.unet import CROSS_ATTENTION
@@ -81,7 +82,7 @@ def from_diffusers(theirs: UNet2DModel | UNet2DConditionModel) -> UNet:
         raise _other(theirs, f'it also has {next(iter(state))}')
     network.load_state_dict(found)
     network = nn.Module.to(network, theirs.dtype).train(theirs.training)  # diffusers' own warns
-    _check_same(theirs, network)
+    check_same(theirs, network)
     return network
 
 
@@ -111,13 +112,15 @@ def places_of(part: str, stages: int, crosses: bool) -> list[str]:
 
 
 @torch.no_grad()
-def _check_same(theirs: nn.Module, ours: UNet) -> None:
-    """Their names don't tell how the layers are put together: the outputs do."""
+def check_same(theirs: nn.Module, ours: nn.Module) -> None:
+    """Raise ValueError unless two networks compute the same: names don't tell how the layers are put together."""
     inputs = example_inputs(theirs, 2, 1, random=True)
-    expected, found = (network(**inputs).sample for network in (theirs, ours))
+    x, t = inputs.pop('sample'), inputs.pop('timestep')
+    expected, found = (as_tensor(call(network, x, t, named(network, inputs)), type(network).__name__)
+                       for network in (theirs, ours))
     if not torch.allclose(expected, found, rtol=1e-2, atol=1e-2 * expected.abs().max().item()):
-        raise _other(theirs, 'the same weights compute something else')
+        raise _other(theirs, 'the same weights compute something else', type(ours).__name__)
 
 
-def _other(theirs: nn.Module, why: str) -> ValueError:
-    return ValueError(f'This {type(theirs).__name__} is not a slimdiff.UNet: {why}.')
+def _other(theirs: nn.Module, why: str, ours: str = 'UNet') -> ValueError:
+    return ValueError(f'This {type(theirs).__name__} is not a slimdiff.{ours}: {why}.')

@@ -33,14 +33,14 @@ class FeatureProjector(nn.Module):
         if name == 'output' and student[1] != teacher[1]:
             raise ValueError(f"Tap 'output' can't be compared: {both}; the predictions need as many channels. (A "
                              'network that also predicts the variance has twice as many.)')
-        self.size = min(student[2:], teacher[2:])
         self.project = None
         if student[1] != teacher[1]:
             self.project = nn.Conv2d(student[1], teacher[1], 1, bias=False)
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C_S, H_S, W_S), (N, C_T, H_T, W_T) -> two (N, C_T, H, W)."""
-        student = resize(student, self.size)  # before the projection, which then has less to do
+        size = min(student.shape[2:], teacher.shape[2:])
+        student = resize(student, size)  # before the projection, which then has less to do
         if self.project is not None:
             student = self.project(student)
-        return student, resize(teacher, self.size)
+        return student, resize(teacher, size)

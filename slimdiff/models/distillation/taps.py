@@ -61,15 +61,21 @@ def find_tap(network: nn.Module, name: str, whose: str = 'network') -> str:
                      'tap, too (list them with named_modules()).')
 
 
-def as_map(features: Tensor) -> Tensor:
-    """Tokens (N, T, D) of a transformer's block as the map (N, D, h, w) of their patches; other features unchanged."""
+def as_map(features: Tensor, proportions: float = 1.0) -> Tensor:
+    """Tokens (N, T, D) of a transformer's block as the map (N, D, h, w) of their patches; other features unchanged.
+
+    Args:
+        proportions: height by width of the network's input.
+    """
     if features.dim() != 3:
         return features
-    side = math.isqrt(features.shape[1])
-    if side * side != features.shape[1]:
-        raise ValueError(f'A tap gives {features.shape[1]} tokens, which do not form a square of patches: tap a '
-                         'block that has the image tokens alone.')
-    return features.transpose(1, 2).unflatten(2, (side, side))
+    count = features.shape[1]
+    height = round(math.sqrt(count * proportions))
+    width = count // max(height, 1)
+    if height * width != count or height != round(width * proportions):
+        raise ValueError(f'A tap gives {count} tokens, which do not form a map of patches with the proportions of the '
+                         'input: tap a block that has the image tokens alone.')
+    return features.transpose(1, 2).unflatten(2, (height, width))
 
 
 class TapRecorder:
@@ -92,6 +98,8 @@ class TapRecorder:
     def __init__(self, network: nn.Module, paths: Iterable[str]) -> None:
         self.features: dict[str, Tensor] = {}
         self.active = False
+        size = getattr(getattr(network, 'config', network), 'sample_size', None)
+        self.proportions = size[0] / size[1] if isinstance(size, (list, tuple)) else 1.0
         modules = dict(network.named_modules())
         # partial, not a closure: a deep copy of the network then records into the recorder's copy.
         self.handles = [modules[path].register_forward_hook(partial(self._record, path))
@@ -99,7 +107,8 @@ class TapRecorder:
 
     def _record(self, path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if self.active:
-            self.features[path] = as_map(as_tensor(image_tokens(module, output), f'tap {path}'))
+            self.features[path] = as_map(as_tensor(image_tokens(module, output), f'tap {path}'),
+                                         self.proportions)
 
     def __enter__(self) -> TapRecorder:
         self.features.clear()

@@ -83,7 +83,8 @@ class Teacher:
         self.prediction_type = loaded.prediction_type
         self.classes, self.null_class = loaded.classes, loaded.null_class
         self.unet = loaded.unet.eval().requires_grad_(False)
-        self.unet.to(memory_format=torch.channels_last)
+        if all(weight.dim() < 5 for weight in self.unet.parameters()):  # else PyTorch refuses
+            self.unet.to(memory_format=torch.channels_last)
         self.micro_batch, self.compile, self.overlap = micro_batch, compile, overlap
         self.conditioner = build_conditioner(conditioner, self.unet, f'conditioner of the teacher ({self.source})')
         self.wants_bf16, self.bf16 = bf16, False
@@ -247,7 +248,9 @@ class Teacher:
     def _cached(self, x_t: Tensor, t: Tensor, labels: Tensor | None, context: Tensor | None) -> Outputs:
         """The outputs in the cache, or else the network's, which are then kept there."""
         store = self._open_cache()
-        key = store.key(x_t, t, labels, context)
+        kind = x_t.device.type
+        cast = [str(torch.get_autocast_dtype(kind))] if torch.is_autocast_enabled(kind) and not self.bf16 else []
+        key = store.key(x_t, t, labels, context, *cast)
         found = store.get(key, [OUTPUT, *self.paths], x_t.device)
         if found is None:
             prediction, features = self._forward(x_t, t, labels, context)

@@ -28,6 +28,6 @@ class TeacherCache(TensorStore):
         super().__init__(Path(folder) / f'{network_fingerprint(teacher)}.sqlite')
 
     @staticmethod
-    def key(*parts: Tensor | None) -> bytes:
-        """Key of a batch: its tensors' content, shapes and dtypes."""
+    def key(*parts: Tensor | str | None) -> bytes:
+        """Key of a batch: its tensors' content, shapes and dtypes, and what else the outputs depend on."""
         return content_key(*parts)

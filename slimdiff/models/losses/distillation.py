@@ -66,9 +66,7 @@ class DistillationLoss(nn.Module):
         With ``relative`` every rank of a distributed run must call it.
         """
         teacher = teacher.detach().float()
-        if x0.requires_grad or x0.dtype != torch.float32:  # else the very tensor, which losses may recognise
-            x0 = x0.detach().float()
-        x0 = resize(x0, teacher.shape[-2:])
+        x0 = resize(x0.detach().float(), teacher.shape[-2:])
         with torch.autocast(student.device.type, enabled=False):
             scale = None
             if self.relative:  # first: the value keeps maps for its gradient, and memory peaks here

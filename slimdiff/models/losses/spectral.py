@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -46,15 +44,7 @@ class SpectralLoss(DistillationLoss):
             raise ValueError(f"SpectralLoss: source='{source}' is unknown.{did_you_mean(source, SOURCES)} "
                              f"Choose one of {', '.join(SOURCES)}.")
         self.alpha, self.floor, self.normalize, self.source = alpha, floor, normalize, source
-        self._latest: tuple[Any, int, Any] = (lambda: None, 0, None)
 
     def compare(self, student: Tensor, teacher: Tensor, x0: Tensor) -> Tensor:
-        return weighted_spectral_error(student - teacher, self.weight_of(x0 if self.source == 'input' else teacher))
-
-    def weight_of(self, source: Tensor) -> Tensor:
-        """The weight of a source; kept for the next call, as taps of one size and ``relative`` ask for the same."""
-        known, version, weight = self._latest
-        if known() is not source or version != source._version:
-            weight = spectral_weight(source, self.alpha, self.floor, self.normalize)
-            self._latest = weakref.ref(source), source._version, weight
-        return weight
+        weight = spectral_weight(x0 if self.source == 'input' else teacher, self.alpha, self.floor, self.normalize)
+        return weighted_spectral_error(student - teacher, weight)

@@ -11,7 +11,8 @@ from slimdiff.tables import markdown_table
 
 #: figures shown, where they were measured (others only without any of these): title, name, factor
 FIGURES = (('FID', 'fid', 1.0), ('Fréchet distance x 1000, not FID', 'fd', 1000.0),
-           ('kernel distance x 1000, not KID', 'kd', 1.0), ('Laplacian SWD', 'swd/mean', 1.0))
+           ('kernel distance x 1000, not KID', 'kd', 1.0), ('Laplacian SWD', 'swd/mean', 1.0),
+           ('class accuracy (%)', 'class_accuracy', 100.0))
 
 
 def columns_of(comparisons: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, float]]:

@@ -111,13 +111,11 @@ def test_images_need_the_first_stage():
     assert calls == ['required']
 
 
-def test_images_of_other_channels_are_refused_before_training():
-    """RGB for a network of one channel; grey for one of three; a latent model encodes whatever it gets."""
-    pixels, latent = SimpleNamespace(downsampling=1), SimpleNamespace(downsampling=8)
-    for network, images in ((1, 3), (3, 1)):
-        unet = SimpleNamespace(config=SimpleNamespace(in_channels=network))
-        with pytest.raises(ValueError, match=rf'The images have {images} channels?, but the network takes {network}'):
-            batches.check_channels(torch.zeros(2, images, 4, 4), unet, pixels)
-        batches.check_channels(torch.zeros(2, network, 4, 4), unet, pixels)
-        batches.check_channels(torch.zeros(2, images, 4, 4), unet, latent)
-        batches.check_channels(None, unet, pixels)
+def test_images_of_another_shape_are_refused_before_training():
+    """Of other channels or another size than the model samples."""
+    for shape in ((3, 8, 8), (1, 16, 16), (1, 8, 16)):
+        message = rf'The images are {" x ".join(map(str, shape))} .*, but the network takes 1 x 8 x 8'
+        with pytest.raises(ValueError, match=message):
+            batches.check_image_shape(torch.zeros(2, *shape), (1, 8, 8))
+    batches.check_image_shape(torch.zeros(2, 1, 8, 8), (1, 8, 8))
+    batches.check_image_shape(None, (1, 8, 8))

@@ -171,3 +171,18 @@ def test_a_network_starts_from_another(kind, tmp_path):
     assert 'start_from' not in serving_config({**config, 'unet': tiny.unet(16)})
     with pytest.raises(ValueError, match='sigma_data'):
         MODELS.build({**config, 'unet': tiny.unet(16), 'sigma_data': 1.0})
+
+
+@pytest.mark.parametrize('settings, message', [
+    (dict(timestep_sampling=dict(scheme='logitnormal')), "got scheme='logitnormal'"),
+    (dict(loss_weight=dict(type='FourierLoss')), 'timestep_sampling or loss_weight cannot be built: .*positional'),
+    (dict(loss_weight=dict(type='SD3Weight')), 'SD3')])
+def test_what_weighs_the_timesteps_is_tried_when_the_model_is_built(settings, message):
+    with pytest.raises(ValueError, match=message):
+        model(**settings)
+
+
+def test_building_a_model_draws_the_weights_alone():
+    """The trial of the timesteps has a generator of its own: weights of a seed stay what they are."""
+    one, other = (model(timestep_sampling=dict(shift=shift)).unet.state_dict() for shift in (1.0, 3.0))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())

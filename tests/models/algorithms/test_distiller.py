@@ -3,9 +3,12 @@ import tiny_distiller as tiny
 import torch
 from torch.nn import functional as F
 
+from slimdiff.checkpoint.weights import put_weights
 from slimdiff.functional.spectral_weight import spectral_weight, weighted_spectral_error
 from slimdiff.models import DiffusionModel
-from slimdiff.registry import MODELS, RegistryError
+from slimdiff.models.losses import SpatialLoss
+from slimdiff.models.serving import serving_config
+from slimdiff.registry import LOSSES, MODELS, RegistryError
 
 BOTH = [dict(type='SpatialLoss', tap=['output', 'up1'], weight=0.3),
         dict(type='SpectralLoss', tap=['output', 'mid'], weight=0.2, relative=True)]
@@ -389,3 +392,28 @@ def test_a_network_without_gradient_checkpointing_says_so():
 
     with pytest.raises(ValueError, match='does not support gradient checkpointing'):
         DiffusionModel(unet=Plain(), gradient_checkpointing=True)
+
+
+def test_a_loss_with_weights_is_trained_and_left_behind_when_it_is_served(teacher, monkeypatch):
+    class Scaled(SpatialLoss):
+        def __init__(self, tap='output', weight=1.0):
+            super().__init__(tap, weight)
+            self.scale = torch.nn.Parameter(torch.ones(()))
+            self.register_buffer('filter', torch.ones(3))
+
+        def compare(self, student, teacher, x0):
+            return self.scale * super().compare(student, teacher, x0)
+
+    monkeypatch.setitem(LOSSES.module_dict, 'Scaled', Scaled)
+    model = tiny.distiller(teacher, [dict(type='Scaled')])
+    assert set(model.trained_modules()) == {'unet', 'distillation_losses'}
+    served = MODELS.build(serving_config(tiny.distiller_config(teacher, [dict(type='Scaled')])))
+    put_weights(served, {'meta': {}, 'state_dict': model.state_dict()}, 'x.pth', 'online')
+    for name, value in served.unet.state_dict().items():
+        assert torch.equal(value, model.unet.state_dict()[name])
+
+
+def test_what_is_no_distillation_loss_is_refused(teacher, monkeypatch):
+    monkeypatch.setitem(LOSSES.module_dict, 'Plain', torch.nn.Identity)
+    with pytest.raises(RegistryError, match='Plain.*is not a DistillationLoss|Identity.*is not a DistillationLoss'):
+        MODELS.build(tiny.distiller_config(teacher, [dict(type='Plain')]))

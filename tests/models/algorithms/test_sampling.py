@@ -1,5 +1,6 @@
 """Images of a model: functions of seed and index, guided, and by hand."""
 
+import pytest
 import torch
 from test_diffusion_model import model
 
@@ -48,3 +49,19 @@ def test_two_euler_steps_of_a_flow_by_hand():
         for level, following in ((1.0, low), (low, 0.0)):
             x = x + (following - level) * m.unet(x, torch.tensor(1000 * level)).sample
     torch.testing.assert_close(m.sample([0, 1], num_steps=2), x.clamp(-1, 1), rtol=1e-3, atol=1e-4)
+
+
+def test_guidance_that_would_have_no_effect_is_refused():
+    m = model(unet=dict(context_channels=6, mid_heads=2, mid_cross_attention=True))
+    m.sample([0], context=torch.zeros(1, 2, 6))
+    with pytest.raises(ValueError, match='guidance_scale=7.5: .* a context of your own has neither'):
+        m.sample([0], context=torch.zeros(1, 2, 6), guidance_scale=7.5)
+    with pytest.raises(ValueError, match='guidance_scale=2: .* this model has neither'):
+        model().sample([0], guidance_scale=2)
+
+
+def test_labels_are_looked_at_before_they_move_to_a_device_where_that_would_wait(monkeypatch):
+    m = model(num_classes=3)
+    monkeypatch.setattr(type(m), 'device', torch.device('meta'))
+    with pytest.raises(ValueError, match=r'Labels must lie in 0\.\.2'):
+        m.sample([0, 1], labels=torch.tensor([0, 7]))

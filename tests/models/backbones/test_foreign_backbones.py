@@ -21,7 +21,8 @@ from slimdiff.evaluation.cost import count_cost
 from slimdiff.evaluation.unet_cost import network_cost
 from slimdiff.export.load import load_trained
 from slimdiff.models.backbones import build_backbone, make_step_aware
-from slimdiff.models.backbones.protocol import bare, example_inputs, runs_of
+from slimdiff.models.backbones.load import load_folder
+from slimdiff.models.backbones.protocol import bare, example_inputs, input_shape, runs_of
 from slimdiff.registry import MODELS
 from slimdiff.sampling import image_generators
 from slimdiff.sampling.actions import Reuse, Run
@@ -336,3 +337,47 @@ def test_a_folder_of_another_class_is_named(tmp_path):
             load_trained(MODELS.build(config_of('PlainModule', None).model), tmp_path / 'own')
     finally:
         MODELS.register_module(module=OwnModel)
+
+
+class Blocks(torch.nn.Module):
+    """Its own idea of ``depths``, arguments that are no attributes, and an ``in_channels`` that is not its input's."""
+
+    def __init__(self, sample_size=8, channels=3, heads=1, depths=(2, 2), remembers=False):
+        super().__init__()
+        self.sample_size, self.heads, self.in_channels = sample_size, heads, 16
+        self.depths = depths
+        if remembers:
+            self.channels, self.remembers = channels, remembers
+        self.net = torch.nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x, t):
+        return self.heads * self.net(x)
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    monkeypatch.setitem(MODELS.module_dict, 'Blocks', Blocks)
+
+
+def test_depths_of_its_own_are_left_to_a_network(blocks):
+    network = build_backbone(dict(type='Blocks', depths=(2, 6)))
+    assert network.config.depths == (2, 6) and runs_of(network) == (Run(1.0), )
+
+
+def test_a_network_that_came_as_an_object_is_saved_only_with_all_its_arguments(blocks, tmp_path):
+    with pytest.raises(ValueError, match=r"Blocks would come back with the defaults of channels, remembers.*"
+                                         r"dict\(type='Blocks', \.\.\.\)"):
+        build_backbone(Blocks(heads=4)).save_pretrained(tmp_path)
+    whole = build_backbone(Blocks(heads=4, remembers=True))
+    whole.save_pretrained(tmp_path)
+    x = torch.ones(1, 3, 8, 8)
+    torch.testing.assert_close(load_folder(tmp_path)(x, 0).sample, whole(x, 0).sample)
+
+
+def test_an_argument_counts_more_than_an_attribute_of_its_name(blocks):
+    class Running(Blocks):
+        def __init__(self, sample_size=8, in_channels=3):
+            super().__init__(sample_size, in_channels)
+
+    assert input_shape(build_backbone(dict(type=Running, in_channels=1))) == (1, 8, 8)
+    assert input_shape(build_backbone(dict(type=Running))) == (3, 8, 8)

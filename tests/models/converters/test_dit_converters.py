@@ -132,3 +132,18 @@ def test_diffusers_pipeline_samples_it():
         x = scheduler.step(network(x, t, torch.tensor([3, 999])).sample, t, x).prev_sample
     expected = (vae.decode(x / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(norm_elementwise_affine=True), 'it also has transformer_blocks.0.norm'),
+    (dict(activation_fn='linear-silu'), 'the same weights compute something else'),
+    (dict(attention_bias=False), 'missing or of another shape, such as blocks.0.qkv.bias')])
+def test_blocks_that_ours_has_not_are_refused(change, message):
+    theirs = DiTTransformer2DModel(num_attention_heads=2, attention_head_dim=8, in_channels=4, num_layers=2,
+                                   sample_size=8, num_embeds_ada_norm=CLASSES, norm_eps=1e-6, **change)
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(parameter.numel()))
+    first = theirs.transformer_blocks[0].norm1.emb
+    theirs.transformer_blocks[1].norm1.emb.load_state_dict(first.state_dict())
+    with pytest.raises((ValueError, CheckpointError), match=message):
+        from_diffusers(theirs)

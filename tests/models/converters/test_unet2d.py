@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 
+from slimdiff.models import DiffusionModel
 from slimdiff.models.backbones.protocol import example_inputs
 from slimdiff.models.converters.unet2d import arguments_of, from_diffusers
 from tests.models.tiny_distiller import shake
@@ -59,3 +60,13 @@ def test_heads_of_a_plan():
     assert [stage['heads'] for stage in plan['stages']] == [2, None]
     assert [stage['cross_attention'] for stage in plan['stages']] == [True, False]
     assert (plan['mid_heads'], plan['mid_cross_attention'], plan['context_channels']) == (2, True, 12)
+
+
+def test_a_student_starts_from_a_network_without_a_size(tmp_path):
+    """diffusers' UNets need not say their ``sample_size``; their weights are of any."""
+    theirs = UNet2DModel(**DDPM | dict(sample_size=None))
+    theirs.save_pretrained(tmp_path)
+    unet = dict(type='UNet', **arguments_of({**theirs.config, 'sample_size': 8}))
+    student = DiffusionModel(unet=unet, sigma_data=None, noise_scheduler=dict(type='DDPMScheduler'),
+                             start_from=str(tmp_path))
+    assert torch.equal(student.unet.stem.weight, theirs.conv_in.weight)

@@ -175,3 +175,9 @@ def test_a_pth_with_missing_weights(tmp_path):
     (tmp_path / 'iter_2.pth').write_bytes(b'PK not a checkpoint')
     with pytest.raises(CheckpointError, match='damaged'):
         load_teacher(str(tmp_path / 'iter_2.pth'))
+
+
+def test_a_misspelt_key_of_the_scheduler_is_named(tmp_path):
+    folder = tiny.save_pipeline(tiny.teacher_model(), tmp_path)
+    with pytest.raises(ValueError, match="DDPMScheduler takes no argument 'predction_type'.*'prediction_type'"):
+        load_teacher(folder, scheduler=dict(predction_type='sample'))

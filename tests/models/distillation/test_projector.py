@@ -47,3 +47,9 @@ def test_bf16_maps_of_different_sizes():
     assert (half - exact).norm() < 0.02 * exact.norm() and same.shape == teacher.shape
     larger = FeatureProjector('mid', (1, 5, 4, 4), (1, 5, 8, 8))
     assert larger(teacher, torch.randn(2, 5, 8, 8).bfloat16())[1].dtype == torch.float32
+
+
+def test_maps_of_another_size_than_at_the_start_are_not_made_smaller():
+    projector = FeatureProjector('up1', (1, 4, 8, 8), (1, 4, 8, 8))
+    student, teacher = torch.randn(2, 4, 16, 32), torch.randn(2, 4, 16, 32)
+    assert projector(student, teacher)[0] is student and projector(student, teacher)[1] is teacher

@@ -86,3 +86,22 @@ def test_outputs_that_hold_a_tensor():
     assert as_tensor(x, 'a') is as_tensor((x, 2), 'a') is as_tensor(UNet2DOutput(sample=x), 'a') is x
     with pytest.raises(ValueError, match="'tap a' gives dict, not a tensor"):
         as_tensor({}, 'tap a')
+
+
+def test_tokens_form_a_map_of_the_inputs_proportions():
+    class Tokens(nn.Module):
+        def __init__(self, sample_size):
+            super().__init__()
+            self.sample_size, self.block = sample_size, nn.Identity()
+
+        def forward(self, x):
+            return self.block(x.flatten(2).transpose(1, 2))
+
+    x = torch.arange(64.0).reshape(1, 1, 4, 16)
+    for size in ((4, 16), (8, 32)):
+        network = Tokens(size)
+        with TapRecorder(network, ['block']) as recorder:
+            network(x)
+        assert torch.equal(recorder.features['block'], x)
+    with TapRecorder(Tokens((3, 5)), ['block']) as recorder, pytest.raises(ValueError, match='64 tokens'):
+        recorder._record('block', nn.Identity(), (), x.flatten(2).transpose(1, 2))

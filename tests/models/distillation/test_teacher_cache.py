@@ -131,3 +131,11 @@ def test_training_with_a_cache_is_bit_for_bit_that_without(folder, tmp_path):
         assert torch.equal(loss, found[0][0])
         assert all(torch.equal(a, b) for a, b in zip(gradients, found[0][1]))
     assert isinstance(model.teacher._open_cache().database, sqlite3.Connection)
+
+
+def test_answers_under_autocast_are_not_those_without(folder, tmp_path):
+    with torch.autocast('cpu', torch.bfloat16):
+        make(folder, tmp_path)(*inputs())
+    plain = Teacher(folder)
+    plain.record([])
+    assert torch.equal(make(folder, tmp_path)(*inputs())[0], plain(*inputs())[0])

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -65,3 +67,11 @@ def test_bad_arguments():
         SpectralLoss(floor=0)
     with pytest.raises(ValueError, match=r"source='teecher' is unknown. Did you mean 'teacher'.*input, teacher"):
         SpectralLoss(source='teecher')
+
+
+def test_it_is_copied_and_pickled_and_runs_in_inference_mode(maps):
+    loss = SpectralLoss()
+    expected = loss(*maps)
+    assert torch.equal(pickle.loads(pickle.dumps(loss))(*maps), expected)
+    with torch.inference_mode():
+        assert torch.equal(loss(*(x.clone() for x in maps)), expected)
