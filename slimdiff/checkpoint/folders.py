@@ -1,4 +1,4 @@
-"""A folder that is written whole or not at all."""
+"""Folders: written whole or not at all, and networks of diffusers read from them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from slimdiff.checkpoint.files import temporary_beside
 
@@ -32,6 +33,39 @@ def variant_of(folder: str | Path) -> str | None:
         raise ValueError(f'{folder} holds weights in several variants, {", ".join(found)}, and none without one: keep '
                          f'one of them, or rename its files to {WEIGHTS}.')
     return found[0] if found else None
+
+
+def from_pretrained(cls: type, folder: str | Path, whose: str) -> Any:
+    """A network of diffusers from a folder, strictly and in float32.
+
+    Args:
+        cls: its class.
+        whose: network it is, for messages.
+
+    Raises:
+        ValueError: a file that can't be read, or weights that are missing, left over or of another shape.
+    """
+    import torch
+    try:
+        # Weights of another shape are not ignored: they are reported below, with those that are missing. diffusers
+        # refuses that together with low_cpu_mem_usage, its default.
+        network, info = cls.from_pretrained(folder, variant=variant_of(folder), output_loading_info=True,
+                                            low_cpu_mem_usage=False, ignore_mismatched_sizes=True,
+                                            torch_dtype=torch.float32)
+    except Exception as error:  # missing file, damaged file: diffusers and safetensors have many classes of them
+        raise ValueError(f'The {whose} in {folder} cannot be loaded: {error}') from error
+    problems = [f'{label} {", ".join(map(_described, sorted(info[key])[:4]))}' + (', ...' if len(info[key]) > 4 else '')
+                for key, label in (('missing_keys', 'it lacks'), ('unexpected_keys', 'it has besides'),
+                                   ('mismatched_keys', 'of another shape are')) if info.get(key)]
+    if problems:
+        raise ValueError(f'The weights of the {whose} in {folder} do not fit its config: {"; ".join(problems)}. A '
+                         f'{whose} with random layers would give noise; save it again.')
+    return network
+
+
+def _described(key: Any) -> str:
+    """A weight's name, or (name, shape in the file, shape by the config)."""
+    return key if isinstance(key, str) else f'{key[0]} {tuple(key[1])} instead of {tuple(key[2])}'
 
 
 def check_folder(folder: str | Path, own: Collection[str], what: str) -> Path:

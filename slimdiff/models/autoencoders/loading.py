@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.checkpoint import find_path, read_json
-from slimdiff.checkpoint.folders import WEIGHTS, variant_of
+from slimdiff.checkpoint.folders import WEIGHTS, from_pretrained, variant_of
 from slimdiff.checkpoint.hub import cached, download, is_hub_id
 from slimdiff.checkpoint.weights import check_finite
 
@@ -91,18 +91,7 @@ def load_network(folder: Path, network: type[nn.Module]) -> nn.Module:
     Raises:
         ValueError: weights that are missing, left over, damaged or of another shape.
     """
-    try:
-        # Weights of another shape are not ignored: they are reported below, with those that are missing.
-        loaded, info = network.from_pretrained(
-            folder, variant=variant_of(folder), output_loading_info=True, low_cpu_mem_usage=False,
-            ignore_mismatched_sizes=True, torch_dtype=torch.float32)
-    except Exception as error:  # missing file, damaged file: diffusers and safetensors have many classes of them
-        raise ValueError(f'autoencoder: the first stage in {folder} cannot be loaded: {error}') from error
-    problems = [f'{label} {", ".join(map(str, sorted(info[key])[:4]))}'
-                for key, label in (('missing_keys', 'it lacks'), ('unexpected_keys', 'it has besides'),
-                                   ('mismatched_keys', 'of another shape are')) if info.get(key)]
-    if problems:
-        raise ValueError(f'autoencoder: the weights in {folder} do not fit its config.json: {"; ".join(problems)}.')
+    loaded = from_pretrained(network, folder, 'first stage')
     check_finite(loaded.state_dict(), folder)
     return loaded
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from slimdiff.arguments import accepted_arguments, check_arguments, plain
 from slimdiff.checkpoint import read_json
-from slimdiff.checkpoint.folders import variant_of
+from slimdiff.checkpoint.folders import from_pretrained
 from slimdiff.models.backbones.adapt import AdaptedBackbone, has_our_names, takes
 from slimdiff.models.backbones.classes import find_class
 from slimdiff.models.backbones.preconditioned import PreconditionedBackbone
@@ -134,23 +133,4 @@ def load_folder(folder: Path, whose: str = 'network') -> nn.Module:
     cls = find_class(read_json(folder / 'config.json', f'Save the {whose} again.').get('_class_name'))
     if not hasattr(cls, 'from_pretrained'):
         raise ValueError(f'The {whose} in {folder} is a {cls.__name__}, which has no from_pretrained.')
-    try:
-        # Weights of another shape are not ignored: they are reported below, with those that are missing. diffusers
-        # refuses that together with low_cpu_mem_usage, its default.
-        network, info = cls.from_pretrained(folder, variant=variant_of(folder), output_loading_info=True,
-                                            low_cpu_mem_usage=False, ignore_mismatched_sizes=True,
-                                            torch_dtype=torch.float32)
-    except Exception as error:  # missing file, damaged file: diffusers and safetensors have many classes of them
-        raise ValueError(f'The {whose} in {folder} cannot be loaded: {error}') from error
-    problems = [f'{label} {", ".join(map(_describe, sorted(info[key])[:4]))}' + (', ...' if len(info[key]) > 4 else '')
-                for key, label in (('missing_keys', 'it lacks'), ('unexpected_keys', 'it has besides'),
-                                   ('mismatched_keys', 'of another shape are')) if info.get(key)]
-    if problems:
-        raise ValueError(f'The weights of the {whose} in {folder} do not fit its config: {"; ".join(problems)}. A '
-                         f'{whose} with random layers would give noise; save it again.')
-    return adapted(network)
-
-
-def _describe(key: str | tuple[str, Any, Any]) -> str:
-    """A weight's name, or (name, shape in the file, shape by the config)."""
-    return key if isinstance(key, str) else f'{key[0]} {tuple(key[1])} instead of {tuple(key[2])}'
+    return adapted(from_pretrained(cls, folder, whose))

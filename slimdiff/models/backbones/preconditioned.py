@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.arguments import plain
-from slimdiff.functional.prediction import PREDICTION_TYPES
+from slimdiff.functional.prediction import check_prediction_type
 from slimdiff.functional.process import NoiseProcess
 from slimdiff.models.backbones.adapt import AdaptedBackbone
 from slimdiff.sampling.process import noise_process
@@ -53,11 +53,9 @@ def preconditioning_coefficients(signal: Tensor, noise: Tensor, prediction_type:
         c_skip, c_out = a.sqrt() * s2 / d, (b * s2 / d).sqrt()
     elif prediction_type == 'v_prediction':
         c_skip, c_out = (a * b).sqrt() * (1 - s2) / d, (s2 / d).sqrt()
-    elif prediction_type == 'flow_prediction':
-        c_skip, c_out = (b.sqrt() - a.sqrt() * s2) / d, (s2 / d).sqrt()
     else:
-        raise ValueError(f"prediction_type '{prediction_type}' is unknown; "
-                         f"choose one of {', '.join(PREDICTION_TYPES)}.")
+        check_prediction_type(prediction_type)
+        c_skip, c_out = (b.sqrt() - a.sqrt() * s2) / d, (s2 / d).sqrt()
     return d.rsqrt(), c_skip, c_out
 
 

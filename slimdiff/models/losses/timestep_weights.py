@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slimdiff.functional.prediction import PREDICTION_TYPES
+from slimdiff.functional.prediction import check_prediction_type
 from slimdiff.registry import LOSSES
 
 
@@ -25,9 +25,8 @@ def epsilon_equivalent(snr: Tensor, prediction_type: str) -> Tensor:
         return snr
     if prediction_type == 'v_prediction':
         return snr / (1 + snr)
-    if prediction_type == 'flow_prediction':
-        return 1 / (1 + snr.rsqrt())**2  # also without noise, where snr is infinite
-    raise ValueError(f"prediction_type '{prediction_type}' is unknown; choose one of {', '.join(PREDICTION_TYPES)}.")
+    check_prediction_type(prediction_type)
+    return 1 / (1 + snr.rsqrt())**2  # of a flow; also without noise, where snr is infinite
 
 
 @LOSSES.register_module()

@@ -85,9 +85,7 @@ class DiTBlock(nn.Module):
         axes = (affine('modulation', stream.times(6), inner) | affine('qkv', inner.times(3), stream)
                 | affine('out', stream, inner) | affine('up', hidden, stream) | affine('down', stream, hidden))
         if self.cross_attention is not None:
-            axes |= prefixed('cross_attention', {
-                'q.weight': (inner, stream), 'k.weight': (inner, None), 'v.weight': (inner, None),
-                **affine('out', stream, inner)})
+            axes |= prefixed('cross_attention', self.cross_attention.channel_axes(stream, inner, None))
         return axes
 
 
