@@ -69,7 +69,9 @@ def search_table(comparisons: Comparisons) -> str:
         own = [one['own_hypervolume'] for one in found if one['own_hypervolume'] is not None]
         rows.append([name, shown([one['candidates'] for one in found]), shown([one['images'] for one in found], 6),
                      human(sum(one['macs'] for one in found) / len(found)), shown([one['seconds'] for one in found]),
-                     shown(own), *(shown([one['hypervolume'][judge] for one in found]) for judge in judges),
+                     shown(own),
+                     *(shown([one['hypervolume'][judge] for one in found if judge in one['hypervolume']])
+                       for judge in judges),
                      shown(correlations, 3) if correlations else ''])
     header = ['search', 'candidates', 'generated images', 'network MACs', 'seconds', 'hypervolume, its own images',
               *(f'fresh images, {judge}' for judge in judges), 'rank correlation of the evaluators']

@@ -27,6 +27,8 @@ def test_tables_by_hand(tmp_path):
     assert '| half | 1 M | 25 % | 10 ± 0 | 2 ± 0 | 140 ± 28 (+27.3 %, p = 0.2) |' in table
     assert 'other' not in table
     assert '| dp | 5 ± 0 | 200 ± 1.4e+02 | 2 G | 3 ± 0 | - | 0.5 ± 0 | 0.25 ± 0 |' in squeezed(search_table(two))
+    two[1]['searches']['dp']['hypervolume'] = {}  # a front that stood alone was not judged
+    assert '| - | 0.5 | 0.25 ± 0 |' in squeezed(search_table(two))
     assert '| half | 1 M | 25 % | 10 | 2 | 120 (+20.0 %) |' in squeezed(seeds_table(two[:1], 'DDIMScheduler:5'))
     text = section(two)
     assert '2 training seeds; 10 images' in text and 'DDIMScheduler, 5 steps:' in text and 'on Abacus' in text
