@@ -28,10 +28,11 @@ def test_amp_is_that_of_the_config_or_the_option(model_folder, monkeypatch, set_
 
     def stop(cfg):
         seen.append(cfg.test_cfg.amp)
-        raise ValueError('stop')
+        raise SystemExit
 
     monkeypatch.setattr(engine.SlimRunner, 'from_cfg', stop)
-    main(['config.py', 'unet', '--work-dir', 'a', *(['--amp'] if set_by == 'option' else [])])
+    with pytest.raises(SystemExit):
+        main(['config.py', 'unet', '--work-dir', 'a', *(['--amp'] if set_by == 'option' else [])])
     assert seen == [set_by is not None]
 
 
