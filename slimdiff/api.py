@@ -148,7 +148,8 @@ def train(config: str | Path,
         config: a file, of your own or one of slimdiff's.
         work_dir: where the run's files go; ``work_dirs/<folder>/<config>`` by default.
         resume: go on from the newest checkpoint of the work dir, or from the one that is given.
-        overwrite: start from scratch in a work dir that holds another run.
+        overwrite: start from scratch in a work dir that holds another run; if ``resume`` names a checkpoint, go on from
+            it without those of later iterations.
         cfg_options: overrides, as ``{'train_cfg.max_iters': 100}``.
         options: further ones of the command: ``amp``, ``compile``, ``keep_batch``, ``auto_scale_lr``.
 

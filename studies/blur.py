@@ -105,7 +105,7 @@ def blur_sensitivity(dataset: Any,
     """Measure every metric on blurred images.
 
     Args:
-        dataset: with ``epoch_indexing``, or at least ``2 * num_images`` images.
+        dataset: with ``fresh_epochs``, or at least ``2 * num_images`` images.
         metrics: set metrics; image ``num_images + i`` of the data set is in the clean reference, image i is blurred.
         sigma2, size: of the blur, square pixels and taps.
         splits: of the floor: so many random halvings of all the clean images.

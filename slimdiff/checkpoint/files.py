@@ -78,8 +78,10 @@ def atomic_write(path: str | Path, write: Any, flush: bool = True) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
-            error.filename = str(path)  # a refused write, say on a full disk, does not say of which file
+        # A refused write, say on a full disk, does not say of which file; a refused opening names the temporary one.
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)) \
+                and error.filename2 is None:
+            error.filename = str(path)
         raise
     if not flush:
         return
@@ -233,11 +235,11 @@ def _check_layout(data: Mapping[str, Any], path: Path) -> None:
             raise CheckpointError(f'{path} is damaged: its {place} is {type(node).__name__}.')
 
 
-def list_checkpoints(directory: str | Path) -> list[Path]:
-    """The checkpoints of a work dir by iteration, newest first."""
+def list_checkpoints(directory: str | Path, above: int = -1) -> list[Path]:
+    """The checkpoints of a work dir by iteration, newest first; those of iterations ``above`` one only."""
     found = [(int(match.group(1)), file) for file in Path(directory).glob('iter_*.pth')
              if (match := _NAME.fullmatch(file.name))]
-    return [file for _, file in sorted(found, reverse=True)]
+    return [file for iteration, file in sorted(found, reverse=True) if iteration > above]
 
 
 def newest_checkpoint(directory: str | Path) -> tuple[Path | None, dict[str, Any] | None, list[str]]:

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimdiff.cli.common import going_on, runs_cleanly
+from slimdiff.cli.common import going_on, lines_of, runs_cleanly
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -52,21 +52,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def prompts_of(path: str | None) -> list[str] | None:
-    """The lines of a file that are not empty.
-
-    Raises:
-        ValueError: there are none.
-    """
-    if path is None:
-        return None
-    lines = [line.strip() for line in Path(path).read_text(encoding='utf-8-sig').splitlines()]
-    lines = [line for line in lines if line]
-    if not lines:
-        raise ValueError(f"--prompts: '{path}' holds no prompt; give one a line.")
-    return lines
-
-
 def open_pipeline(source: str) -> DiffusionPipeline:
     """The pipeline of a path, a name of the zoo, or an id of the Hub.
 
@@ -93,7 +78,7 @@ def open_pipeline(source: str) -> DiffusionPipeline:
 def main(argv: list[str] | None = None) -> int:
     """Calibrate; prints the finalists and returns the exit status."""
     args = parse(argv)
-    prompts = prompts_of(args.prompts)
+    prompts = None if args.prompts is None else lines_of(args.prompts, '--prompts')
 
     from slimdiff.calibration.inputs import call_of
     from slimdiff.calibration.plan import Plan, denoiser_of

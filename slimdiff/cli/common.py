@@ -92,18 +92,32 @@ def add_captions_argument(parser: argparse.ArgumentParser) -> None:
                         "i, from the top again after the last (default: the config's model.sample_captions)")
 
 
+def lines_of(path: str, option: str) -> list[str]:
+    """The lines of a text file that are not empty; ``option`` is what named it.
+
+    Raises:
+        ValueError: there are none, or they are not UTF-8.
+    """
+    try:
+        lines = [line.strip() for line in Path(path).expanduser().read_text(encoding='utf-8-sig').splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{option}: '{path}' is not UTF-8 (byte {error.start}). Save it as UTF-8, for example by "
+                         '`iconv -f LATIN1 -t UTF-8`.') from None
+    lines = [line for line in lines if line]
+    if not lines:
+        raise ValueError(f"{option}: '{path}' holds no {option.strip('-').removesuffix('s')}; give one a line.")
+    return lines
+
+
 def use_captions(cfg: Config, path: str | None) -> None:
     """Make the lines of a file the config's ``model.sample_captions``.
 
     Raises:
-        ValueError: no caption in it, or a model without text.
+        ValueError: no caption in it (:func:`lines_of`), or a model without text.
     """
     if path is None:
         return
-    lines = [line.strip() for line in Path(path).read_text(encoding='utf-8-sig').splitlines()]
-    lines = [line for line in lines if line]
-    if not lines:
-        raise ValueError(f"--captions: '{path}' holds no caption; give one a line.")
+    lines = lines_of(path, '--captions')
     if not cfg.model.get('conditioner'):
         raise ValueError('--captions: the model of this config has no conditioner, so it draws no text.')
     cfg.model.sample_captions = lines
@@ -146,9 +160,14 @@ def nearest_files(path: Path) -> str:
     return f' {path.parent} has {", ".join(close)}{", ..." if len(beside) > len(close) else ""}.' if close else ''
 
 
+def rank() -> str:
+    """Of this process, as the launcher's environment has it."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))
+
+
 def first_rank() -> bool:
-    """Whether this process is the one that speaks, as the launcher's environment has it."""
-    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+    """Whether this process is the one that speaks."""
+    return rank() == '0'
 
 
 def load_checked_config(args: argparse.Namespace, needs: Sequence[str] = ('model', )) -> Config:
@@ -241,7 +260,7 @@ def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
     def wrapped(argv: Sequence[str] | None = None) -> int:
         argv = list(sys.argv[1:] if argv is None else argv)
         debug = '--debug' in argv or os.environ.get('SLIMDIFF_DEBUG', '0') not in ('', '0')
-        argv = [word for word in argv if word != '--debug']
+        argv = [at_home(word) for word in argv if word != '--debug']
         for stream in (sys.stdout, sys.stderr):  # in an ASCII locale an umlaut is escaped, not an error
             if hasattr(stream, 'reconfigure'):
                 stream.reconfigure(errors='backslashreplace')
@@ -264,6 +283,12 @@ def runs_cleanly(main: Callable[..., int]) -> Callable[..., int]:
             return 2
 
     return wrapped
+
+
+def at_home(word: str) -> str:
+    """``--out=~/x`` with the home folder, which shells put in only where a word begins with ``~``."""
+    option, _, value = word.partition('=')
+    return f'{option}={Path(value).expanduser()}' if option.startswith('--') and value.startswith('~') else word
 
 
 def is_expected(error: Exception) -> bool:
@@ -295,12 +320,11 @@ def worker_message(error: Exception) -> str | None:
 
 def report(error: Exception, command: str) -> None:
     """Print the message of an expected error; in full on the first rank only."""
-    rank = os.environ.get('RANK', '0')
     text = worker_message(error) or advised(error) or traceback.format_exception_only(error)[0].strip()
-    if rank == '0':
+    if first_rank():
         print(f'{command}: error: {text}\n{DEBUG_HINT}', file=sys.stderr)
     else:
-        print(f'{command} [rank {rank}]: error: {text.splitlines()[0]}', file=sys.stderr)
+        print(f'{command} [rank {rank()}]: error: {text.splitlines()[0]}', file=sys.stderr)
 
 
 def advised(error: Exception) -> str:

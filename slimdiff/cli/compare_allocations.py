@@ -35,9 +35,13 @@ BUDGET = 0.5
 
 
 def named(text: str) -> tuple[str, str]:
-    """``NAME=FILE``, or a file that gives its own name."""
-    name, equals, file = text.rpartition('=')
-    return (name, file) if equals else (Path(text).stem, text)
+    """``NAME=FILE``, or a file that gives its own name; a file that is there may hold a ``=``."""
+    if Path(text).exists():
+        return Path(text).stem, text
+    name, _, file = text.partition('=')
+    if not (file and Path(file).exists()):
+        name, _, file = text.rpartition('=')
+    return name or Path(text).stem, file
 
 
 def sampler_of(text: str) -> tuple[str, int]:

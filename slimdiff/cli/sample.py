@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +91,10 @@ def load_model(cfg: Any, checkpoint: str | Path, weights: str, allocation: str |
 
 def labels_for(text: str | None, indices: list[int], num_classes: int | None = None) -> Any:
     import torch
-    if text is None or num_classes is None:
+    if text is None:
         return None
+    if num_classes is None:
+        raise ValueError(f'--labels {text}: the model has no classes; leave --labels out.')
     if text == 'none':
         return torch.full((len(indices), ), num_classes)
     try:
@@ -141,6 +145,17 @@ def prepare_folder(folder: Path, identity: dict[str, Any], source: dict[str, Any
     write_json(note, dict(identity=identity, **source))
 
 
+def prepare_parent(file: Path) -> None:
+    """Make the folder of a file, before the work of which it takes the outcome.
+
+    Raises:
+        OSError: it cannot be made, or not be written into.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(file.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+
+
 @runs_cleanly
 def main(argv: list[str] | None = None) -> int:
     """Sample; returns the exit status."""
@@ -149,6 +164,9 @@ def main(argv: list[str] | None = None) -> int:
     use_captions(cfg, args.captions)
     out = Path(args.out)
     to_folder = not is_file(out)
+    if (to_folder or out.suffix.lower() == '.npz') and (args.columns is not None or args.zoom != 1):
+        raise ValueError(f'--columns and --zoom are for a grid, but --out {out} is none: give a file that ends with '
+                         '.png, .jpg, ..., or leave them out.')
 
     import torch
     from mmengine.dist import barrier, is_main_process
@@ -161,6 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.sampling.images import save_grid, save_image, to_uint8
     join_processes(args.launcher)
     model = build_model(cfg, args.checkpoint, args.weights, args.allocation, args.trust_config)
+    labels_for(args.labels, [], model.num_classes)
     if hasattr(model, 'check_guidance'):
         model.check_guidance(args.guidance)
     # Built before anything is written: that is when it is refused.
@@ -176,6 +195,8 @@ def main(argv: list[str] | None = None) -> int:
             stack.enter_context(locked(out, 'sampling'))
             run_on_rank0(lambda: prepare_folder(out, identity, source, args.overwrite))
             indices = [i for i in indices if not (out / f'{i:06d}.png').exists()]
+        else:
+            run_on_rank0(lambda: prepare_parent(out))
         bar = stack.enter_context(Progress(len(indices), 'sampling'))
         stack.enter_context(evaluating(model, args.amp))
         for start in range(0, len(indices), args.batch_size):
@@ -192,7 +213,6 @@ def main(argv: list[str] | None = None) -> int:
     if not to_folder:
         rows = gather_rows({'images': torch.cat(made)} if made else {})
         if is_main_process():
-            out.parent.mkdir(parents=True, exist_ok=True)
             if out.suffix.lower() == '.npz':
                 import numpy as np
 

@@ -1,7 +1,8 @@
 """``slimdiff slim TEACHER --data DATA --out DIR``: a small model from a large one: design, train, export, compare.
 
 The folder gets ``student.py``, the plain config of all of it; ``slimdiff train DIR/student.py`` is the same training.
-Stopped or killed, the same command goes on.
+Stopped or killed, the same command goes on. It is one process; ``slimdiff train`` of ``student.py`` in ``DIR/training``
+may be several, and the same command goes on from there too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimdiff.cli.common import add_launcher_argument, going_on, runs_cleanly
+from slimdiff.cli.common import going_on, runs_cleanly
 from slimdiff.slimming import RECIPES
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     length.add_argument('--minutes', type=float, default=30.0, help='of training, as measured here beforehand '
                         '(default: %(default)g)')
     length.add_argument('--iterations', type=int, help='in place of --minutes')
-    parser.add_argument('--batch-size', type=int, default=64, help='on each process (default: %(default)s)')
+    parser.add_argument('--batch-size', type=int, default=64, help='(default: %(default)s)')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
     parser.add_argument('--seed', type=int, default=0, help='of weights, data and noise (default: %(default)s)')
     parser.add_argument('--images', type=int, default=256, help='for denoising error and Frechet distance; 0 leaves '
@@ -56,7 +57,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--design-only', action='store_true', help='write student.py, say what training would cost, '
                         'and stop')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
-    add_launcher_argument(parser)
     args = parser.parse_args(argv)
     if not 0 < args.macs < 1:
         parser.error(f'--macs is a share of the teacher\'s and lies between 0 and 1, got {args.macs:g}')
@@ -171,14 +171,12 @@ def call(command: Callable[[list[str]], int], *words: Any) -> None:
         raise SystemExit(status)
 
 
-def train(args: argparse.Namespace, config: Path, cfg: Config, work_dir: Path) -> Path:
+def train(config: Path, cfg: Config, work_dir: Path) -> Path:
     """Train, or go on; returns the last checkpoint.
 
     Raises:
         ValueError: trained with another config than this.
     """
-    from mmengine.dist import get_world_size
-
     from slimdiff.arguments import plain
     from slimdiff.checkpoint.files import list_checkpoints, load_checkpoint
     from slimdiff.checkpoint.same import listed
@@ -187,14 +185,13 @@ def train(args: argparse.Namespace, config: Path, cfg: Config, work_dir: Path) -
     from slimdiff.engine.work_dir import differing_keys
     final = work_dir / f'iter_{cfg.train_cfg.max_iters}.pth'
     if final.is_file():
-        meta = load_checkpoint(final)['meta']
-        changed = differing_keys(meta['config'], plain(cfg._cfg_dict), meta['world_size'], get_world_size())
+        changed = differing_keys(load_checkpoint(final)['meta']['config'], plain(cfg._cfg_dict))
         if changed:
             raise ValueError(f'{config} was changed after its training:{listed(changed)}\nUndo that, or remove '
                              f'{work_dir} to train again.')
         return final
     resume = ['--resume'] if list_checkpoints(work_dir) else []
-    run(parse_train([str(config), '--work-dir', str(work_dir), '--launcher', args.launcher, *resume]))
+    run(parse_train([str(config), '--work-dir', str(work_dir), *resume]))
     return final
 
 
@@ -202,10 +199,11 @@ def report(args: argparse.Namespace, config: Path, cfg: Config, checkpoint: Path
     """Compare teacher and student, unless that was done, and write ``report.html``."""
     from mmengine.device import get_device
 
-    from slimdiff.checkpoint import read_json, write_json
+    from slimdiff.checkpoint import load_checkpoint, read_json, write_json
     from slimdiff.checkpoint.tensor_store import network_fingerprint
     from slimdiff.cli.sample import load_model
     from slimdiff.datasets import build_dataloader
+    from slimdiff.evaluation.common import representative
     from slimdiff.models.algorithms import DiffusionModel
     from slimdiff.slimming.report import compare, samples_of, summary, write_report
     from slimdiff.slimming.teacher import read_teacher
@@ -221,7 +219,8 @@ def report(args: argparse.Namespace, config: Path, cfg: Config, checkpoint: Path
     teacher = teacher.eval().to(get_device())
     loader = build_dataloader(cfg.test_dataloader) if cfg.get('test_dataloader') else None
     if source.text and loader is not None:  # images of the texts of those that they are compared with
-        texts = [loader.dataset[i]['caption'] for i in range(min(max(16, args.images), len(loader.dataset)))]
+        count = min(args.images or 16, len(loader.dataset))
+        texts = [loader.dataset[i]['caption'] for i in representative(loader.dataset, count)]
         teacher.sample_captions = student.sample_captions = texts
     found = read_json(place, 'Remove it: it is measured again.') if place.is_file() else {}
     of = dict(images=args.images, weights=network_fingerprint(student.unet))
@@ -231,8 +230,9 @@ def report(args: argparse.Namespace, config: Path, cfg: Config, checkpoint: Path
     header, *rows = summary(found)
     print(text_table(header, rows))
     grids = samples_of(dict(teacher=teacher, student=student))
+    batch = cfg.train_dataloader.batch_size * load_checkpoint(checkpoint)['meta']['world_size']
     notes = [f'A student of {args.teacher} by the recipe {made["recipe"]}: {made["size"]}; '
-             f'{cfg.train_cfg.max_iters:,} iterations of batch {cfg.train_dataloader.batch_size}.']
+             f'{cfg.train_cfg.max_iters:,} iterations of batch {batch}.']
     if args.step_aware is not None:
         notes.append(f'It runs each step at a width of its own, for {args.step_aware:.0%} of these MACs in all: '
                      f'{out / "search" / "report.html"}. The table is of its full width.')
@@ -251,37 +251,32 @@ def main(argv: list[str] | None = None) -> int:
     command = f'slimdiff slim {shlex.join(words)}'
     out = Path(args.out)
 
-    from mmengine.dist import is_main_process
-
     from slimdiff.cli.encode_latents import main as encode_latents
     from slimdiff.cli.export import main as export
     from slimdiff.cli.search import main as search
-    from slimdiff.engine.distributed import join_processes
     from slimdiff.engine.work_dir import missing_folders, remove_traces
-    from slimdiff.evaluation.common import locked, run_on_rank0
-    join_processes(args.launcher)
+    from slimdiff.evaluation.common import locked
     folders = missing_folders(out)
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         stack.callback(remove_traces, None, folders)  # those that are empty, after an error
         stack.enter_context(locked(out, 'slimming'))
         stack.enter_context(going_on())
-        made = run_on_rank0(lambda: prepare(args, command))
+        made = prepare(args, command)
         if args.design_only:
             return 0
-        config, launched = out / 'student.py', ('--launcher', args.launcher)
+        config = out / 'student.py'
         cfg = checked(config)
         data = cfg.train_dataloader.dataset
         if data.type == 'LatentDataset' and data.get('source') is not None:
-            call(encode_latents, config, *launched)
-        checkpoint = train(args, config, cfg, out / 'training')
+            call(encode_latents, config)
+        checkpoint = train(config, cfg, out / 'training')
         allocation = []
         if args.step_aware is not None:
-            call(search, config, checkpoint, '--work-dir', out / 'search', '--budget', args.step_aware, *launched)
+            call(search, config, checkpoint, '--work-dir', out / 'search', '--budget', args.step_aware)
             allocation = ['--allocation', out / 'search' / 'allocation.json']
-        if is_main_process():
-            call(export, config, checkpoint, out / 'pipeline', *allocation)
-            report(args, config, cfg, checkpoint, {**made, 'command': command})
-            print(f'wrote {out / "pipeline"} (DiffusionPipeline.from_pretrained opens it after `import slimdiff`), '
-                  f'{out / "report.html"} and {config}')
+        call(export, config, checkpoint, out / 'pipeline', *allocation)
+        report(args, config, cfg, checkpoint, {**made, 'command': command})
+        print(f'wrote {out / "pipeline"} (DiffusionPipeline.from_pretrained opens it after `import slimdiff`), '
+              f'{out / "report.html"} and {config}')
     return 0

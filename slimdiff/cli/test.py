@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     given = {'num_steps': args.steps, 'guidance_scale': args.guidance, 'scheduler': chosen_scheduler(args)}
     sampling |= {key: value for key, value in given.items() if value is not None}
     cfg.test_cfg.sampling = sampling
-    cfg.test_cfg.amp = args.amp
+    if args.amp:
+        cfg.test_cfg.amp = True
 
     from mmengine.dist import is_main_process
 

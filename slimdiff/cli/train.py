@@ -26,7 +26,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from this checkpoint, or from the newest good one in the work dir')
     parser.add_argument('--overwrite', action='store_true',
-                        help='start from scratch in a work dir that holds another run (its checkpoints are removed)')
+                        help='start from scratch in a work dir that holds another run (its checkpoints are removed); '
+                        'with --resume CHECKPOINT: go on from there, without those of later iterations')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast, on CPU and GPU')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate linearly with the batch size (all ranks, accumulation), from '
@@ -41,7 +42,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         help='also log there (once for each); the package must be installed')
     add_trust_argument(parser)
     add_launcher_argument(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.resume == 'auto' and args.overwrite:
+        parser.error('--overwrite starts from scratch, --resume goes on from the newest checkpoint: give one of them, '
+                     'or name the checkpoint to go back to')
+    return args
 
 
 def training_config(args: argparse.Namespace) -> Config:

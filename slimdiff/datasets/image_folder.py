@@ -51,15 +51,30 @@ def report_other_files(names: Iterable[str], place: str | Path) -> None:
 def find_images(root: Path, section: str = 'imagefolder') -> list[str]:
     """Paths (relative, with '/', sorted) of all images at any depth under ``root``; hidden files and folders excepted.
 
+    Links to folders are followed, except into a folder that they lie in.
+
     Raises:
-        ValueError: no such folder (``section`` of the user guide says how to get it), or no image in it.
+        ValueError: no such folder (``section`` of the user guide says how to get it), one that cannot be read, or no
+            image in it.
     """
     if not root.is_dir():
         raise missing_data(root, 'folder', section)
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"data_root: the folder '{error.filename}' cannot be read ({error.strerror}), so its images "
+                         'would be missing. Change its permissions, or move it out of data_root.') from error
+
     found, others = [], []
+    above: dict[str, tuple] = {str(root): ()}  # device and inode of each folder that a folder lies in
     with Progress(None, 'listing', 'files') as bar:
-        for folder, subfolders, files in os.walk(root, followlinks=True):
+        for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
+            about = os.stat(folder)
+            place, outer = (about.st_dev, about.st_ino), above.pop(folder)
+            if place in outer:
+                subfolders.clear()
+                continue
             subfolders[:] = [name for name in subfolders if not name.startswith('.')]
+            above |= {os.path.join(folder, name): (*outer, place) for name in subfolders}
             inside = os.path.relpath(folder, root).replace(os.sep, '/')
             for name in files:
                 if not name.startswith('.'):

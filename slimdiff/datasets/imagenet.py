@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slimdiff.datasets.image_folder import find_images
+from slimdiff.datasets.image_folder import find_images, is_image
 from slimdiff.datasets.missing import missing_data
 from slimdiff.datasets.packed import PackedStrings
 from slimdiff.datasets.records import RecordDataset
@@ -64,7 +64,7 @@ class ImageNet(RecordDataset):
             raise missing_data(root, 'folder', self.section)
         entries = [entry for entry in root.iterdir() if not entry.name.startswith('.')]
         folders = sorted(entry.name for entry in entries if entry.is_dir())
-        loose = sorted(entry.name for entry in entries if entry.suffix == '.JPEG' and entry.is_file())
+        loose = sorted(entry.name for entry in entries if is_image(entry.name) and entry.is_file())
         if loose:
             raise ValueError(f"data_root: {len(loose)} images lie directly in '{root}', such as {loose[0]}, not in "
                              'folders of their synset. The validation images come so; '

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
+from slimdiff.datasets.batched import BatchedDataset
 from slimdiff.datasets.latent_files import (
     STORAGE,
     LatentFilesError,
@@ -44,7 +44,7 @@ class Texts:
 
 
 @DATASETS.register_module()
-class LatentDataset(Dataset):
+class LatentDataset(BatchedDataset):
     """Latents of ``slimdiff encode_latents``, to train without images and without the encoder.
 
     They are raw, as the encoder gave them, and the model scales them. Before the first iteration it compares
@@ -123,10 +123,6 @@ class LatentDataset(Dataset):
     def __len__(self) -> int:
         return self.index['length']
 
-    def __iter__(self) -> Iterator[dict]:
-        # Python would otherwise index 0, 1, 2, ... until an IndexError, which indices beyond `len` don't raise.
-        return (self[k] for k in range(len(self)))
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_maps': {}}  # each process maps the files itself
 
@@ -161,13 +157,3 @@ class LatentDataset(Dataset):
             batch[name] = torch.from_numpy(values[items]) if isinstance(values, np.ndarray) \
                 else [values.draw(item, self.seed, k) for item, k in zip(items.tolist(), keys.tolist())]
         return batch
-
-    def __getitem__(self, k: int) -> dict:
-        return self.__getitems__([k])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[dict]:
-        """The samples of a batch at once; ``DataLoader`` calls this where a dataset has it."""
-        batch = self.get_batch(indices)
-        columns = [value.tolist() if name != 'latents' and isinstance(value, torch.Tensor) else list(value)
-                   for name, value in batch.items()]
-        return [dict(zip(batch, row)) for row in zip(*columns)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
+from slimdiff.datasets.batched import BatchedDataset
 from slimdiff.datasets.idx import read_idx
 from slimdiff.datasets.missing import DOCS_PAGE, MissingDataError
 from slimdiff.registry import DATASETS
@@ -41,7 +41,7 @@ def download(names: Sequence[str], url: str, checksums: dict[str, str], folder: 
 
 
 @DATASETS.register_module()
-class FashionMNIST(Dataset):
+class FashionMNIST(BatchedDataset):
     """Fashion-MNIST (Xiao et al. 2017): 70,000 grey images of clothes, shoes and bags in 10 classes.
 
     All images lie in memory (47 MB for the training images), so a loader needs no workers. Without ``data_root``, the
@@ -60,6 +60,8 @@ class FashionMNIST(Dataset):
         ValueError: a bad argument, or files that are cut off, are of another kind or don't belong together.
     """
 
+    #: The images are published in random order: the first so many are as good a sample as any.
+    random_order = True
     title = 'Fashion-MNIST'
     classes: Sequence[str] = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker',
                               'Bag', 'Ankle boot')
@@ -138,21 +140,10 @@ class FashionMNIST(Dataset):
     def __len__(self) -> int:
         return len(self._images)
 
-    def __iter__(self) -> Iterator[dict]:
-        return (self[k] for k in range(len(self)))
-
     def get_batch(self, indices: Sequence[int]) -> dict:
         """``dict(inputs=(N, 1, image_size, image_size), labels=int64 (N,))`` of the images ``indices``."""
         inputs = torch.from_numpy(self._images[indices]).float().div_(127.5).sub_(1)
         return dict(inputs=inputs, labels=torch.from_numpy(self._labels[indices]))
-
-    def __getitem__(self, k: int) -> dict:
-        return self.__getitems__([k])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[dict]:
-        """The samples of a batch at once; ``DataLoader`` calls this where a dataset has it."""
-        batch = self.get_batch(indices)
-        return [dict(inputs=x, labels=y) for x, y in zip(batch['inputs'].unbind(), batch['labels'].tolist())]
 
 
 @DATASETS.register_module()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
+from slimdiff.datasets.batched import BatchedDataset
 from slimdiff.datasets.seeding import hash64
 from slimdiff.registry import DATASETS
 from slimdiff.spelling import did_you_mean
@@ -95,11 +95,11 @@ def crop_positions(height: int, width: int, image_size: int, split: str) -> np.n
 
 
 @DATASETS.register_module()
-class PhotoPatches(Dataset):
+class PhotoPatches(BatchedDataset):
     """Random crops of the photographs in the scikit-image wheel; the label says which photo.
 
     Crop ``k`` is a function of (seed, split, k) alone: any set of indices gives independent draws, disjoint sets
-    independent sets, and ``k`` may exceed ``len``, so that every epoch has fresh crops (``epoch_indexing``). The label
+    independent sets, and ``k`` may exceed ``len``, so that every epoch has fresh crops (``fresh_epochs``). The label
     is ``k % num_classes``: each run of ``num_classes`` indices holds every photo once.
 
     Train and validation crops come from disjoint, interleaved blocks (:func:`crop_positions`). A Frechet distance on
@@ -122,7 +122,7 @@ class PhotoPatches(Dataset):
         ValueError: an unknown photo or split, a length or size below 1, a size too large for a photo.
     """
 
-    epoch_indexing = True
+    epoch_indexing = fresh_epochs = True
 
     def __init__(self, image_size: int = 32, split: str = 'train', length: int = 12_000, seed: int = 0,
                  scale: float | None = None, photos: Sequence[str] | None = None):
@@ -168,10 +168,6 @@ class PhotoPatches(Dataset):
     def __len__(self) -> int:
         return self.length
 
-    def __iter__(self) -> Iterator[dict]:
-        # Python would otherwise index 0, 1, 2, ... until an IndexError, which indices beyond `len` don't raise.
-        return (self[k] for k in range(len(self)))
-
     def locate(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Labels (N,) and top-left corners (N, 2), in pixels of the scaled photos, of the crops ``indices``."""
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
@@ -190,11 +186,3 @@ class PhotoPatches(Dataset):
             out[:] = self._photos[label][top:top + size, left:left + size]
         inputs = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
         return dict(inputs=inputs, labels=torch.from_numpy(labels))
-
-    def __getitem__(self, k: int) -> dict:
-        return self.__getitems__([k])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[dict]:
-        """The samples of a batch at once; ``DataLoader`` calls this where a dataset has it."""
-        batch = self.get_batch(indices)
-        return [dict(inputs=x, labels=y) for x, y in zip(batch['inputs'].unbind(), batch['labels'].tolist())]

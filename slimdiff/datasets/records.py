@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
 from slimdiff.datasets.seeding import isolated_random_state, seed32
-from slimdiff.datasets.transforms import LoadImage
+from slimdiff.datasets.transforms import LoadImage, PackImage
 from slimdiff.registry import TRANSFORMS
 
 
@@ -40,10 +40,11 @@ class RecordDataset(Dataset):
     A sample is ``dict(inputs=float32 (3, image_size, image_size) in [-1, 1] RGB[, labels=int][, caption=str])``.
 
     Raises:
-        ValueError: a bad argument; later, an unreadable record, no readable one at all, or a pipeline whose output
-            has another size.
+        ValueError: a bad argument, a pipeline that does not end with ``PackImage``; later, an unreadable record, no
+            readable one at all, or a pipeline whose output has another size.
     """
 
+    #: An index beyond the length draws other random transforms, of the same images.
     epoch_indexing = True
     #: What :meth:`load` gives the pipeline: the 'path' of a file, the 'bytes' of one, or an 'array' of pixels.
     gives = 'path'
@@ -64,7 +65,10 @@ class RecordDataset(Dataset):
         self.left_out: Sequence[str] = []
         self.pipeline = [TRANSFORMS.build(step) for step in
                          (self.default_pipeline() if pipeline is None else pipeline)]
-        first = self.pipeline[0] if self.pipeline else None
+        if not (self.pipeline and isinstance(self.pipeline[-1], PackImage)):
+            raise ValueError(f"pipeline: the last step of {type(self).__name__} must be dict(type='PackImage'), or a "
+                             'class derived from it: it makes the sample of [-1, 1] that a model takes.')
+        first = self.pipeline[0]
         if self.gives == 'bytes' and isinstance(first, LoadImageFromFile) and not isinstance(first, LoadImage):
             raise ValueError(f'pipeline: the images of {type(self).__name__} come as bytes out of an archive, which '
                              f"{type(first).__name__} does not read. Let it start with dict(type='LoadImage').")

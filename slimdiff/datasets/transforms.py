@@ -22,12 +22,13 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255
     - Transparency, of a palette too, is laid over ``background``: the colours under alpha 0 are arbitrary.
     - Grey is repeated in three channels; CMYK, YCbCr, ... are converted.
     """
+    format = image.format  # a copy has none
     try:
         image = ImageOps.exif_transpose(image)
     except Exception:  # as pillow's parser has it: SyntaxError, struct.error, ValueError, TypeError and others
         image.load()  # the pixels are another matter: what is wrong with them is raised here
     # PNG opens 16-bit grey as 'I;16' (older pillow: 'I'); TIFF in either byte order.
-    if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PNG'):
+    if image.mode.startswith('I;16') or (image.mode == 'I' and format == 'PNG'):
         image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))
     elif image.mode in ('I', 'F'):
         raise ValueError(f"pixels of mode '{image.mode}' (32 bit) have no known range; save the image with 8 or 16 bit")

@@ -41,16 +41,39 @@ def scheduler_states(schedulers: Sequence[Any] | None) -> list[Any]:
     return [encode(scheduler.state_dict()) for scheduler in schedulers or []]
 
 
-def restore_schedulers(schedulers: Sequence[Any] | None, states: Sequence[Mapping[str, Any]] | None) -> None:
-    """Go on from :func:`scheduler_states`; another number of schedulers starts from scratch, with a warning."""
+def keep_settings(groups: Sequence[dict[str, Any]], configured: Sequence[Mapping[str, Any]], goes_on: bool) -> None:
+    """Put the settings of a config (rates, weight decay, betas, ...) back into an optimizer's restored ``groups``.
+
+    Args:
+        configured: copies of the groups as they were before the checkpoint was read.
+        goes_on: a value with a schedule keeps the share of its initial one to which the schedule has brought it; False
+            where schedules start from scratch.
+    """
+    for group, new in zip(groups, configured):
+        for name, value in new.items():
+            before, initial = group.get(f'initial_{name}'), new.get(f'initial_{name}')
+            if goes_on and before and initial is not None:
+                group[name] *= initial / before
+            elif name != 'params' and not name.startswith('initial_'):
+                group[name] = value
+        group.update({name: value for name, value in new.items() if name.startswith('initial_')})
+
+
+def restore_schedulers(schedulers: Sequence[Any] | None, states: Sequence[Mapping[str, Any]] | None) -> bool:
+    """Go on from :func:`scheduler_states`; another number of schedulers starts from scratch, with a warning.
+
+    Returns:
+        Whether they go on.
+    """
     schedulers, states = schedulers or [], states or []
     if len(schedulers) != len(states):
         print_log(f'The checkpoint has {len(states)} parameter schedulers, the config {len(schedulers)}: they start '
                   'from scratch.', logger='current', level=logging.WARNING)
-        return
+        return False
     for scheduler, state in zip(schedulers, states):
         scheduler.__dict__.update({name: state[name] for name in SCHEDULER_PROGRESS if name in state})
         scheduler.optimizer._global_step = state['_global_step']
+    return True
 
 
 def hub_state(hub: MessageHub) -> dict[str, Any]:

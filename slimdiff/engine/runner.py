@@ -55,7 +55,7 @@ class SlimRunner(Runner):
     - Checkpoints are written atomically, hold plain data only and load with ``weights_only=True``
       (:mod:`slimdiff.checkpoint.files`); a resumed run goes on bit for bit.
     - ``train`` refuses to write over another run's checkpoints (:mod:`slimdiff.engine.work_dir`); ``cfg.overwrite``
-      removes them.
+      removes them (in a run that is resumed, those of later iterations).
     - ``resume=True`` without ``load_from`` takes the newest checkpoint that is intact.
     - Hooks, loops and models are built from slimdiff's registries, which name the nearest right ``type`` or argument.
     - Distributed runs work on CPU (gloo) without further settings.
@@ -71,6 +71,7 @@ class SlimRunner(Runner):
     _log_names: ClassVar[set[str]] = set()
     _log_dir: str | None = None
     _started = False
+    _settings_differ = False
 
     def __init__(self, model: nn.Module | dict[str, Any], work_dir: str, *args: Any, **kwargs: Any) -> None:
         self._new_folders = rules.missing_folders(work_dir)
@@ -209,27 +210,32 @@ class SlimRunner(Runner):
         """
         with self.starting(), locked(self.work_dir, 'training'):
             # Before anything is built: a refusal should cost no time, and a resumed seed must reach the sampler.
-            self._resume_path, seed = run_on_rank0(self._choose_start)
+            self._resume_path, seed, self._settings_differ = run_on_rank0(self._choose_start)
             if self._resume_path is not None and self._randomness_cfg.get('seed') is None:
                 self._randomness_cfg = {**self._randomness_cfg, 'seed': seed}
                 self.set_randomness(**self._randomness_cfg)
             return super().train()
 
-    def _choose_start(self) -> tuple[str | None, int | None]:
-        """Check the work dir; return the checkpoint to resume from and its seed. On the main process."""
+    def _choose_start(self) -> tuple[str | None, int | None, bool]:
+        """Check the work dir; return the checkpoint to resume from, its seed, and whether its config is another one.
+
+        On the main process.
+        """
         config = plain(self.cfg._cfg_dict)
         if not self._resume:
             if not self.cfg.get('overwrite'):
                 rules.check_fresh_start(self.work_dir, config, self.world_size)
-            return None, None
+            return None, None, False
         if self._load_from is not None:
             meta = files.load_checkpoint(self._load_from)['meta']
             differences = rules.check_resume(self._load_from, meta, config, self.world_size,
                                              run_state.teacher_of(self))
+            if not self.cfg.get('overwrite'):
+                rules.check_no_later(self.work_dir, meta['iter'])
             if differences:
                 self.logger.warning(f'Resuming from {self._load_from}, which was trained with other values of'
                                     f'{listed(differences)}\nThe new ones hold from here on.')
-            return str(self._load_from), meta['seed']
+            return str(self._load_from), meta['seed'], bool(differences)
         path, found, complaints = files.newest_checkpoint(self.work_dir)
         for complaint in complaints:
             self.logger.warning(complaint)
@@ -238,16 +244,18 @@ class SlimRunner(Runner):
                 raise files.CheckpointError(f'None of the checkpoints in {self.work_dir} can be read: '
                                             f'{"; ".join(complaints)}')
             self.logger.warning(f'--resume: there is no checkpoint in {self.work_dir}. Starting from the beginning.')
-            return None, None
+            return None, None, False
         if complaints:
             self.logger.warning(f'Going on from {path.name} instead.')
         differences = rules.check_resume(path, found['meta'], config, self.world_size, run_state.teacher_of(self))
         if differences:
+            damaged = files.list_checkpoints(self.work_dir, above=found['meta']['iter'])
             raise rules.WorkDirError(
                 f'The work dir {self.work_dir} belongs to another config: {path.name} was trained with other values of'
                 f'{listed(differences)}\nNothing was changed. Choose another --work-dir, restore these '
-                f'values, or name the checkpoint to go on from it with the new ones: --resume {path}')
-        return str(path), found['meta']['seed']
+                f'values, or name the checkpoint to go on from it with the new ones: --resume {path}'
+                f'{" --overwrite" if damaged else ""}')
+        return str(path), found['meta']['seed'], False
 
     def load_or_resume(self) -> None:
         """Resume or load what the config asks for. In a training run everything has been built by now, so this is
@@ -278,8 +286,8 @@ class SlimRunner(Runner):
     def _take_work_dir(self) -> None:
         for name in files.remove_temporary_files(self.work_dir):
             self.logger.info(f'Removed {name}, left by a run that was killed while writing it.')
-        if self.cfg.get('overwrite') and not self._resume:
-            for name in rules.remove_run(self.work_dir):
+        if self.cfg.get('overwrite'):
+            for name in rules.remove_run(self.work_dir, above=-1 if self._resume_path is None else self.iter):
                 self.logger.warning(f'--overwrite: removed {name} of the earlier run.')
         self._write_config()
 
@@ -333,9 +341,12 @@ class SlimRunner(Runner):
             state = checkpoint['optimizer']
             if is_sharded(self.model):
                 state = optimizer_state_like(state, self.optim_wrapper.optimizer)
+            configured = [dict(group) for group in self.optim_wrapper.param_groups]
             self.optim_wrapper.load_state_dict(state)
-        if resume_param_scheduler:
-            run_state.restore_schedulers(self.param_schedulers, checkpoint.get('param_schedulers'))
+        goes_on = not resume_param_scheduler or run_state.restore_schedulers(self.param_schedulers,
+                                                                             checkpoint.get('param_schedulers'))
+        if resume_optimizer and self._settings_differ:
+            run_state.keep_settings(self.optim_wrapper.param_groups, configured, goes_on)
         run_state.restore_hub(self.message_hub, checkpoint['message_hub'])
         self.train_loop._iter = checkpoint['meta']['iter']
         self.train_loop._epoch = checkpoint['meta'].get('epoch', 0)

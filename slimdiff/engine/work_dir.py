@@ -76,6 +76,16 @@ def check_fresh_start(work_dir: str | Path, config: Mapping[str, Any], world_siz
                        'from scratch.')
 
 
+def check_no_later(work_dir: str | Path, iteration: int) -> None:
+    """Raise WorkDirError if a run that goes on after ``iteration`` would leave later checkpoints of another history:
+    they would count as its newest, for ``max_keep`` and for a later --resume."""
+    later = list_checkpoints(work_dir, above=iteration)
+    if later:
+        raise WorkDirError(f'The work dir {work_dir} holds checkpoints later than iteration {iteration}, up to '
+                           f'{later[0].name}. Nothing was changed. Choose another --work-dir, or pass --overwrite to '
+                           f'remove {"it" if len(later) == 1 else f"these {len(later)}"} and go on from there.')
+
+
 def check_resume(path: str | Path, meta: Mapping[str, Any], config: Mapping[str, Any],
                  world_size: int, teacher: str | None = None) -> list[str]:
     """The differences that make a resumed run another one than the checkpoint's; empty if it is the same.
@@ -107,9 +117,9 @@ def remove_traces(log_dir: str | Path | None, folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def remove_run(work_dir: str | Path) -> list[str]:
-    """Remove the checkpoints of a run (not its logs and samples); return their names."""
-    files = list_checkpoints(work_dir)
+def remove_run(work_dir: str | Path, above: int = -1) -> list[str]:
+    """Remove the checkpoints of a run (not its logs and samples) of iterations ``above`` one; return their names."""
+    files = list_checkpoints(work_dir, above)
     # The pointer first: it must not name what is gone.
     (Path(work_dir) / POINTER).unlink(missing_ok=True)
     for file in files:

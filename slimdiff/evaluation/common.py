@@ -34,15 +34,33 @@ def shard(total: int) -> range:
     return range(total * rank // world, total * (rank + 1) // world)
 
 
-def shard_loader(dataloader: DataLoader, total: int | None = None) -> tuple[range, DataLoader]:
+def representative(dataset: Any, count: int) -> Sequence[int]:
+    """The numbers of ``count`` images that stand for a data set.
+
+    They are spread evenly, for files come in the order of their classes. If the order is random already
+    (``random_order``), or there are ever more images (``fresh_epochs``), they are the first ones.
+
+    Raises:
+        ValueError: more images than there are.
+    """
+    if getattr(dataset, 'fresh_epochs', False):
+        return range(count)
+    if count > len(dataset):
+        raise ValueError(f'The data set {type(dataset).__name__} has {len(dataset)} images, {count} were asked for. '
+                         'Lower num_real.')
+    in_front = count == len(dataset) or getattr(dataset, 'random_order', False)
+    return range(count) if in_front else [i * len(dataset) // count for i in range(count)]
+
+
+def shard_loader(dataloader: DataLoader, total: int | None = None) -> tuple[Sequence[int], DataLoader]:
     """This rank's indices of ``dataloader.dataset``, and a loader that gives them in order, each once.
 
     The loader's own sampler is left aside: distributed samplers pad their parts to equal length, which counts images
     twice, and ours never end.
 
     Args:
-        total: how many images; the whole data set by default. More than it has needs a data set with
-            ``epoch_indexing``, which draws other crops in the next epoch.
+        total: how many images, :func:`representative` ones; the whole data set by default. More than it has needs a
+            data set with ``fresh_epochs``, all of whose images are others in the next epoch.
 
     Raises:
         ValueError: more images than there are, encoded latents, or images that are none (:func:`check_images`).
@@ -52,13 +70,11 @@ def shard_loader(dataloader: DataLoader, total: int | None = None) -> tuple[rang
     if (getattr(dataset, 'metainfo', None) or {}).get('latents'):
         raise ValueError(f'{type(dataset).__name__} holds encoded latents, but metrics look at images: let '
                          'val_dataloader and test_dataloader read the images.')
-    total = len(dataset) if total is None else total
-    if total > len(dataset) and not getattr(dataset, 'epoch_indexing', False):
-        raise ValueError(f'The data set {type(dataset).__name__} has {len(dataset)} images, {total} were asked for. '
-                         'Lower num_real.')
+    numbers = representative(dataset, len(dataset) if total is None else total)
     check_images(dataset)
     batch_size = dataloader.batch_size or getattr(dataloader.batch_sampler, 'batch_size', 1)
-    indices = shard(total)
+    part = shard(len(numbers))
+    indices = numbers[part.start:part.stop]
     return indices, DataLoader(dataset, batch_size, sampler=indices, num_workers=dataloader.num_workers,
                                collate_fn=dataloader.collate_fn, pin_memory=dataloader.pin_memory)
 

@@ -66,12 +66,12 @@ def evaluate(model: Any,
     Args:
         model: has ``sample(indices, seed=..., **sampling)``, and for model metrics ``encode``, ``add_noise``,
             ``predict_eps`` and ``noise_process``.
-        dataloader: of real images, ``dict(inputs=(N, 3, H, W) in [-1, 1], ...)``. Its data set is read in order, once.
+        dataloader: of real images, ``dict(inputs=(N, 3, H, W) in [-1, 1], ...)``. They are read once.
         metrics: configs or built metrics. Built ones keep the statistics of the real images from call to call.
         num_images: how many to generate; none are if no metric compares sets.
         batch_size: of sampling; it doesn't change the images.
         sampling: ``scheduler``, ``num_steps``, ``guidance_scale`` in place of the model's own.
-        num_real: real images to compare with; the whole data set by default.
+        num_real: real images to compare with, spread evenly over the data set; all of it by default.
         amp: run the model in bf16 autocast.
         progress: show it.
 
@@ -125,7 +125,7 @@ def collect_real(dataloader: DataLoader, metrics: Sequence[SetMetric], num_real:
             bar.update(len(images))
     for metric in metrics:
         _gather(metric, real=True)
-        metric.real_key = key
+        metric.real_key, metric.real_data = key, dataloader.dataset  # kept, or another data set could get its id
     return gather_rows(dict(labels=torch.cat(labels)) if labels else {}).get('labels')
 
 
@@ -195,7 +195,7 @@ def noise_floor(dataloader: DataLoader,
     dataset = dataloader.dataset
     num_real = len(dataset) if num_real is None else num_real
     total = num_real + num_images
-    if total > len(dataset) and not getattr(dataset, 'epoch_indexing', False):
+    if total > len(dataset) and not getattr(dataset, 'fresh_epochs', False):
         scale = len(dataset) / total
         print_log(f'noise_floor: the data set has {len(dataset)} images; comparing {int(num_real * scale)} with '
                   f'{int(num_images * scale)} instead of {num_real} with {num_images}.', logger='current')

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from slimdiff.checkpoint import atomic_write
 from slimdiff.checkpoint.same import as_json, differences, listed
-from slimdiff.evaluation.common import evaluating
+from slimdiff.evaluation.common import evaluating, representative
 from slimdiff.progress import Progress
 from slimdiff.sampling.images import to_uint8
 
@@ -101,22 +101,26 @@ def generated_images(path: str | Path, settings: Mapping[str, Any], build: Calla
 def real_halves(dataset: Any, num_images: int) -> list[tuple[Tensor, Tensor | None]]:
     """Two sets of ``num_images`` different real images each: images (N, C, H, W) in [-1, 1] and labels (N,) or None.
 
-    A data set that has fewer than twice as many, and can't give other crops (``epoch_indexing``), is halved.
+    A data set that has fewer than twice as many, and no other images in the next epoch (``fresh_epochs``), is halved.
 
     Raises:
         ValueError: fewer than four images.
     """
-    first, second = range(num_images), range(num_images, 2 * num_images)
-    if not getattr(dataset, 'epoch_indexing', False) and len(dataset) < 2 * num_images:
+    enough = getattr(dataset, 'fresh_epochs', False) or len(dataset) >= 2 * num_images
+    if not enough:
         if len(dataset) < 4:
             raise ValueError(f'The data set {type(dataset).__name__} has {len(dataset)} images; two halves need at '
                              'least 4.')
         print_log(f'The data set has {len(dataset)} images: {len(dataset) // 2} in each half instead of {num_images}.',
                   logger='current')
-        # Every other one: data sets come in the order of their classes.
-        first, second = (range(k, len(dataset) // 2 * 2, 2) for k in (0, 1))
+        num_images = len(dataset) // 2
+    numbers = representative(dataset, 2 * num_images)
+    if enough and any(getattr(dataset, name, False) for name in ('fresh_epochs', 'random_order')):
+        parts = numbers[:num_images], numbers[num_images:]
+    else:  # every other one, as files come in the order of their classes
+        parts = numbers[::2], numbers[1::2]
     halves = []
-    for part in (first, second):
+    for part in parts:
         samples = [dataset[i] for i in part]
         labels = torch.tensor([int(s['labels']) for s in samples]) if 'labels' in samples[0] else None
         halves.append((torch.stack([s['inputs'] for s in samples]), labels))

@@ -26,6 +26,12 @@ def write(folder, iteration):
     return path
 
 
+def test_a_refused_opening_names_the_file_that_was_meant(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        files.atomic_write(tmp_path / 'none' / 'a.png', lambda file: None)
+    assert caught.value.filename == str(tmp_path / 'none' / 'a.png') and '.tmp' not in str(caught.value)
+
+
 def test_round_trip_and_pointer(tmp_path):
     path = write(tmp_path, 7)
     assert torch.equal(load_checkpoint(path)['state_dict']['weight'], torch.full((64, 64), 7.0))

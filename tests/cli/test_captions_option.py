@@ -24,6 +24,9 @@ def test_bad_input(tmp_path):
     (tmp_path / 'one.txt').write_text('a cat')
     with pytest.raises(ValueError, match='holds no caption'):
         use_captions(text_config(), tmp_path / 'empty.txt')
+    (tmp_path / 'latin.txt').write_bytes('a cat\ncaf\u00e9'.encode('latin-1'))
+    with pytest.raises(ValueError, match=r"--captions: '.*latin\.txt' is not UTF-8 \(byte 9\)"):
+        use_captions(text_config(), tmp_path / 'latin.txt')
     with pytest.raises(ValueError, match='has no conditioner'):
         use_captions(Config(dict(model=dict(type='DiffusionModel'))), tmp_path / 'one.txt')
     with pytest.raises(FileNotFoundError):

@@ -288,3 +288,17 @@ def test_a_wrong_value_is_one_line(option, message, tmp_path, monkeypatch, capsy
         said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith('loading ')]
         assert len(said) == 2 and message in said[0] and 'Traceback' not in said[0], said
     assert not list(tmp_path.iterdir())
+
+
+def test_one_rank_of_slurm_speaks(monkeypatch, capsys):
+    monkeypatch.delenv('RANK', raising=False)
+    for rank, expected in (('0', f'x: error: a\nb\n{common.DEBUG_HINT}\n'), ('3', 'x [rank 3]: error: a\n')):
+        monkeypatch.setenv('SLURM_PROCID', rank)
+        common.report(ValueError('a\nb'), 'x')
+        assert capsys.readouterr().err == expected
+
+
+def test_home_is_put_into_the_values_of_options_alone(monkeypatch):
+    monkeypatch.setenv('HOME', '/home/me')
+    words = ['--out=~/x', '--out=x~', 'a=~/x', '~/x', '--amp']
+    assert [common.at_home(word) for word in words] == ['--out=/home/me/x', *words[1:]]

@@ -8,7 +8,7 @@ import torch
 from mmengine import Config
 
 from slimdiff.checkpoint.lock import FolderLock
-from slimdiff.cli.compare_allocations import main
+from slimdiff.cli.compare_allocations import main, named
 from slimdiff.cli.sample import build_model
 from slimdiff.export.folder import as_pipeline
 from slimdiff.models.backbones.slimmable import SlimmableUNet
@@ -163,3 +163,11 @@ def test_wrong_words(capsys, words, message):
     with pytest.raises(SystemExit):
         main([*RUN, *words])
     assert message in capsys.readouterr().err
+
+
+def test_names_of_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'lr=1').mkdir()
+    (tmp_path / 'lr=1' / 'a.json').touch()
+    assert [named(text) for text in ('lr=1/a.json', 'mine=lr=1/a.json', 'b=c.json', 'c.json')] == [
+        ('a', 'lr=1/a.json'), ('mine', 'lr=1/a.json'), ('b', 'c.json'), ('c', 'c.json')]

@@ -116,6 +116,34 @@ def test_the_identity_knows_first_stages_and_captions(folder):
     assert a['captions'] != b['captions'] and a['conditioner'] == b['conditioner']
 
 
+@pytest.mark.parametrize('words', [['--columns', '3'], ['--zoom', '2'], ['--zoom', '2', '--out', 'all.npz']])
+def test_options_of_a_grid_want_a_grid(folder, capsys, words):
+    assert main([*RUN, *words]) == 2
+    assert '--columns and --zoom are for a grid' in capsys.readouterr().err and not (folder / 'samples').exists()
+
+
+def test_labels_want_a_model_of_classes(model_folder, capsys):
+    folder = model_folder(CONFIG.replace('num_classes=3', 'num_classes=None'))
+    assert main([*RUN, '--labels', '1']) == 2
+    assert '--labels 1: the model has no classes' in capsys.readouterr().err and not (folder / 'samples').exists()
+
+
+def test_a_file_that_cannot_be_written_is_named_before_the_images_are_made(folder, capsys, monkeypatch):
+    (folder / 'taken').touch()
+    assert main([*RUN, '--out', 'taken/grid.png']) == 2
+    assert 'taken' in capsys.readouterr().err
+    monkeypatch.setattr(os, 'access', lambda *args: False)
+    monkeypatch.setattr(sample, 'labels_for', lambda text, indices, classes: 1 / 0 if indices else None)
+    assert main([*RUN, '--out', 'grid.png']) == 2
+    assert "Permission denied: 'grid.png'" in capsys.readouterr().err
+
+
+def test_home_in_the_middle_of_a_word(folder, monkeypatch):
+    monkeypatch.setenv('HOME', str(folder / 'home'))
+    assert main([*RUN, '--out=~/grid.png']) == 0
+    assert (folder / 'home/grid.png').is_file() and not (folder / '~').exists()
+
+
 @pytest.mark.parametrize('content', ['{"identity": {"see', '[]', '{}', '[' * 100_000])
 def test_a_damaged_note_is_named(folder, capsys, content):
     assert main([*RUN, '--out', 'imgs']) == 0

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import slimdiff
-from slimdiff.checkpoint import load_checkpoint
+from slimdiff.checkpoint import load_checkpoint, save_checkpoint
 from slimdiff.cli.main import main
 from slimdiff.evaluation.cost import count_cost
 from slimdiff.evaluation.unet_cost import network_cost
@@ -171,6 +171,20 @@ def test_it_can_be_designed_alone_and_measured(teacher, images, tmp_path, capsys
     assert abs(iterations / (30 * rate) - 1) < 0.02
     assert f'max_iters={iterations})' in (tmp_path / 'student.py').read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ['slim.json', 'student.py']
+
+
+def test_what_several_processes_have_trained_is_taken(teacher, images, tmp_path):
+    options = teacher, images, tmp_path, '--macs', '0.25', '--recipe', 'plain', '--images', '0'
+    assert slim(*options, '--design-only') == 0
+    assert main(['train', str(tmp_path / 'student.py'), '--work-dir', str(tmp_path / 'training')]) == 0
+    trained = tmp_path / 'training' / 'iter_4.pth'
+    checkpoint = load_checkpoint(trained)
+    checkpoint['meta']['world_size'] = 2
+    save_checkpoint(checkpoint, trained)
+    before = trained.stat().st_mtime_ns
+    assert slim(*options) == 0
+    assert trained.stat().st_mtime_ns == before and (tmp_path / 'pipeline' / 'model_index.json').is_file()
+    assert '4 iterations of batch 8.' in (tmp_path / 'report.html').read_text()
 
 
 def test_what_is_not_by_slim_is_left_alone(teacher, images, tmp_path, capsys):

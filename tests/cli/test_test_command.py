@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from slimdiff import PreconditionedBackbone
+from slimdiff import PreconditionedBackbone, engine
 from slimdiff.cli.test import main
 
 CONFIG = """
@@ -19,6 +19,21 @@ test_dataloader = dict(batch_size=8, sampler=dict(type='DefaultSampler', shuffle
 test_evaluator = [dict(type='BandwiseDenoisingError')]
 test_cfg = dict(type='EvaluationLoop')
 """
+
+
+@pytest.mark.parametrize('set_by', ['config', 'option', None])
+def test_amp_is_that_of_the_config_or_the_option(model_folder, monkeypatch, set_by):
+    folder, seen = model_folder(CONFIG), []
+    (folder / 'config.py').write_text(CONFIG.replace("'EvaluationLoop'", f"'EvaluationLoop', amp={set_by == 'config'}"))
+
+    def stop(cfg):
+        seen.append(cfg.test_cfg.amp)
+        raise SystemExit
+
+    monkeypatch.setattr(engine.SlimRunner, 'from_cfg', stop)
+    with pytest.raises(SystemExit):
+        main(['config.py', 'unet', '--work-dir', 'a', *(['--amp'] if set_by == 'option' else [])])
+    assert seen == [set_by is not None]
 
 
 @pytest.mark.parametrize('loads', ["'nowhere.pth'", "'other.pth'"])

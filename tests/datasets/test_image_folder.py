@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -80,6 +81,34 @@ def test_empty_and_missing_folders(tmp_path):
 def truncate(path):
     content = path.read_bytes()
     path.write_bytes(content[:len(content) // 2])
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(folder, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith('/b'):
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    with pytest.raises(ValueError, match=r"folder '.*/b' cannot be read \(Permission denied\).*move it out"):
+        ImageFolder(folder)
+
+
+def test_links_are_followed_but_not_in_circles(folder):
+    (folder / 'a/back').symlink_to('..')
+    (folder / 'c').symlink_to('b')
+    assert ImageFolder(folder).files == [*ORDER, *(name.replace('b/', 'c/') for name in ORDER[3:])]
+    (folder / 'b/other').symlink_to('../a')  # each lies in the other
+    (folder / 'a/other').symlink_to('../b')
+    assert 'b/other/4.png' in ImageFolder(folder).files and len(ImageFolder(folder)) < 40
+
+
+@pytest.mark.parametrize('steps', [[], [dict(type='LoadImage')], [dict(type='PackImage'), dict(type='LoadImage')]])
+def test_a_pipeline_that_makes_no_sample_is_refused(folder, steps):
+    with pytest.raises(ValueError, match=r"the last step of ImageFolder must be dict\(type='PackImage'\)"):
+        ImageFolder(folder, pipeline=steps)
 
 
 def test_unreadable_image_is_named(folder):

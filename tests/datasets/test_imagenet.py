@@ -71,6 +71,13 @@ def test_missing_and_unsorted_folders(root, tmp_path):
         ImageNet(root, 'val', num_classes=3)
 
 
+@pytest.mark.parametrize('name', ['loose.png', 'loose.jpeg'])
+def test_images_of_any_kind_outside_the_synsets_are_refused(root, name):
+    (root / 'train' / name).write_bytes(encoded(0))
+    with pytest.raises(ValueError, match=f'1 images lie directly in .*such as {name}'):
+        ImageNet(root, image_size=16, num_classes=3)
+
+
 def test_a_broken_image_is_named(root):
     (root / 'train/n01440764/n01440764_7.JPEG').write_bytes(b'\xff\xd8\xff')
     with pytest.raises(ValueError, match='n01440764_7.JPEG'):

@@ -23,6 +23,12 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
         assert load(tmp_path / name)[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+def test_16_bit_grey_as_older_pillow_opens_it():
+    image = Image.fromarray(np.array([[0, 257, 32896, 65535]], np.int32))
+    image.format = 'PNG'
+    assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
 @pytest.mark.parametrize('dtype', [np.int32, np.float32])
 def test_32_bit_pixels_are_refused(tmp_path, dtype):
     Image.fromarray(np.ones((4, 4), dtype)).save(tmp_path / 'a.tif')

@@ -7,6 +7,7 @@ import time
 import pytest
 import tiny_run
 import torch
+from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
 
 from slimdiff.checkpoint.files import load_checkpoint
@@ -151,6 +152,35 @@ def test_longer_schedule_on_resume(tmp_path):
         end = 7 if i <= 4 else 99
         rates.append(rates[-1] * (1 - 0.9 / (end * 1.0 + (i - 1) * -0.9)))
     assert runner.optim_wrapper.get_lr()['lr'][0] == pytest.approx(0.01 * rates[6], rel=1e-6)
+
+
+def rates_of(work_dir, resume_from=None, **changes):
+    """The learning rate after each iteration, and the optimizer's first group at the end."""
+    rates = []
+    runner = tiny_run.build(work_dir, resume=resume_from is not None, load_from=resume_from, **changes)
+    hook = Hook()
+    hook.after_train_iter = lambda runner, *args, **kwargs: rates.append(runner.optim_wrapper.get_lr()['lr'][0])
+    runner.register_hook(hook, 'LOWEST')
+    runner.train()
+    return rates, runner.optim_wrapper.optimizer.param_groups[0]
+
+
+@pytest.mark.parametrize('scheduled', [True, False])
+def test_a_named_checkpoint_goes_on_with_the_optimizer_of_the_config(tmp_path, scheduled):
+    changes = dict(max_iters=12) if scheduled else dict(max_iters=12, param_scheduler=None)
+    other = dict(optim_wrapper__optimizer=dict(lr=3e-2, weight_decay=0.5, betas=(0.5, 0.6)))
+    wanted, _ = rates_of(tmp_path / 'all', **changes, **other)
+    rates_of(tmp_path / 'a', **dict(changes, max_iters=8))
+    found, group = rates_of(tmp_path / 'b', str(tmp_path / 'a/iter_8.pth'), **changes, **other)
+    assert found == pytest.approx(wanted[8:], rel=1e-6)
+    assert (group['weight_decay'], tuple(group['betas'])) == (0.5, (0.5, 0.6))
+
+
+def test_new_schedules_start_at_the_rate_of_the_config(tmp_path):
+    rates_of(tmp_path / 'a', max_iters=8)
+    one = dict(param_scheduler=[dict(type='ConstantLR', factor=0.5, by_epoch=False, begin=0, end=1000)])
+    found, _ = rates_of(tmp_path / 'b', str(tmp_path / 'a/iter_8.pth'), max_iters=10, **one)
+    assert found == pytest.approx([0.5e-2] * 2)
 
 
 def test_checkpoint_has_only_plain_data(tmp_path):

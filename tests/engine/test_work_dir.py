@@ -12,6 +12,7 @@ from slimdiff.arguments import flatten
 from slimdiff.checkpoint import files, load_checkpoint, save_checkpoint
 from slimdiff.checkpoint.files import list_checkpoints
 from slimdiff.checkpoint.lock import FolderInUseError
+from slimdiff.cli.train import parse
 from slimdiff.engine import CheckpointError, WorkDirError
 from slimdiff.engine.work_dir import differing_keys, missing_folders, remove_traces
 from slimdiff.models.computation import ComputationError
@@ -191,3 +192,35 @@ def test_weights_that_were_trained_for_another_computation(tmp_path):
             tiny_run.build(tmp_path / 'b', **wanted).train()
         assert not (tmp_path / 'b').exists()
         tiny_run.build(tmp_path / f'c{resume}', trust_config=True, **wanted).train()
+
+
+def test_going_back_to_an_earlier_checkpoint(tmp_path):
+    tiny_run.build(tmp_path, max_iters=12).train()
+    before, back = snapshot(tmp_path), dict(resume=True, load_from=str(tmp_path / 'iter_4.pth'), max_iters=6,
+                                            default_hooks__checkpoint__interval=1)
+    with pytest.raises(WorkDirError, match=r'later than iteration 4, up to iter_12\.pth(.|\n)*--overwrite to remove'):
+        tiny_run.build(tmp_path, **back).train()
+    assert snapshot(tmp_path) == before
+    tiny_run.build(tmp_path, overwrite=True, **back).train()
+    assert [p.name for p in list_checkpoints(tmp_path)] == ['iter_6.pth', 'iter_5.pth', 'iter_4.pth']
+    assert (tmp_path / 'last_checkpoint').read_text() == 'iter_6.pth'
+    again = dict(back, max_iters=7, load_from=str(tmp_path / 'iter_6.pth'))  # nothing is later
+    tiny_run.build(tmp_path, **again).train()
+
+
+def test_the_advice_for_another_config_beside_a_damaged_checkpoint_is_one_that_works(tmp_path):
+    tiny_run.build(tmp_path, max_iters=8).train()
+    (tmp_path / 'iter_8.pth').write_bytes(b'PK')
+    with pytest.raises(WorkDirError, match=r'--resume \S+iter_4\.pth --overwrite$'):
+        tiny_run.build(tmp_path, optim_wrapper__optimizer__lr=0.5, resume=True).train()
+    tiny_run.build(tmp_path, optim_wrapper__optimizer__lr=0.5, resume=True, max_iters=5, overwrite=True,
+                   load_from=str(tmp_path / 'iter_4.pth')).train()
+    assert [p.name for p in list_checkpoints(tmp_path)] == ['iter_5.pth', 'iter_4.pth']
+
+
+def test_overwrite_with_resume_wants_a_checkpoint(capsys):
+    for words in (['--resume', '--overwrite'], ['--overwrite', '--resume']):
+        with pytest.raises(SystemExit):
+            parse(['a.py', *words])
+        assert 'name the checkpoint to go back to' in capsys.readouterr().err
+    assert parse(['a.py', '--resume', 'iter_4.pth', '--overwrite']).overwrite

@@ -16,7 +16,8 @@ from slimdiff.evaluation import (
     evaluate,
     noise_floor,
 )
-from slimdiff.evaluation.evaluate import quantise, stratified_split
+from slimdiff.evaluation.common import representative
+from slimdiff.evaluation.evaluate import build_metrics, collect_real, quantise, stratified_split
 from slimdiff.functional.process import VariancePreserving
 
 METRICS = [dict(type='FrechetDistance'), dict(type='LaplacianSWD', patches_per_image=16, projections=16),
@@ -154,6 +155,50 @@ def test_stratified_split_keeps_the_shares_of_labels(size):
     assert counts.max() - counts.min() <= 1
     again, _ = stratified_split(labels, size, torch.Generator().manual_seed(1))
     assert set(again.tolist()) != set(first.tolist())
+
+
+class ByClass(Noise):
+    """As files are: sorted by class, and other crops of the same images in the next epoch."""
+
+    epoch_indexing = True
+
+    def __getitem__(self, index):
+        return dict(super().__getitem__(index % self.length), labels=3 * (index % self.length) // self.length)
+
+
+@pytest.mark.parametrize('count', [3, 30, 90])
+def test_real_images_are_spread_over_the_classes(count):
+    labels = collect_real(DataLoader(ByClass(), 32), build_metrics(METRICS[-1]), count, progress=False)
+    assert labels.tolist() == [0] * (count // 3) + [1] * (count // 3) + [2] * (count // 3)
+
+
+def test_real_images_of_a_data_set_that_is_gone_are_not_those_of_the_next():
+    metric, ids = build_metrics(METRICS[-1]), set()
+    for size in (16, 18, 20) * 5:  # that have the same id, where the first one is gone
+        data = Noise(length=4, size=size)
+        assert collect_real(DataLoader(data, 4), metric, progress=False) is not None
+        ids.add(id(data))
+        del data
+    assert len(ids) > 1
+
+
+def test_which_images_stand_for_a_data_set():
+    data = Noise(length=10)
+    assert list(representative(data, 4)) == [0, 2, 5, 7] and list(representative(data, 10)) == list(range(10))
+    data.random_order = True
+    assert list(representative(data, 4)) == [0, 1, 2, 3]
+    data.fresh_epochs = True
+    assert list(representative(data, 12)) == list(range(12))
+
+
+def test_other_crops_of_the_same_images_are_no_more_images():
+    data = DataLoader(ByClass(), 32)
+    with pytest.raises(ValueError, match='has 90 images, 91 were asked for'):
+        collect_real(data, build_metrics(METRICS[-1]), 91, progress=False)
+    settings = dict(metrics=METRICS[-1:], num_images=90, splits=3, progress=False)
+    found = noise_floor(data, num_real=90, **settings)
+    data.dataset.epoch_indexing = False
+    assert found == noise_floor(data, num_real=90, **settings)
 
 
 def test_errors_name_what_is_wrong():

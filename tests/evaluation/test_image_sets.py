@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from slimdiff.datasets import ImageFolder
 from slimdiff.evaluation.image_sets import content_hash, generated_images, real_halves
+from tests.datasets.pictures import encoded
 
 
 class Numbers(torch.nn.Module):
@@ -84,10 +86,29 @@ class Data(list):
 
 
 def test_halves_share_no_image():
-    (a, labels), (b, _) = real_halves(Data(10, labels=3), 4)
-    assert a[:, 0, 0, 0].tolist() == [0, 1, 2, 3] and b[:, 0, 0, 0].tolist() == [4, 5, 6, 7]
+    (a, labels), (b, _) = real_halves(Data(16, labels=3), 4)
+    assert a[:, 0, 0, 0].tolist() == [0, 4, 8, 12] and b[:, 0, 0, 0].tolist() == [2, 6, 10, 14]
     assert labels.tolist() == [3] * 4
     (a, labels), (b, _) = real_halves(Data(7), 100)
     assert a[:, 0, 0, 0].tolist() == [0, 2, 4] and b[:, 0, 0, 0].tolist() == [1, 3, 5] and labels is None
     with pytest.raises(ValueError, match='has 3 images'):
         real_halves(Data(3), 100)
+
+
+def test_halves_of_files_share_no_image_and_have_all_classes(tmp_path):
+    for label in range(2):
+        (tmp_path / str(label)).mkdir()
+        for i in range(4):
+            (tmp_path / str(label) / f'{i}.png').write_bytes(encoded(4 * label + i))
+    data = ImageFolder(str(tmp_path), image_size=8, class_from_folder=True)
+    for count in (4, 8):
+        (a, labels), (b, others) = real_halves(data, count)
+        assert labels.tolist() == others.tolist() == [0, 0, 1, 1]
+        assert not (a[:, None] == b[None]).flatten(2).all(2).any()
+
+
+def test_halves_of_data_in_random_order_are_the_first_and_the_next():
+    data = Data(10)
+    data.random_order = True
+    (a, _), (b, _) = real_halves(data, 4)
+    assert a[:, 0, 0, 0].tolist() == [0, 1, 2, 3] and b[:, 0, 0, 0].tolist() == [4, 5, 6, 7]

@@ -2,10 +2,10 @@
 """Compare training runs: ``compare_runs.py WORK_DIR ... [--metrics fd ...] [--json FILE]`` prints a Markdown table."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
+from slimdiff.checkpoint import write_json
 from slimdiff.cli.common import runs_cleanly
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # studies/ is not part of the installed package
@@ -25,9 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     result = comparison(load_reports(args.work_dirs), args.metrics)
     print(markdown(result, args.metrics), end='')
     if args.json:
-        Path(args.json).write_text(json.dumps({'command': 'python tools/analysis_tools/compare_runs.py '
-                                               + ' '.join(args.work_dirs), **result}, indent=1) + '\n',
-                                   encoding='utf-8')
+        write_json(args.json, {'command': 'python tools/analysis_tools/compare_runs.py ' + ' '.join(args.work_dirs),
+                               **result})
     return 0
 
 

@@ -76,7 +76,8 @@ class CheckpointHook(Hook):
         runner.logger.info(f'Saved {checkpoint_name(done)}')
         if self.max_keep > 0:
             for old in list_checkpoints(runner.work_dir)[self.max_keep:]:
-                old.unlink(missing_ok=True)
+                if old.name != checkpoint_name(done):  # beside later ones of another run it is not among the newest
+                    old.unlink(missing_ok=True)
 
     def on_interrupt(self, runner: Any) -> None:
         self.save(runner, runner.iter)

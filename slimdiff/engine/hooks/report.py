@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from slimdiff.checkpoint import find_path, read_json
-from slimdiff.checkpoint.files import atomic_write
+from slimdiff.checkpoint import find_path, read_json, write_json
 from slimdiff.engine.hooks.train_log import iterations_done
 from slimdiff.registry import HOOKS
 from slimdiff.tables import text_table
@@ -119,8 +117,7 @@ class ReportHook(Hook):
                       train_seconds=round(seconds, 1), final=final, untrained=untrained, real_against_real=floor,
                       history=self.history)
         path = Path(runner.work_dir) / 'metrics.json'
-        text = json.dumps(report, indent=1) + '\n'
-        atomic_write(path, lambda file: file.write(text.encode()))
+        write_json(path, report)
         runner.logger.info(f'Wrote {path}')
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ import torch
 from mmengine.hooks import Hook
 from torch import Tensor
 
-from slimdiff.checkpoint.files import atomic_write
 from slimdiff.engine.best_effort import best_effort
 from slimdiff.engine.hooks.sample_grid import generate
 from slimdiff.evaluation.common import takes_part
@@ -81,7 +80,7 @@ class SpectrumPlotHook(Hook):
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         done = batch_idx + 1
         if (done % self.interval == 0 or done == runner.max_iters) and takes_part(runner.model):
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from slimdiff.evaluation.figures import save_figure  # late: matplotlib
             generated = generate(runner, self.num_images, self.seed, num_steps=self.num_steps)
             runner.model.train()
             if generated is None:
@@ -89,5 +88,4 @@ class SpectrumPlotHook(Hook):
             figure = plot_spectra(self.real_images(runner), generated, f'iteration {done}')
             path = Path(runner.work_dir) / 'spectra' / f'iter_{done}.png'
             with best_effort(runner, path):
-                path.parent.mkdir(exist_ok=True)
-                atomic_write(path, lambda file: FigureCanvasAgg(figure).print_png(file))
+                save_figure(figure, path)

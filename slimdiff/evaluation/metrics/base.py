@@ -44,6 +44,7 @@ class SetMetric(ABC):
         self._chunks: dict[bool, list[Rows]] = {True: [], False: []}
         #: what the cached real rows were made of; None if there are none. Set by the caller.
         self.real_key: Any = None
+        self.real_data: Any = None
 
     @abstractmethod
     def statistics(self, images: Tensor) -> Rows:
@@ -109,7 +110,7 @@ class SetMetric(ABC):
     def reset(self) -> None:
         """Forget both sets."""
         self._chunks = {True: [], False: []}
-        self.real_key = None
+        self.real_key = self.real_data = None
 
     def compute(self) -> dict[str, float]:
         """The figures.

@@ -36,7 +36,7 @@ class BandwiseDenoisingError(ModelMetric):
     take it from :meth:`table`, image by image.
 
     Args:
-        num_images: the first so many of the data set; all by default.
+        num_images: so many, spread evenly over the data set; all by default.
         timestep_edges: bin i is ``edges[i] <= t < edges[i + 1]``.
         band_edges: cycles per pixel (0.5 is Nyquist), see :func:`~slimdiff.functional.spectrum.band_masks`.
         band_names: one more than there are edges.

@@ -20,6 +20,16 @@ def test_interval_and_max_keep(tmp_path):
         CheckpointHook(max_keep=0)
 
 
+def test_what_was_just_saved_is_not_removed(tmp_path):
+    runner = tiny_run.build(tmp_path, max_iters=4, default_hooks__checkpoint__max_keep=1)
+    for i in (90, 91):  # as another process may leave them
+        (tmp_path / f'iter_{i}.pth').touch()
+    hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    runner.save_checkpoint = lambda folder, name, **kwargs: (tmp_path / name).touch()
+    hook.save(runner, 4)
+    assert names(tmp_path) == ['iter_4.pth', 'iter_91.pth']
+
+
 def full_disk_at(monkeypatch, *iterations):
     replace = os.replace
 

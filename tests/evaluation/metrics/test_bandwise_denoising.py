@@ -5,6 +5,7 @@ from tqdm import std
 
 from slimdiff import progress
 from slimdiff.evaluation import BandwiseDenoisingError, evaluate
+from slimdiff.evaluation.common import representative
 from slimdiff.functional.spectrum import band_masks, radial_frequency
 from slimdiff.models import DiffusionModel
 from studies.blur import BlurredWiener
@@ -69,7 +70,7 @@ def test_total_equals_the_pixel_mean_square_of_the_same_draws(setup):
     loader, model = setup
     metric = BandwiseDenoisingError(num_images=10, timestep_edges=(0, 1000))
     errors = []
-    for i in range(10):
+    for i in representative(loader.dataset, 10):
         x0 = loader.dataset[i]['inputs'][None]
         t = int(metric._timestep(i, 0, 0, 0, 1000))
         noise = metric._noise(i, t, x0.shape[1:])[None]
