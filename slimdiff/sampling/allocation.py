@@ -243,6 +243,16 @@ class StepAllocation:
         """One action for each of a sampler's timesteps, in their order."""
         return [self.action_at(t) for t in timesteps]
 
+    def taken(self, timesteps: Iterable[float]) -> list[Action]:
+        """What :class:`~slimdiff.StepAwareUNet` does at each of a sampler's timesteps, in their order.
+
+        As :meth:`actions`, but where there is nothing to reuse (at the first step, and where the timestep does not
+        fall) the run of the next noisier segment happens.
+        """
+        before = [math.inf, *(timesteps := list(timesteps))]
+        return [self.run_at(t) if isinstance(action, Reuse) and not t < last < math.inf else action
+                for last, t, action in zip(before, timesteps, self.actions(timesteps))]
+
     @property
     def runs(self) -> tuple[Run, ...]:
         """The widths (and depths) that run, rising."""
@@ -273,8 +283,7 @@ class StepAllocation:
              shallow_of: Mapping[Run | float, float] | None = None) -> float:
         """MACs for one image through all sampling steps, guidance not counted.
 
-        Where there is nothing to reuse (at the first step, and where the timestep does not fall), what counts is the
-        next noisier segment's run, which happens there.
+        What counts are the actions :meth:`taken`.
 
         Args:
             timesteps: in the sampler's order, the noisiest first.
@@ -285,11 +294,8 @@ class StepAllocation:
             ValueError: a run without a cost.
         """
         macs_of, shallow_of = ByRun(macs_of), ByRun(shallow_of or {})
-        total, last, before = 0.0, None, math.inf
-        for t, action in zip(timesteps, self.actions(timesteps)):
-            if isinstance(action, Reuse) and (last is None or t >= before):
-                action = self.run_at(t)
-            before = t
+        total, last = 0.0, None
+        for action in self.taken(timesteps):
             if isinstance(action, Run):
                 last = action
                 total += _cost(macs_of, last, 'macs_of')

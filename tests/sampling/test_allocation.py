@@ -34,6 +34,8 @@ def test_macs_by_hand():
     # Nothing to reuse yet: the next noisier width runs. So it does at a repeated timestep.
     assert allocation.macs([700, 500, 100], {.5: 3.0, 1: 10.0}, {}) == 3 + 10 + 0
     assert allocation.macs([500, 300, 300, 100], {.5: 3.0, 1: 10.0}, {1: 2.0}) == 10 + 2 + 10 + 0
+    assert allocation.taken([700, 500, 500, 300, 300, 100]) == [
+        Run(.5), Run(1), Run(1), Reuse('features'), Run(1), Reuse('prediction')]
     with pytest.raises(ValueError, match='macs_of has no cost for width 0.5; it has 1'):
         allocation.macs([900], {1: 10.0})
     with pytest.raises(ValueError, match='shallow_of has no cost'):
