@@ -77,12 +77,13 @@ class UNetFeatures(Patched):
 
         def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             if self.mode == 'reuse':
-                hidden = _hidden(args, kwargs)
-                # Skips that nobody will read; of the right shapes, since a ControlNet adds to them.
-                return hidden, tuple(hidden.new_zeros(()).expand(shape) for shape in self.cache[name])
+                # Nobody will read them; of the right shapes, since ControlNets and adapters add to them.
+                hidden, *skips = self.cache[name]
+                zero = _hidden(args, kwargs).new_zeros(())
+                return zero.new_zeros(hidden), tuple(zero.expand(shape) for shape in skips)
             output = original(*args, **kwargs)
             if self.mode == 'store':
-                self.cache[name] = [tuple(skip.shape) for skip in output[1]]
+                self.cache[name] = [value.shape for value in (output[0], *output[1])]
             return output
 
         return around
@@ -92,10 +93,10 @@ class UNetFeatures(Patched):
 
     def _deep(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.mode == 'reuse':
-            return self.cache['deep']
+            return self.cache['deep'].clone()
         output = original(*args, **kwargs)
         if self.mode == 'store':
-            self.cache['deep'] = output
+            self.cache['deep'] = output.clone()  # FreeU writes into what the next block gets
         return output
 
 
