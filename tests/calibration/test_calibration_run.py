@@ -22,6 +22,7 @@ from slimdiff.calibration.run import Calibration
 from slimdiff.calibration.settings import settings_of
 from slimdiff.cli.calibrate import main
 from slimdiff.evaluation.cost import count_cost
+from slimdiff.progress import Progress
 from slimdiff.registry import MODELS
 
 
@@ -156,6 +157,22 @@ def test_a_calibration_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     other = Calibration(third.pipe, third.inputs, tmp_path / 'parts', dict(steps=STEPS), 3.0, ages=2)
     other.run(0.6, finalists=1)
     assert calls
+
+
+def test_measurements_are_kept_by_all_networks_of_the_pipeline_and_by_device(tmp_path, monkeypatch):
+    first = calibration_of('sd15', tmp_path)
+    assert calibration_of('sd15', tmp_path).key == first.key
+    nn.init.zeros_(first.pipe.vae.decoder.conv_out.weight)  # as another text encoder or ControlNet would
+    assert Calibration(first.pipe, first.inputs, tmp_path, dict(steps=STEPS), 3.0, ages=2).key != first.key
+    calls = []
+    for names, count in ((['one'], STEPS), (['one'], 0), (['another'], STEPS)):
+        monkeypatch.setattr(slimdiff.calibration.run, 'cpu_name', names.pop)
+        calibration = calibration_of('sd15', tmp_path, actions=['prediction'])
+        calibration.network.conv_in.register_forward_hook(lambda *_: calls.append(1))
+        with Progress(None, '') as bar:
+            calibration.record(bar)
+        assert len(calls) == count
+        calls.clear()
 
 
 def test_a_budget_that_no_plan_meets(tmp_path):
