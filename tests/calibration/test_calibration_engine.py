@@ -1,6 +1,9 @@
 """``slimdiff.apply`` and ``remove`` on pipelines of diffusers: what runs, what is left behind, what is refused."""
 
+import copy
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ import slimdiff
 from slimdiff.calibration import Plan
 from slimdiff.calibration.actions import offered
 from slimdiff.calibration.plan import architecture_of, denoiser_of
+from slimdiff.sampling.denoise import prepared
 
 
 def plan_of(pipe, *actions):
@@ -169,6 +173,22 @@ def test_image_to_image_takes_the_last_steps_of_the_plan(strength, full):
     slimdiff.apply(pipe, plan_of(pipe, 'full', 'prediction', 'full', 'prediction', 'full', 'full'))
     pipe(**inputs)
     assert [STEPS - len(told) + call for call in ran] == full
+
+
+def test_nothing_keeps_a_pipeline_alive():
+    """Caches of what a scheduler can do have its class for a key, and that closes over the pipeline."""
+    alive = []
+    for _ in range(2):
+        pipe = made('sd15')[0]
+        slimdiff.apply(pipe, half(pipe, 'features:1'))
+        kept = copy.deepcopy(pipe.scheduler)
+        prepared(pipe.scheduler, STEPS)
+        slimdiff.remove(pipe)
+        kept.set_timesteps(STEPS)  # a copy of its scheduler is an ordinary one
+        alive.append(weakref.ref(pipe.unet))
+        del pipe
+        gc.collect()
+    assert [ref() for ref in alive] == [None, None]
 
 
 def test_a_broken_call_leaves_nothing():
