@@ -1,5 +1,7 @@
 """Evaluators against a model whose errors and samples are known in closed form."""
 
+import copy
+import dataclasses
 import itertools
 import math
 
@@ -341,6 +343,20 @@ def test_slimmable_unet_step_by_step(real):
         torch.testing.assert_close(real.decode(found[i]), expected, rtol=0, atol=1e-5)
     judged = evaluator.evaluate(each)[1]
     assert judged.macs == costs.macs_of[1.] + costs.shallow_of[1.] + costs.macs_of[.5] + costs.shallow_of[.5]
+
+
+def test_a_network_in_bf16(real):
+    """Its inputs are cast as its pipeline casts them, and it stays what it is."""
+    model = copy.deepcopy(real)
+    torch.nn.Module.to(model.unet, torch.bfloat16)
+    costs = count_macs(model, (.5, ), features=True).with_latency(model, batch_size=1, rounds=1)
+    assert costs.macs_of[.5] > costs.shallow_of[.5] > 0 < costs.shallow_seconds_of[.5]
+    allocation = StepAllocation.from_pieces([300], [Reuse('features'), Run(.5)])
+    problems = [dataclasses.replace(make_problem(own, num_steps=2), costs=costs) for own in (model, real)]
+    found, wanted = (next(DivergenceEvaluator(num_images=1).bind(problem).samples([allocation], [0]))[1]
+                     for problem in problems)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.05)
+    assert model.unet.dtype == torch.bfloat16 and not torch.equal(found, wanted)
 
 
 def test_latency_of_the_real_network(real):
