@@ -70,7 +70,7 @@ def steps_done(allocation: StepAllocation, timesteps: Sequence[float], macs_of: 
 def saving(allocation: StepAllocation, timesteps: Sequence[float], costs: NetworkCosts) -> tuple[float, float, float]:
     """MACs for one image, those of the full network at every step, and the share of them that is saved."""
     spent = costs.macs(allocation, timesteps)
-    full = costs.calls_per_step * len(timesteps) * max(costs.macs_of.values())
+    full = costs.full(timesteps)
     return spent, full, 1 - spent / full
 
 
