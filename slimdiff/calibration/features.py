@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from slimdiff.models.backbones.block_features import Patched
-from slimdiff.models.backbones.protocol import ReusableFeatures, offers
 from slimdiff.models.backbones.reroute import reroute
 
 
@@ -39,13 +38,20 @@ class OwnFeatures:
         return []
 
     def store(self, forward: Callable[..., Any], args: tuple, kwargs: dict, cache: dict) -> Any:
+        args, kwargs = self._brought(args, kwargs)
         output, cache['deep'] = self.network.with_features(*args, **self._conditions(kwargs))
         return self._as_asked(output, kwargs)
 
     def reuse(self, forward: Callable[..., Any], args: tuple, kwargs: dict, cache: dict) -> Any:
+        args, kwargs = self._brought(args, kwargs)
         given = dict(zip(('sample', 'timestep', 'class_labels', 'encoder_hidden_states'), args)) | kwargs
         return self._as_asked(self.network.shallow(given['sample'], given['timestep'], given.get('class_labels'),
                                                    given.get('encoder_hidden_states'), cache['deep']), kwargs)
+
+    def _brought(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """The arguments, once the weights are there: accelerate's offloading waits for a call of ``forward``."""
+        hook = getattr(self.network, '_hf_hook', None)
+        return (args, kwargs) if hook is None else hook.pre_forward(self.network, *args, **kwargs)
 
     @staticmethod
     def _conditions(kwargs: dict) -> dict:
@@ -109,7 +115,3 @@ def is_unet(network: nn.Module) -> bool:
     down, up = (getattr(network, name, None) for name in ('down_blocks', 'up_blocks'))
     return (isinstance(down, nn.ModuleList) and isinstance(up, nn.ModuleList) and len(down) == len(up) > 1
             and not any(hasattr(block, 'skip_conv') for block in (*down, *up)))
-
-
-def has_own_features(network: nn.Module) -> bool:
-    return offers(network, ReusableFeatures)

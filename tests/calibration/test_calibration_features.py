@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from tiny_pipelines import ALL, made
 from torch import nn
 
@@ -176,6 +177,24 @@ def test_our_own_unet():
     assert offered(network) == ['prediction', 'extrapolate', 'features', 'unguided']
     assert torch.equal(part.store(network, (x, t), {}, cache).sample, network(x, t).sample)
     assert torch.allclose(part.reuse(network, (x, t), dict(return_dict=False), cache)[0], network(x, t).sample)
+
+
+@torch.no_grad()
+def test_weights_that_are_brought_in_when_the_network_is_called():
+    """As accelerate's offloading does it, by a hook around ``forward``."""
+    class Offloaded(ModelHook):
+        calls = 0
+
+        def pre_forward(self, module, *args, **kwargs):
+            self.calls += 1
+            return args, kwargs
+
+    network, hook = UNet(sample_size=8, norm_groups=4, stages=[dict(channels=8), dict(channels=8)]).eval(), Offloaded()
+    add_hook_to_module(network, hook)
+    part, cache, call = OwnFeatures(network), {}, (torch.randn(2, 3, 8, 8), torch.tensor(3))
+    part.store(network, call, {}, cache)
+    part.reuse(network, call, {}, cache)
+    assert hook.calls == 2
 
 
 def test_ranges_over_several_lists():

@@ -261,9 +261,11 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
             arguments = {k: v for k, v in config.items() if not k.startswith('_')}
             return cls.from_supernet(make(find_class(config['_supernet']), arguments),
                                      StepAllocation.from_dict(config['_allocation']))
-        networks = {Run.parse(size): make(find_class(found['class']), found['config'])
+        allocation = StepAllocation.from_dict(config['_allocation'])
+        runs = {run.size: run for run in allocation.runs}  # a size is rounded, such as that of 1/3
+        networks = {runs[size]: make(find_class(found['class']), found['config'])
                     for size, found in config['_networks'].items()}
-        return cls(networks, StepAllocation.from_dict(config['_allocation']))
+        return cls(networks, allocation)
 
 
 def make_step_aware(model: Any, allocation: StepAllocation) -> Any:

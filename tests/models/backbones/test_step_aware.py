@@ -406,6 +406,16 @@ def test_saved_and_loaded(tmp_path):
     assert math.isclose(half.memory().total, cases['supernet'].memory().total / 2)
 
 
+def test_widths_that_no_decimal_is(tmp_path):
+    unet = StepAwareUNet.from_supernet(supernet(widths=(1 / 3, 2 / 3, 1.0), norm_groups=3, stages=[dict(channels=12)]),
+                                       StepAllocation.prefix(1 / 3, 2 / 3, 0.5)).eval()
+    unet.save_pretrained(tmp_path)
+    again = StepAwareUNet.from_pretrained(tmp_path).eval()
+    x = torch.randn(1, 3, 8, 8)
+    for t in (800, 100):
+        assert torch.equal(again(x, t).sample, unet(x, t).sample)
+
+
 def test_bytes_of_weights():
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     assert size_of(module) == 4 * (12 + 4 + 4 + 4 + 4 + 4) + 8  # and a 64-bit counter
