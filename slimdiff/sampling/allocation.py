@@ -201,7 +201,8 @@ class StepAllocation:
     def translated(self, source: NoiseProcess, target: NoiseProcess) -> StepAllocation:
         """The allocation for another noise process: the same action at the same signal-to-noise ratio.
 
-        Boundaries are rounded to whole timesteps; a segment of noise levels that ``target`` doesn't have is left out.
+        Boundaries and timesteps are rounded to whole timesteps, two of its own that meet are moved apart; a segment of
+        noise levels that ``target`` doesn't have is left out.
 
         Args:
             source: of this allocation.
@@ -220,7 +221,7 @@ class StepAllocation:
         if times is not None:
             levels = source.timesteps(torch.tensor(times, dtype=torch.float64))
             times = target.timesteps_of(source.snr(levels)).tolist()
-            times = [round(t) for t in times] if target.name == PROCESSES[0] else times
+            times = _apart([round(t) for t in times] if target.name == PROCESSES[0] else times, total)
         return type(self)(tuple(Segment(*piece) for piece in kept), total, target.name, times)
 
     # ---- what it says -----------------------------------------------------------------------------------------
@@ -375,6 +376,16 @@ class StepAllocation:
             return cls.from_dict(data)
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from None
+
+
+def _apart(timesteps: Sequence[float], total: int) -> list[float]:
+    """Timesteps that do not rise, those moved that share a whole one with the next: up, or down at the noisy end."""
+    whole = [min(math.floor(t), total - 1) for t in timesteps]
+    moved = list(whole)
+    for i in reversed(range(len(moved) - 1)):
+        moved[i] = max(moved[i], moved[i + 1] + 1)
+    moved = [min(t, total - 1 - i) for i, t in enumerate(moved)]
+    return [t if old == new else float(new) for t, old, new in zip(timesteps, whole, moved)]
 
 
 def _listed(runs: Iterable[Run]) -> str:
