@@ -87,10 +87,10 @@ def count_macs(network: nn.Module, *inputs: Any, context_length: int = 1, **kwar
         check_forward(type(network))
         network = adapted(network)
         example_inputs(network, 1, context_length)
-    except ValueError as error:
+        return network_cost(network, context_length)
+    except (TypeError, ValueError) as error:  # SDXL's UNet misses an argument only when it runs
         raise ValueError(f'{type(network).__name__}: give an example of its arguments, as slimdiff.count_macs(network, '
-                         f'torch.zeros(1, 3, 32, 32), ...), because they are not known: {error}') from None
-    return network_cost(network, context_length)
+                         f'torch.zeros(1, 3, 32, 32), ...), because they are not known: {error}') from error
 
 
 def search(pipe: DiffusionPipeline,

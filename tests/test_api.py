@@ -74,7 +74,11 @@ def test_count_macs(capsys):
                  for name, m in unet.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
     assert slimdiff.count_macs(unet).conv_linear_macs == sum(per_layer.values())
     assert slimdiff.count_macs(unet.bfloat16()).conv_linear_macs == sum(per_layer.values())
-    for other in (module, diffusers.AutoencoderKL()):
+    shape = dict(sample_size=8, block_out_channels=(8, ), norm_num_groups=4, down_block_types=('DownBlock2D', ),
+                 up_block_types=('UpBlock2D', ), cross_attention_dim=8)
+    sdxl = diffusers.UNet2DConditionModel(**shape, addition_embed_type='text_time', addition_time_embed_dim=4,
+                                          projection_class_embeddings_input_dim=32)
+    for other in (module, diffusers.AutoencoderKL(), sdxl):
         with pytest.raises(ValueError, match='give an example of its arguments'):
             slimdiff.count_macs(other)
 

@@ -9,17 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from slimdiff.calibration.features import (
-    Features,
-    OwnFeatures,
-    UNetFeatures,
-    has_own_features,
-    is_unet,
-)
+from slimdiff.calibration.features import Features, OwnFeatures, UNetFeatures, is_unet
 from slimdiff.models.backbones.adapt import as_tensor
 from slimdiff.models.backbones.block_features import BlockFeatures
 from slimdiff.models.backbones.blocks import block_lists, block_ranges
-from slimdiff.models.backbones.protocol import network_of, runs_of
+from slimdiff.models.backbones.protocol import ReusableFeatures, input_dtype, network_of, offers, runs_of
 from slimdiff.sampling.actions import Run
 from slimdiff.spelling import did_you_mean
 
@@ -50,9 +44,13 @@ class Call:
     time: float = 0.0
 
     @property
-    def batch(self) -> int:
-        return next(len(value) for value in (*self.args, *self.kwargs.values())
+    def sample(self) -> Tensor:
+        return next(value for value in (*self.args, *self.kwargs.values())
                     if isinstance(value, Tensor) and value.dim() > 1)
+
+    @property
+    def batch(self) -> int:
+        return len(self.sample)
 
     @property
     def guided(self) -> bool:
@@ -223,6 +221,11 @@ class OtherNetwork(Base):
         self.network = network
 
     def run(self, call: Call) -> Any:
+        sample = call.sample  # the pipeline may have been moved; diffusers' own `to` warns of casts
+        if next(self.network.parameters()).device != sample.device:
+            nn.Module.to(self.network, sample.device)
+        if input_dtype(self.network) != sample.dtype:
+            nn.Module.to(self.network, sample.dtype)
         return self.network(*call.args, **call.kwargs)
 
 
@@ -268,7 +271,7 @@ def offered(denoiser: nn.Module, also: bool = False) -> list[str]:
     """
     names = [PREDICTION, 'extrapolate']
     blocks = sum(map(len, block_lists(denoiser)))
-    if has_own_features(denoiser):
+    if offers(denoiser, ReusableFeatures):
         names.append('features')
     elif is_unet(denoiser):
         names += [f'features:{levels}' for levels in range(1, min(3, len(denoiser.up_blocks)))]
@@ -297,12 +300,13 @@ def build(name: str, denoiser: nn.Module, also: nn.Module | None = None) -> Acti
             return Unguided(name)
         if name == 'also' and also is not None:
             return OtherNetwork(name, also)
-        if name == 'features' and has_own_features(denoiser):
+        if name == 'features' and offers(denoiser, ReusableFeatures):
             return ReuseFeatures(name, OwnFeatures(denoiser))
         if kind == 'features' and is_unet(denoiser) and 0 < int(value) < len(denoiser.up_blocks):
             return ReuseFeatures(name, UNetFeatures(denoiser, int(value)))
         if kind == 'width':
-            return OtherNetwork(name, network_of(denoiser, Run.parse(value)))
+            own = {run.size: run for run in runs_of(denoiser)}  # a size is rounded, such as that of 1/3
+            return OtherNetwork(name, network_of(denoiser, own.get(value) or Run.parse(value)))
         if kind == 'blocks' and int(value) > 0 and (ranges := block_ranges(denoiser, int(value))):
             return ReuseFeatures(name, BlockFeatures(ranges))
         if kind == 'skip':

@@ -61,7 +61,7 @@ class Trajectory:
 
     def set_timesteps(self, timesteps: Tensor | Sequence[float]) -> None:
         """A sampling begins."""
-        self.times = torch.as_tensor(timesteps, dtype=torch.float64).tolist()
+        self.times = torch.as_tensor(timesteps).cpu().double().tolist()  # MPS has no double
         self.memories: list[dict] = []  # of the first, second, ... call of each step
         self.step, self.calls, self.images, self.start = 0, 0, None, None
 
@@ -132,6 +132,11 @@ class Engine:
                 self._undo.pop()()
             vars(plain_network(self.denoiser)).pop(ATTRIBUTE, None)
 
+    def __reduce_ex__(self, protocol: int) -> Any:
+        # A copy of the denoiser would call the original: its calls are rerouted there.
+        raise ValueError('This network has an allocation, and cannot be copied or pickled with it: call '
+                         'slimdiff.remove(pipe) before, and slimdiff.apply after.')
+
     def _is_running(self) -> bool:
         return self.running is not None and self.running.thread == threading.get_ident()
 
@@ -146,7 +151,7 @@ class Engine:
             return forward(*args, **kwargs)
         if not now.memories and now.calls == 0:
             self.policy.begin(now.times)
-            now.step = first_step(now, args, kwargs)
+            now.step = first_step(now, args, kwargs, getattr(self.pipe, '_num_timesteps', None))
         while len(now.memories) <= now.calls:
             now.memories.append({})
         call = Call(forward, args, kwargs, now.memories[now.calls], now.images, now.calls,
@@ -162,15 +167,20 @@ class Engine:
             now.memories = []
 
 
-def first_step(now: Trajectory, args: tuple, kwargs: dict) -> int:
-    """The step at which a sampling begins: later than 0 for a picture that is noised half-way (image to image)."""
+def first_step(now: Trajectory, args: tuple, kwargs: dict, count: int | None = None) -> int:
+    """The step at which a sampling begins: later than 0 for a picture that is noised half-way (image to image).
+
+    Args:
+        count: of the steps that the pipeline takes, where it says so; it tells repeated timesteps apart (PNDM).
+    """
     if now.start is not None:
         return now.start
     told = kwargs.get('timestep', args[1] if len(args) > 1 else None)
     if told is None:
         return 0
     told = float(torch.as_tensor(told).flatten()[0])
-    return now.times.index(told) if told in now.times else 0
+    places = [step for step, time in enumerate(now.times) if time == told]
+    return next((step for step in places if step + (count or 0) == len(now.times)), places[0] if places else 0)
 
 
 class Planned:

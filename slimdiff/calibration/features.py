@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from slimdiff.models.backbones.block_features import Patched
-from slimdiff.models.backbones.protocol import ReusableFeatures, offers
 from slimdiff.models.backbones.reroute import reroute
 
 
@@ -39,13 +38,20 @@ class OwnFeatures:
         return []
 
     def store(self, forward: Callable[..., Any], args: tuple, kwargs: dict, cache: dict) -> Any:
+        args, kwargs = self._brought(args, kwargs)
         output, cache['deep'] = self.network.with_features(*args, **self._conditions(kwargs))
         return self._as_asked(output, kwargs)
 
     def reuse(self, forward: Callable[..., Any], args: tuple, kwargs: dict, cache: dict) -> Any:
+        args, kwargs = self._brought(args, kwargs)
         given = dict(zip(('sample', 'timestep', 'class_labels', 'encoder_hidden_states'), args)) | kwargs
         return self._as_asked(self.network.shallow(given['sample'], given['timestep'], given.get('class_labels'),
                                                    given.get('encoder_hidden_states'), cache['deep']), kwargs)
+
+    def _brought(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """The arguments, once the weights are there: accelerate's offloading waits for a call of ``forward``."""
+        hook = getattr(self.network, '_hf_hook', None)
+        return (args, kwargs) if hook is None else hook.pre_forward(self.network, *args, **kwargs)
 
     @staticmethod
     def _conditions(kwargs: dict) -> dict:
@@ -77,12 +83,13 @@ class UNetFeatures(Patched):
 
         def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             if self.mode == 'reuse':
-                hidden = _hidden(args, kwargs)
-                # Skips that nobody will read; of the right shapes, since a ControlNet adds to them.
-                return hidden, tuple(hidden.new_zeros(()).expand(shape) for shape in self.cache[name])
+                # Nobody will read them; of the right shapes, since ControlNets and adapters add to them.
+                hidden, *skips = self.cache[name]
+                zero = _hidden(args, kwargs).new_zeros(())
+                return zero.new_zeros(hidden), tuple(zero.expand(shape) for shape in skips)
             output = original(*args, **kwargs)
             if self.mode == 'store':
-                self.cache[name] = [tuple(skip.shape) for skip in output[1]]
+                self.cache[name] = [value.shape for value in (output[0], *output[1])]
             return output
 
         return around
@@ -92,10 +99,10 @@ class UNetFeatures(Patched):
 
     def _deep(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.mode == 'reuse':
-            return self.cache['deep']
+            return self.cache['deep'].clone()
         output = original(*args, **kwargs)
         if self.mode == 'store':
-            self.cache['deep'] = output
+            self.cache['deep'] = output.clone()  # FreeU writes into what the next block gets
         return output
 
 
@@ -108,7 +115,3 @@ def is_unet(network: nn.Module) -> bool:
     down, up = (getattr(network, name, None) for name in ('down_blocks', 'up_blocks'))
     return (isinstance(down, nn.ModuleList) and isinstance(up, nn.ModuleList) and len(down) == len(up) > 1
             and not any(hasattr(block, 'skip_conv') for block in (*down, *up)))
-
-
-def has_own_features(network: nn.Module) -> bool:
-    return offers(network, ReusableFeatures)

@@ -13,6 +13,9 @@ import numpy as np
 
 from slimdiff.calibration.actions import FEATURES, PREDICTION
 
+#: units of cost of a whole sampling, at most: memory is proportional to it and to the steps
+WIDTH = 10_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -110,15 +113,15 @@ def frontier(options: Sequence[Option], ages: int, unit: float | None = None) ->
         options: what a step may do.
         ages: of a memory, at most.
         unit: costs are rounded up to multiples of it, so that what is within a budget stays so; by default 1/100 of the
-            highest cost. The minimum is exact for costs that are multiples.
+            highest cost, more for more than 100 steps. The minimum is exact for costs that are multiples.
 
     Raises:
         ValueError: no sequence is allowed.
     """
     options = tuple(options)
-    unit = unit or max(option.cost for option in options) / 100
-    grid = np.array([int(np.ceil(option.cost / unit - 1e-9)) for option in options])
     steps = len(options[0].error)
+    unit = unit or max(option.cost for option in options) / max(1, min(100, WIDTH // steps))
+    grid = np.array([int(np.ceil(option.cost / unit - 1e-9)) for option in options])
     states = [(p, f) for p in range(ages + 1) for f in range(ages + 1)]
     place = {state: i for i, state in enumerate(states)}
     moves = [(i, o, place[after]) for i, state in enumerate(states) for o, option in enumerate(options)

@@ -108,6 +108,16 @@ class Recording(_Counting):
         self.predictions[step, call.part] = prediction.detach().cpu().clone()
         return output
 
+    def after(self, step: int, sample: Tensor) -> None:
+        first, here = ([value.shape for (s, _), value in self.predictions.items() if s == which]
+                       for which in (self.first, step))
+        if here != first or len(set(here)) > 1:
+            raise ValueError(f'The pipeline calls its denoiser with {_listed(first)} at step {self.first} and with '
+                             f'{_listed(here)} at step {step}, counted from 0; a calibration needs the same calls of '
+                             'one shape at every step. Switch off guidance that is added, or ends, within the '
+                             'sampling (such as skip_guidance_layers or cfg_trunc_ratio).')
+        super().after(step, sample)
+
     def _memories(self, action: Action, part: int) -> list[dict]:
         """What there is at each age, 1 first; the prediction before the last is as old as at equal intervals."""
         past = list(self.history[part])[::-1]
@@ -125,7 +135,8 @@ class Recording(_Counting):
                 output = action.run(call)
             self.macs[name] += counter.get_total_flops() / 2 / (call.images or call.batch)
             self.taken[name] += 1
-            return output
+            if step < self.steps - 1:  # counting takes time of its own: it is timed at the next steps, or once more
+                return output
         _wait()
         begin = time.perf_counter()
         output = action.run(call)
@@ -189,8 +200,7 @@ class Replay(_Counting):
 
     def _recorded(self, step: int, call: Call) -> Any:
         found = self.predictions[step - self.first, call.part]
-        device = next(value.device for value in (*call.args, *call.kwargs.values()) if isinstance(value, Tensor))
-        found = found.to(device)
+        found = found.to(call.sample.device)
         return Prediction(sample=found) if call.kwargs.get('return_dict', True) else (found, )
 
 
@@ -212,6 +222,10 @@ class Judged(Planned, _Counting):
 
 def _with(call: Call, memory: dict) -> Call:
     return Call(call.forward, call.args, call.kwargs, memory, call.images, call.part, call.time)
+
+
+def _listed(shapes: Sequence[torch.Size]) -> str:
+    return ', '.join(str(tuple(shape)) for shape in shapes) or 'nothing'
 
 
 def _wait() -> None:

@@ -27,8 +27,9 @@ from slimdiff.calibration.measure import (
     sampled,
     sensitivities,
 )
-from slimdiff.calibration.plan import FULL, Plan, architecture_of, denoiser_of
+from slimdiff.calibration.plan import FULL, Plan, architecture_of, denoiser_of, plain_network
 from slimdiff.checkpoint.tensor_store import TensorStore, content_key, network_fingerprint
+from slimdiff.evaluation.record import cpu_name
 from slimdiff.progress import Progress
 from slimdiff.search.evaluation import rank_correlation
 
@@ -108,7 +109,10 @@ class Calibration:
         names = list(actions) if actions else offered(self.network, also is not None)
         self.actions: dict[str, Action] = {name: build(name, self.network, small) for name in names if name != FULL}
         self.store = TensorStore(Path(folder) / 'measurements.sqlite')
-        networks = [network_fingerprint(network) for network in (self.network, small) if network is not None]
+        # A text encoder, a ControlNet, whatever the pipeline has: all of them decide what it samples.
+        parts = {name: part for name, part in sorted(vars(pipe).items()) if isinstance(part, nn.Module)}
+        networks = {name: network_fingerprint(plain_network(part)) for name, part in (parts | {'also': small}).items()
+                    if part is not None}
         self.key = json.dumps([dict(identity), list(self.actions), ages, weight, networks,
                                type(pipe.scheduler).__name__, str(dict(pipe.scheduler.config))], default=str)
         self.runs = 0.0
@@ -127,6 +131,11 @@ class Calibration:
             known()
         self.runs += float(found['runs'])
         return found
+
+    def _hardware(self) -> str:
+        """What seconds depend on."""
+        chip = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
+        return f'{next(self.network.parameters()).device.type} {chip}'
 
     def _runs(self, taken: Mapping[str, float]) -> torch.Tensor:
         """What the steps of a policy cost, in samplings of the full network."""
@@ -147,7 +156,7 @@ class Calibration:
             return {**self.table, 'runs': self._runs(taken)}
 
         names = ('errors', 'seconds', 'macs', 'final', 'predictions', 'first')
-        self.table = self._kept('recording', names, make, lambda: None)
+        self.table = self._kept(f'recording on {self._hardware()}', names, make, lambda: None)
         self.final, self.first = self.table['final'], int(self.table['first'])
         self.steps = self.table['errors'].shape[1]
         self.rows = {name: self.table['errors'][row].numpy() for row, name in enumerate([FULL, *self.actions])}

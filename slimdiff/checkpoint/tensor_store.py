@@ -93,7 +93,7 @@ class TensorStore:
         try:
             if self.writes:
                 self.database.executemany('INSERT OR REPLACE INTO tensors VALUES (?, ?, ?, ?, ?)', rows)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:  # too large for an entry
             self.writes = False
             print_log(f'{self.path}: {error}. Nothing more is kept there.', logger='current', level=logging.WARNING)
 

@@ -63,11 +63,11 @@ def budget_of(args: argparse.Namespace) -> dict[str, float] | None:
 def trained_runs(unet: Mapping[str, Any]) -> set[Run] | None:
     """The widths and depths that a network was trained at, by its config in a checkpoint; None if that is empty."""
     from slimdiff.models.backbones.classes import find_class
-    from slimdiff.sampling import Run
+    from slimdiff.sampling import Run, StepAllocation
     if not unet:
         return None
     if unet.get('_networks'):  # of a step-aware folder
-        return set(map(Run.parse, unet['_networks']))
+        return set(StepAllocation.from_dict(unet['_allocation']).runs)
     parameters = inspect.signature(find_class(unet['type'])).parameters if unet.get('type') else {}
     widths, depths = (unet.get(axis) or getattr(parameters.get(axis), 'default', None) for axis in ('widths', 'depths'))
     return {Run(width, depth) for width in given_or_full(widths) for depth in given_or_full(depths)}

@@ -18,6 +18,18 @@ def unet_inputs(unet: nn.Module, context_length: int = 1,
     return (kwargs.pop('sample'), kwargs.pop('timestep')), kwargs
 
 
+def fitting_inputs(network: nn.Module, context_length: int = 1,
+                   batch_size: int = 1) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """As :func:`unet_inputs`, where the weights of ``network`` are and in their precision."""
+    inputs, kwargs = unet_inputs(network, context_length, batch_size)
+    weight = next(bare(network).parameters())
+
+    def fitted(value: Tensor) -> Tensor:
+        return value.to(weight) if value.is_floating_point() else value.to(weight.device)
+
+    return [fitted(value) for value in inputs], {name: fitted(value) for name, value in kwargs.items()}
+
+
 def context_length_of(model: Any) -> int:
     """Tokens of the context that a model's text encoder gives; 1 without one."""
     conditioner = getattr(model, 'conditioner', None)
@@ -31,12 +43,8 @@ def unet_cost(model: Any, context_length: int = 1) -> Cost:
 
 def network_cost(network: nn.Module, context_length: int = 1) -> Cost:
     """Cost of any backbone; its modules have the names that they have without slimdiff's wrappers."""
-    inputs, kwargs = unet_inputs(network, context_length)
+    inputs, kwargs = fitting_inputs(network, context_length)
     inner = bare(network)
-    weight = next(inner.parameters())
-    inputs = [value.to(weight) if value.is_floating_point() else value.to(weight.device) for value in inputs]
-    kwargs = {name: value.to(weight) if value.is_floating_point() else value.to(weight.device)
-              for name, value in kwargs.items()}
     if inner is not network:
         inputs, kwargs = call_arguments(inner, *inputs, named(inner, kwargs))
     return count_cost(inner, *inputs, **kwargs)

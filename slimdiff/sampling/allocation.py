@@ -201,7 +201,8 @@ class StepAllocation:
     def translated(self, source: NoiseProcess, target: NoiseProcess) -> StepAllocation:
         """The allocation for another noise process: the same action at the same signal-to-noise ratio.
 
-        Boundaries are rounded to whole timesteps; a segment of noise levels that ``target`` doesn't have is left out.
+        Boundaries and timesteps are rounded to whole timesteps, two of its own that meet are moved apart; a segment of
+        noise levels that ``target`` doesn't have is left out.
 
         Args:
             source: of this allocation.
@@ -220,7 +221,7 @@ class StepAllocation:
         if times is not None:
             levels = source.timesteps(torch.tensor(times, dtype=torch.float64))
             times = target.timesteps_of(source.snr(levels)).tolist()
-            times = [round(t) for t in times] if target.name == PROCESSES[0] else times
+            times = _apart([round(t) for t in times] if target.name == PROCESSES[0] else times, total)
         return type(self)(tuple(Segment(*piece) for piece in kept), total, target.name, times)
 
     # ---- what it says -----------------------------------------------------------------------------------------
@@ -242,6 +243,16 @@ class StepAllocation:
     def actions(self, timesteps: Iterable[float]) -> list[Action]:
         """One action for each of a sampler's timesteps, in their order."""
         return [self.action_at(t) for t in timesteps]
+
+    def taken(self, timesteps: Iterable[float]) -> list[Action]:
+        """What :class:`~slimdiff.StepAwareUNet` does at each of a sampler's timesteps, in their order.
+
+        As :meth:`actions`, but where there is nothing to reuse (at the first step, and where the timestep does not
+        fall) the run of the next noisier segment happens.
+        """
+        before = [math.inf, *(timesteps := list(timesteps))]
+        return [self.run_at(t) if isinstance(action, Reuse) and not t < last < math.inf else action
+                for last, t, action in zip(before, timesteps, self.actions(timesteps))]
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -273,8 +284,7 @@ class StepAllocation:
              shallow_of: Mapping[Run | float, float] | None = None) -> float:
         """MACs for one image through all sampling steps, guidance not counted.
 
-        Where there is nothing to reuse (at the first step, and where the timestep does not fall), what counts is the
-        next noisier segment's run, which happens there.
+        What counts are the actions :meth:`taken`.
 
         Args:
             timesteps: in the sampler's order, the noisiest first.
@@ -285,11 +295,8 @@ class StepAllocation:
             ValueError: a run without a cost.
         """
         macs_of, shallow_of = ByRun(macs_of), ByRun(shallow_of or {})
-        total, last, before = 0.0, None, math.inf
-        for t, action in zip(timesteps, self.actions(timesteps)):
-            if isinstance(action, Reuse) and (last is None or t >= before):
-                action = self.run_at(t)
-            before = t
+        total, last = 0.0, None
+        for action in self.taken(timesteps):
             if isinstance(action, Run):
                 last = action
                 total += _cost(macs_of, last, 'macs_of')
@@ -369,6 +376,16 @@ class StepAllocation:
             return cls.from_dict(data)
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from None
+
+
+def _apart(timesteps: Sequence[float], total: int) -> list[float]:
+    """Timesteps that do not rise, those moved that share a whole one with the next: up, or down at the noisy end."""
+    whole = [min(math.floor(t), total - 1) for t in timesteps]
+    moved = list(whole)
+    for i in reversed(range(len(moved) - 1)):
+        moved[i] = max(moved[i], moved[i + 1] + 1)
+    moved = [min(t, total - 1 - i) for i, t in enumerate(moved)]
+    return [t if old == new else float(new) for t, old, new in zip(timesteps, whole, moved)]
 
 
 def _listed(runs: Iterable[Run]) -> str:

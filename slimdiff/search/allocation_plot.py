@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from slimdiff.evaluation.cost import human
 from slimdiff.evaluation.figures import save_figure
-from slimdiff.sampling.actions import Action, ByRun, Reuse, Run
+from slimdiff.sampling.actions import Action, ByRun, Run
 from slimdiff.sampling.allocation import StepAllocation
 from slimdiff.search.costs import NetworkCosts
 from slimdiff.tables import markdown_table
@@ -57,9 +57,7 @@ def steps_done(allocation: StepAllocation, timesteps: Sequence[float], macs_of: 
     """
     macs_of, shallow_of = ByRun(macs_of), ByRun(shallow_of or {})
     steps: list[Done] = []
-    for t, action in zip(timesteps, allocation.actions(timesteps)):
-        if isinstance(action, Reuse) and (not steps or t >= steps[-1].timestep):
-            action = allocation.run_at(t)
+    for t, action in zip(timesteps, allocation.taken(timesteps)):
         run = action if isinstance(action, Run) else steps[-1].run
         if isinstance(action, Run):
             macs = macs_of[run]
@@ -72,7 +70,7 @@ def steps_done(allocation: StepAllocation, timesteps: Sequence[float], macs_of: 
 def saving(allocation: StepAllocation, timesteps: Sequence[float], costs: NetworkCosts) -> tuple[float, float, float]:
     """MACs for one image, those of the full network at every step, and the share of them that is saved."""
     spent = costs.macs(allocation, timesteps)
-    full = costs.calls_per_step * len(timesteps) * max(costs.macs_of.values())
+    full = costs.full(timesteps)
     return spent, full, 1 - spent / full
 
 

@@ -55,8 +55,7 @@ class Budget:
                              'dict(batch_size=8).')
         if self.kind != 'fraction':
             return self
-        full = StepAllocation.uniform(max(costs.macs_of), space.num_train_timesteps, space.process)
-        return Budget('macs', self.limit * costs.macs(full, space.timesteps))
+        return Budget('macs', self.limit * costs.full(space.timesteps))
 
     def cost(self, evaluation: Evaluation) -> float:
         """What the limit is on."""

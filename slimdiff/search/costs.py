@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from slimdiff.evaluation.cost import count_cost
-from slimdiff.evaluation.throughput import Timing, denoising_step, seconds_of, take_turns
-from slimdiff.evaluation.unet_cost import context_length_of, unet_inputs
+from slimdiff.evaluation.throughput import Timing, seconds_of, take_turns
+from slimdiff.evaluation.unet_cost import context_length_of, fitting_inputs
 from slimdiff.models.backbones.protocol import ReusableFeatures, network_of, require
 from slimdiff.sampling import Run, StepAllocation
 from slimdiff.sampling.actions import ByRun
@@ -44,6 +44,10 @@ class NetworkCosts:
         """MACs for one image."""
         return self.calls_per_step * allocation.macs(timesteps, self.macs_of, self.shallow_of)
 
+    def full(self, timesteps: Sequence[float]) -> float:
+        """MACs for one image of the widest and deepest network at every step."""
+        return self.calls_per_step * len(timesteps) * self.macs_of[max(self.macs_of)]
+
     def latency(self, allocation: StepAllocation, timesteps: Sequence[float]) -> float | None:
         """Seconds for one image: of its network calls, in batches as they were measured."""
         if self.seconds_of is None:
@@ -63,16 +67,17 @@ class NetworkCosts:
 
     def with_latency(self, model: Any, batch_size: int = 8, rounds: int = 5) -> NetworkCosts:
         """A copy with seconds per image, measured here: the median of ``rounds`` in which the networks take turns."""
-        inputs, kwargs = unet_inputs(model.unet, context_length_of(model), batch_size)
+        inputs, kwargs = fitting_inputs(model.unet, context_length_of(model), batch_size)
         device = next(model.unet.parameters()).device
         networks = {('run', run): network_of(model.unet, run).eval() for run in self.macs_of}
         networks |= {('shallow', run): _Shallow(network_of(model.unet, run), inputs, kwargs)
                      for run in self.shallow_of or ()}
-        steps = {name: denoising_step(network, inputs, kwargs, device=device) for name, network in networks.items()}
-        clocks = {name: lambda step=step: seconds_of(step, device) for name, step in steps.items()}
-        take_turns(clocks, {name: Timing() for name in clocks}, 1)  # the first calls are slower
+        clocks = {name: lambda network=network: seconds_of(lambda: network(*inputs, **kwargs), device)
+                  for name, network in networks.items()}
         timings = {name: Timing() for name in clocks}
-        take_turns(clocks, timings, rounds)
+        with torch.inference_mode():
+            take_turns(clocks, {name: Timing() for name in clocks}, 1)  # the first calls are slower
+            take_turns(clocks, timings, rounds)
         seconds = {name: timing.latency()['p50'] / batch_size for name, timing in timings.items()}
         shallow = None if self.shallow_of is None else {run: seconds['shallow', run] for run in self.shallow_of}
         return dataclasses.replace(self, seconds_of={run: seconds['run', run] for run in self.macs_of},
@@ -86,9 +91,7 @@ class _Shallow(nn.Module):
         super().__init__()
         self.network = network.eval()
         with torch.no_grad():
-            device = next(network.parameters()).device
-            _, features = network.with_features(*(x.to(device) for x in inputs),
-                                                **{k: x.to(device) for k, x in kwargs.items()})
+            _, features = network.with_features(*inputs, **kwargs)
         self.register_buffer('features', features)
 
     def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None,
@@ -104,10 +107,7 @@ def count_macs(model: Any, runs: Iterable[Run | float], features: bool = False) 
     """
     if features:
         require(model.unet, ReusableFeatures, 'To reuse features', "reuse the 'prediction'")
-    inputs, kwargs = unet_inputs(model.unet, context_length_of(model))
-    device = next(model.unet.parameters()).device
-    inputs = [value.to(device) for value in inputs]
-    kwargs = {name: value.to(device) for name, value in kwargs.items()}
+    inputs, kwargs = fitting_inputs(model.unet, context_length_of(model))
 
     def count(network: nn.Module) -> float:
         with torch.no_grad():

@@ -55,7 +55,7 @@ class Outcome:
     def row(self, judged: Judged) -> dict[str, Any]:
         """One candidate as plain data."""
         allocation, evaluation = judged
-        actions = allocation.actions(allocation.timesteps or self.timesteps)
+        actions = allocation.taken(allocation.timesteps or self.timesteps)
         return dict(macs=evaluation.macs, fraction=evaluation.macs / self.full_macs, latency=evaluation.latency,
                     quality=evaluation.quality, steps=in_words(actions))
 

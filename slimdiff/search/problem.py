@@ -72,8 +72,8 @@ class Problem:
         return build_scheduler({'timesteps': list(allocation.timesteps)}, base=self.scheduler)
 
     def actions(self, allocation: StepAllocation) -> list[Action]:
-        """One for each sampling step."""
-        return allocation.actions(self.timesteps_under(allocation))
+        """What is done at each sampling step."""
+        return allocation.taken(self.timesteps_under(allocation))
 
     def in_words(self, allocation: StepAllocation) -> str:
         """What an allocation does at all steps, in a line: equal lines are equal samplings."""

@@ -15,7 +15,7 @@ from slimdiff.evaluation.figures import save_figure
 from slimdiff.evaluation.page import data_uri, grid_uri, write_page
 from slimdiff.sampling import Run, StepAllocation
 from slimdiff.sampling.images import image_grid, to_uint8
-from slimdiff.search import DivergenceEvaluator, Evaluation, Outcome, Search
+from slimdiff.search import Evaluation, Outcome, SamplingEvaluator, Search
 
 REUSE_COLOURS = {'prediction': '#d9534f', 'features': '#f0ad4e'}
 
@@ -88,9 +88,16 @@ def allocation_svg(allocation: StepAllocation, timesteps: Sequence[float], width
             f'<path d="{ticks}" stroke="#888"/></svg>')
 
 
+class _Images(SamplingEvaluator):
+    """Samples, and judges nothing."""
+
+    def measure(self, allocations: Sequence[StepAllocation]) -> list[float]:
+        raise NotImplementedError
+
+
 def sample_grids(search: Search, allocations: Mapping[str, StepAllocation], num_images: int = 16) -> dict[str, Tensor]:
     """Images of the same indices and seed under each allocation, as grids (3, H, W) uint8."""
-    sampler = DivergenceEvaluator(num_images=num_images).bind(search.problem)
+    sampler = _Images(num_images).bind(search.problem)
     names, grids = list(allocations), {}
     with torch.inference_mode():
         for members, x0 in sampler.samples(list(allocations.values()), range(num_images)):

@@ -335,9 +335,7 @@ class Search:
     @property
     def full_macs(self) -> float:
         """Of the widest width at every step, for one image."""
-        widest = StepAllocation.uniform(max(self.problem.costs.macs_of), self.space.num_train_timesteps,
-                                        self.space.process)
-        return self.problem.costs.macs(widest, self.problem.timesteps)
+        return self.problem.costs.full(self.problem.timesteps)
 
     def best(self) -> tuple[Genome, Evaluation] | None:
         """The candidate of best quality within the budget; None if there is none yet."""

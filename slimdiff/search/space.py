@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -138,24 +137,6 @@ class SearchSpace:
         found = StepAllocation.from_steps([self.actions[cells[cell]] for cell in self.cell_of_step], times,
                                           self.num_train_timesteps, self.process)
         return dataclasses.replace(found, timesteps=times) if genome.times else found
-
-    def encode(self, allocation: StepAllocation) -> Genome:
-        """The genome of an allocation, each cell with the action that most of its steps have, at the levels that are
-        nearest to its own timesteps.
-
-        Raises:
-            ValueError: an action that the space does not have.
-        """
-        votes: list[Counter[int]] = [Counter() for _ in range(self.num_cells)]
-        timesteps, times = allocation.timesteps, self.own_times
-        if timesteps is not None and self.levels and len(timesteps) == len(self.timesteps):
-            times = [min(range(len(self.levels)), key=lambda i: abs(self.levels[i] - t)) for t in timesteps]
-        for cell, action in zip(self.cell_of_step, allocation.actions(timesteps or self.timesteps)):
-            if action not in self.actions:
-                raise ValueError(f"The allocation has '{action}', the search space "
-                                 f'{", ".join(map(str, self.actions))}.')
-            votes[cell][self.actions.index(action)] += 1
-        return self.from_cells([vote.most_common(1)[0][0] for vote in votes], times)
 
     # ---- the whole space --------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from slimdiff.models.backbones.adapt import Prediction, given
-from slimdiff.models.backbones.protocol import network_of, runs_of
+from slimdiff.models.backbones.protocol import input_dtype, network_of, runs_of
 from slimdiff.models.backbones.steps import State, take_step
 from slimdiff.sampling import Action, Run
 
@@ -54,6 +54,10 @@ class ActionNetwork(nn.Module):
 
     def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None,
                 encoder_hidden_states: Tensor | None = None, return_dict: bool = True) -> Prediction | tuple[Tensor]:
+        # Samplers work in float32, whatever the precision of the network is; pipelines cast as it is done here.
+        sample = sample.to(input_dtype(self.supernet))
+        if encoder_hidden_states is not None:
+            encoder_hidden_states = encoder_hidden_states.to(next(self.supernet.parameters()).dtype)
         self.state = take_step(lambda run, name: getattr(self.dense(run), name), self.action, self.state, sample,
                                timestep, given(class_labels, encoder_hidden_states), self.keeps_features)
         prediction = self.state.prediction

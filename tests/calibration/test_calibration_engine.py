@@ -1,6 +1,9 @@
 """``slimdiff.apply`` and ``remove`` on pipelines of diffusers: what runs, what is left behind, what is refused."""
 
+import copy
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -11,15 +14,20 @@ from diffusers import (
     DDPMScheduler,
     DiffusionPipeline,
     HeunDiscreteScheduler,
+    PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
     UNet2DModel,
 )
 from tiny_pipelines import ALL, STEPS, made
+from torch import nn
 
 import slimdiff
+from slimdiff import SlimmableUNet
 from slimdiff.calibration import Plan
-from slimdiff.calibration.actions import offered
+from slimdiff.calibration.actions import Call, offered
+from slimdiff.calibration.engine import Engine
 from slimdiff.calibration.plan import architecture_of, denoiser_of
+from slimdiff.sampling.denoise import prepared
 
 
 def plan_of(pipe, *actions):
@@ -148,6 +156,24 @@ def test_a_narrower_width_is_the_extracted_network():
     assert torch.equal(pipe(**inputs).images, found)
 
 
+def test_a_width_is_found_by_its_name_and_follows_the_pipeline():
+    widths = (1 / 3, 2 / 3, 1.0)
+    unet = SlimmableUNet(widths=widths, sample_size=8, in_channels=1, out_channels=1, norm_groups=3,
+                         stages=[dict(channels=12, blocks=1)]).eval()
+    pipe = DDPMPipeline(unet, DDPMScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    narrow = [name for name in offered(unet) if name.startswith('width')]
+    assert len(narrow) == 2
+    slimdiff.apply(pipe, plan_of(pipe, 'full', *narrow))
+    nn.Module.to(unet, torch.bfloat16)
+    x = torch.randn(1, 1, 8, 8, dtype=torch.bfloat16)
+    for width, action in zip(widths, unet._slimdiff_engine.policy.actions.values()):
+        found = action.run(Call(unet, (x, torch.tensor(5)), {})).sample
+        wanted = unet.extract(width)(x, torch.tensor(5)).sample
+        assert found.dtype == torch.bfloat16 and torch.equal(found, wanted)
+    slimdiff.remove(pipe)
+
+
 def test_several_images_of_a_prompt():
     pipe, sample = made('sd15')
     batches = counted(pipe.unet)
@@ -169,6 +195,57 @@ def test_image_to_image_takes_the_last_steps_of_the_plan(strength, full):
     slimdiff.apply(pipe, plan_of(pipe, 'full', 'prediction', 'full', 'prediction', 'full', 'full'))
     pipe(**inputs)
     assert [STEPS - len(told) + call for call in ran] == full
+
+
+def test_nothing_keeps_a_pipeline_alive():
+    """Caches of what a scheduler can do have its class for a key, and that closes over the pipeline."""
+    alive = []
+    for _ in range(2):
+        pipe = made('sd15')[0]
+        slimdiff.apply(pipe, half(pipe, 'features:1'))
+        kept = copy.deepcopy(pipe.scheduler)
+        prepared(pipe.scheduler, STEPS)
+        slimdiff.remove(pipe)
+        kept.set_timesteps(STEPS)  # a copy of its scheduler is an ordinary one
+        alive.append(weakref.ref(pipe.unet))
+        del pipe
+        gc.collect()
+    assert [ref() for ref in alive] == [None, None]
+
+
+@pytest.mark.parametrize('strength, first', [(0.9, 1), (0.7, 2), (0.5, 3)])
+def test_image_to_image_where_a_timestep_is_repeated(strength, first):
+    """PNDM takes the second timestep twice, and does not say at which of them it begins."""
+    class Watching:
+        parts, steps = (), []
+
+        def begin(self, times):
+            assert len(times) == 7 and times[1] == times[2]
+
+        def answer(self, step, call):
+            self.steps = [*self.steps, step]
+            return call.forward(*call.args, **call.kwargs)
+
+        def after(self, step, sample):
+            pass
+
+    pipe, policy = made('sd15')[0], Watching()
+    pipe = StableDiffusionImg2ImgPipeline(**{**pipe.components, 'scheduler': PNDMScheduler(skip_prk_steps=True)},
+                                          requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    Engine(pipe, policy).install()
+    pipe(prompt_embeds=torch.randn(1, 3, 8), guidance_scale=1.0, num_inference_steps=6, strength=strength,
+         image=torch.rand(1, 3, 16, 16), output_type='latent')
+    assert policy.steps == list(range(first, 7))
+
+
+def test_a_copy_of_the_network_is_refused():
+    pipe, _ = made('sd15')
+    slimdiff.apply(pipe, half(pipe, 'features:1'))
+    with pytest.raises(ValueError, match=r'cannot be copied or pickled with it: call slimdiff\.remove\(pipe\) before'):
+        copy.deepcopy(pipe.unet)
+    slimdiff.remove(pipe)
+    copy.deepcopy(pipe.unet)
 
 
 def test_a_broken_call_leaves_nothing():

@@ -1,13 +1,15 @@
 """Parts of real networks of diffusers that are kept and reused, against the networks themselves."""
 
 import copy
+import threading
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from tiny_pipelines import ALL, made
 from torch import nn
 
-from slimdiff.calibration.actions import build, offered
+from slimdiff.calibration.actions import Call, build, offered
 from slimdiff.calibration.features import OwnFeatures
 from slimdiff.calibration.plan import denoiser_of
 from slimdiff.models.backbones import UNet
@@ -40,6 +42,84 @@ def test_features_of_the_same_input_give_the_same_output(name):
         while undo:
             undo.pop()()
         assert not any({'forward', '_compiled_call_impl'} & set(vars(m)) for m in network.modules())
+
+
+def fresh(extra):
+    """Networks take lists apart."""
+    return {key: list(value) if isinstance(value, list) else value for key, value in extra.items()}
+
+
+def extras(given, network, args, kwargs):
+    """What a ControlNet, an adapter or FreeU (it writes into the features) adds to a call."""
+    if given == 'FreeU':
+        network.enable_freeu(0.1, 0.1, 3, 3)
+        return {}
+    if hasattr(network, 'transformer_blocks'):
+        return dict(block_controlnet_hidden_states=[torch.randn(4, 16, 8) for _ in network.transformer_blocks])
+    shapes = []
+    hooks = [block.register_forward_hook(lambda m, a, out: shapes.append([out[0].shape, *(s.shape for s in out[1])]))
+             for block in network.down_blocks]
+    network(*args, **kwargs)
+    for hook in hooks:
+        hook.remove()
+    if given == 'adapter':  # with attention before the down-sampler, else behind
+        return dict(down_intrablock_additional_residuals=[torch.randn(shapes[i][i == 1]) for i in range(3)])
+    return dict(down_block_additional_residuals=[torch.randn(args[0].shape[0], 4, 8, 8)]
+                + [torch.randn(s) for _, *skips in shapes for s in skips],
+                mid_block_additional_residual=torch.randn(shapes[-1][0]))
+
+
+@pytest.mark.parametrize('name, action, given', [
+    ('sd15', 'features:1', 'ControlNet'), ('sd15', 'features:2', 'ControlNet'), ('sd3', 'blocks:1', 'ControlNet'),
+    ('sd3', 'blocks:2', 'ControlNet'), ('sd15', 'features:1', 'adapter'), ('sd15', 'features:1', 'FreeU'),
+    ('sd15', 'features:2', 'FreeU')])
+@torch.no_grad()
+def test_what_is_added_on_the_way_counts_once(name, action, given):
+    network, args, kwargs = recorded_call(name)
+    plain = network(*args, **kwargs)[0]
+    extra = extras(given, network, args, kwargs)
+    wanted = network(*args, **kwargs | fresh(extra))[0]
+    assert not torch.allclose(wanted, plain, atol=1e-2)
+    part, cache = build(action, network).part, {}
+    part.install()
+    assert torch.equal(part.store(network, args, kwargs | fresh(extra), cache)[0], wanted)
+    for _ in range(2):
+        assert torch.allclose(part.reuse(network, args, kwargs | fresh(extra), cache)[0], wanted, atol=1e-4)
+
+
+@torch.no_grad()
+def test_blocks_that_the_network_leaves_out_have_nothing_to_reuse():
+    network, args, kwargs = recorded_call('sd3')
+    action = build('blocks:1', network)
+    action.part.install()
+    for left_out in ([1], [3]):
+        cache = {}
+        wanted = network(*args, **kwargs, skip_layers=left_out)[0]
+        assert torch.equal(action.part.store(network, args, dict(kwargs, skip_layers=left_out), cache)[0], wanted)
+        assert not action.fits(Call(network, args, kwargs, {action.part: cache}))
+
+
+@torch.no_grad()
+def test_another_thread_has_the_network_as_it_was():
+    network, args, kwargs = recorded_call('sd15')
+    wanted, found = network(*args, **kwargs)[0], []
+
+    @torch.no_grad()
+    def elsewhere():
+        found.append(network(*args, **kwargs)[0])
+
+    def inside(*_):
+        if threading.current_thread() is threading.main_thread():
+            thread = threading.Thread(target=elsewhere)
+            thread.start()
+            thread.join()
+
+    part, cache = build('features:1', network).part, {}
+    part.install()
+    part.store(network, args, kwargs, cache)
+    network.conv_in.register_forward_pre_hook(inside)
+    part.reuse(network, (torch.randn_like(args[0]), *args[1:]), kwargs, {**cache, 'deep': cache['deep'] + 1})
+    assert torch.equal(found[0], wanted)
 
 
 @pytest.mark.parametrize('name', ['sd15', 'sd3'])
@@ -97,6 +177,24 @@ def test_our_own_unet():
     assert offered(network) == ['prediction', 'extrapolate', 'features', 'unguided']
     assert torch.equal(part.store(network, (x, t), {}, cache).sample, network(x, t).sample)
     assert torch.allclose(part.reuse(network, (x, t), dict(return_dict=False), cache)[0], network(x, t).sample)
+
+
+@torch.no_grad()
+def test_weights_that_are_brought_in_when_the_network_is_called():
+    """As accelerate's offloading does it, by a hook around ``forward``."""
+    class Offloaded(ModelHook):
+        calls = 0
+
+        def pre_forward(self, module, *args, **kwargs):
+            self.calls += 1
+            return args, kwargs
+
+    network, hook = UNet(sample_size=8, norm_groups=4, stages=[dict(channels=8), dict(channels=8)]).eval(), Offloaded()
+    add_hook_to_module(network, hook)
+    part, cache, call = OwnFeatures(network), {}, (torch.randn(2, 3, 8, 8), torch.tensor(3))
+    part.store(network, call, {}, cache)
+    part.reuse(network, call, {}, cache)
+    assert hook.calls == 2
 
 
 def test_ranges_over_several_lists():

@@ -97,6 +97,14 @@ def test_costs_are_rounded_up():
         assert actions is None or sum(known[name].cost for name in actions) <= budget
 
 
+@pytest.mark.parametrize('steps, units', [(50, 100), (100, 100), (400, 25)])
+def test_the_grid_of_long_samplings_is_coarser(steps, units):
+    known = options(0, steps, 1, forbidden=0)
+    found = frontier(list(known.values()), 1)
+    assert found.grid.max() == units and found.links.shape == (steps, 4, min(100 * steps, 10_000) + 1)
+    assert sum(known[name].cost for name in found.within(0.3 * 7 * steps)) <= 0.3 * 7 * steps
+
+
 def test_nothing_allowed():
     nothing = Option('full', np.full((3, 1), np.inf), 1, None, BOTH)
     with pytest.raises(ValueError, match='no sequence of actions is allowed'):

@@ -22,6 +22,7 @@ from slimdiff.calibration.run import Calibration
 from slimdiff.calibration.settings import settings_of
 from slimdiff.cli.calibrate import main
 from slimdiff.evaluation.cost import count_cost
+from slimdiff.progress import Progress
 from slimdiff.registry import MODELS
 
 
@@ -72,6 +73,15 @@ def test_costs_are_macs_of_an_image(tmp_path):
     assert policy.macs['prediction'] == 0
     assert 0 < policy.macs['features:1'] < policy.macs['features:2'] < cost
 
+
+@pytest.mark.parametrize('steps', [1, 2])
+def test_few_steps_are_counted_and_timed(tmp_path, steps):
+    calibration = calibration_of('sd15', tmp_path, actions=['prediction', 'features:1'])
+    policy = Recording(calibration.actions, 2, 3.0)
+    sampled(calibration.pipe, policy, lambda: dict(calibration.inputs(), num_inference_steps=steps))
+    table = policy.table()
+    tried = 3 if steps > 1 else 1  # of one step nothing is left to reuse
+    assert torch.isfinite(table['seconds'][:tried]).all() and table['macs'][0] > 0
 
 @pytest.mark.parametrize('action', ['prediction', 'features:1', 'unguided'])
 def test_a_probe_is_a_plan_with_one_other_step(tmp_path, action):
@@ -156,6 +166,41 @@ def test_a_calibration_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     other = Calibration(third.pipe, third.inputs, tmp_path / 'parts', dict(steps=STEPS), 3.0, ages=2)
     other.run(0.6, finalists=1)
     assert calls
+
+
+def test_measurements_are_kept_by_all_networks_of_the_pipeline_and_by_device(tmp_path, monkeypatch):
+    first = calibration_of('sd15', tmp_path)
+    assert calibration_of('sd15', tmp_path).key == first.key
+    nn.init.zeros_(first.pipe.vae.decoder.conv_out.weight)  # as another text encoder or ControlNet would
+    assert Calibration(first.pipe, first.inputs, tmp_path, dict(steps=STEPS), 3.0, ages=2).key != first.key
+    calls = []
+    for names, count in ((['one'], STEPS), (['one'], 0), (['another'], STEPS)):
+        monkeypatch.setattr(slimdiff.calibration.run, 'cpu_name', names.pop)
+        calibration = calibration_of('sd15', tmp_path, actions=['prediction'])
+        calibration.network.conv_in.register_forward_hook(lambda *_: calls.append(1))
+        with Progress(None, '') as bar:
+            calibration.record(bar)
+        assert len(calls) == count
+        calls.clear()
+
+
+@pytest.mark.parametrize('second', [lambda x: x[:1], None])
+def test_a_pipeline_whose_calls_differ_from_step_to_step(tmp_path, second):
+    """A second call at two of the steps, or one of another batch at all of them."""
+    calibration = calibration_of('sd15', tmp_path, actions=['prediction'])
+    original, count = calibration.pipe.scheduler.scale_model_input, [0]
+
+    def scale(x, t):
+        count[0] += 1
+        if second is not None or count[0] in (1, 2):
+            both = (second or (lambda x: x))(x)
+            calibration.pipe.unet(both, t, encoder_hidden_states=torch.zeros(len(both), 3, 8))
+        return original(x, t)
+
+    calibration.pipe.scheduler.scale_model_input = scale
+    with pytest.raises(ValueError, match=r'calls its denoiser with \(\d, 4, 8, 8\), .*at step [02], counted from 0'):
+        calibration.run(0.6)
+    assert count[0] == (1 if second is not None else 3)  # at once
 
 
 def test_a_budget_that_no_plan_meets(tmp_path):

@@ -51,6 +51,16 @@ def test_a_damaged_file(store, tmp_path):
         sqlite3.connect(tmp_path / 'y.sqlite').execute('SELECT * FROM tensors')
 
 
+def test_too_large_a_tensor_is_not_kept(store):
+    class Small:
+        def executemany(self, *_):
+            raise OverflowError('BLOB longer than INT_MAX bytes')
+
+    store.database = Small()
+    store.put(b'l', {'a': torch.ones(1)})
+    assert not store.writes
+
+
 def test_a_file_that_another_process_is_just_making(tmp_path):
     """SQLite refuses the switch to WAL at once, whatever its timeout, while somebody is about to write."""
     other = sqlite3.connect(tmp_path / 'x.sqlite', isolation_level=None, check_same_thread=False)

@@ -1,5 +1,6 @@
 """StepAllocation against hand computation and a timestep-by-timestep list."""
 
+import dataclasses
 import json
 import random
 
@@ -8,6 +9,7 @@ import torch
 
 from slimdiff.functional.process import RectifiedFlow, VariancePreserving
 from slimdiff.sampling import Reuse, Run, Segment, StepAllocation
+from slimdiff.sampling.allocation import _apart
 
 
 @pytest.fixture
@@ -34,6 +36,8 @@ def test_macs_by_hand():
     # Nothing to reuse yet: the next noisier width runs. So it does at a repeated timestep.
     assert allocation.macs([700, 500, 100], {.5: 3.0, 1: 10.0}, {}) == 3 + 10 + 0
     assert allocation.macs([500, 300, 300, 100], {.5: 3.0, 1: 10.0}, {1: 2.0}) == 10 + 2 + 10 + 0
+    assert allocation.taken([700, 500, 500, 300, 300, 100]) == [
+        Run(.5), Run(1), Run(1), Reuse('features'), Run(1), Reuse('prediction')]
     with pytest.raises(ValueError, match='macs_of has no cost for width 0.5; it has 1'):
         allocation.macs([900], {1: 10.0})
     with pytest.raises(ValueError, match='shallow_of has no cost'):
@@ -221,3 +225,16 @@ def test_timesteps_of_its_own(tmp_path, mixed):
         ratio = diffusion.snr(torch.tensor([t])) / flow.snr(torch.tensor([s], dtype=torch.float64))
         assert ratio.item() == pytest.approx(1, rel=1e-3)
     assert there.translated(flow, diffusion).timesteps == mine.timesteps
+
+
+def test_timesteps_that_meet_in_another_process_are_moved_apart():
+    flow, diffusion = RectifiedFlow(), VariancePreserving(torch.linspace(0.9999, 0.005, 1000, dtype=torch.float64))
+    times = {(900, 600.0, 9.9, 9.6, 9.1): (900, 600.0, 11, 10, 9.1), (1000.0, 999.6, 999.2): (1000.0, 998, 997)}
+    for given, wanted in times.items():
+        assert tuple(_apart(given, 1000)) == wanted
+    both = StepAllocation.from_pieces([600], [Run(.5), Run(1)])
+    mine = dataclasses.replace(both, timesteps=(999, 998, 997, 20, 1, 0))
+    there = mine.translated(diffusion, flow)
+    assert len(there.timesteps) == 6 == len(there.translated(flow, diffusion).timesteps)
+    flowing = StepAllocation(both.segments, 1000, 'rectified_flow', (1000.0, 500.0, 3.0, 2.0, 1.0))
+    assert flowing.translated(flow, diffusion).timesteps[-3:] == (2, 1, 0)  # cleaner than it has them

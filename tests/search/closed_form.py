@@ -60,7 +60,7 @@ class OneWidth(nn.Module):
 
     def __init__(self, supernet, width):
         super().__init__()
-        self.supernet, self.width = supernet, width
+        self.supernet, self.width, self.config = supernet, width, supernet.config
 
     def forward(self, *args, **kwargs):
         return self.supernet(*args, **kwargs, width=self.width)

@@ -1,14 +1,17 @@
 """Evaluators against a model whose errors and samples are known in closed form."""
 
+import copy
+import dataclasses
 import itertools
 import math
 
 import pytest
 import torch
-from closed_form import COSTS, error, make_model, make_problem, shrink
+from closed_form import COSTS, OneWidth, error, make_model, make_problem, shrink
 
 from slimdiff.checkpoint.tensor_store import TensorStore
 from slimdiff.evaluation.metrics.frechet import frechet_distance, gaussian_moments
+from slimdiff.models.backbones import StepAwareUNet
 from slimdiff.registry import EVALUATORS
 from slimdiff.sampling import Reuse, Run, StepAllocation, build_scheduler, image_generators, initial_noise
 from slimdiff.search import (
@@ -17,6 +20,7 @@ from slimdiff.search import (
     Evaluator,
     FrechetEvaluator,
     LossGapEvaluator,
+    NetworkCosts,
     SearchSpace,
     SensitivityEvaluator,
     count_macs,
@@ -123,6 +127,10 @@ def test_sensitivity_is_kept(tmp_path):
     first = SensitivityEvaluator(num_images=2, num_bins=2).bind(make_problem(cache=cache))
     again = SensitivityEvaluator(num_images=2, num_bins=2).bind(make_problem(cache=cache))
     assert torch.equal(first.table, again.table) and first.work.images == 2 * 5 and again.work.images == 0
+    problem = make_problem(cache=cache)
+    problem.costs = NetworkCosts({.5: 30., 1.: 100.})  # other widths have another table
+    other = SensitivityEvaluator(num_images=2, num_bins=2).bind(problem)
+    torch.testing.assert_close(other.table, first.table[:, 1:])
 
 
 # ---- sampling -------------------------------------------------------------------------------------------------------
@@ -191,6 +199,25 @@ def test_reuse_takes_the_last_prediction():
     found = evaluator.evaluate(both)
     assert found[0].quality > 0 == found[1].quality and found[0].macs == 200
     assert evaluator.work.calls - before == 2 * (2 + 4)  # they share the first
+
+
+@pytest.mark.parametrize('sampler', ['DDIMScheduler', 'HeunDiscreteScheduler', 'PNDMScheduler'])
+def test_samples_with_reuse_are_those_of_the_step_aware_network(sampler):
+    """Some samplers call twice at a timestep; there nothing is reused."""
+    model = make_model()
+    problem = make_problem(model, scheduler=build_scheduler(dict(type=sampler), base=model.noise_scheduler))
+    allocation = StepAllocation.from_pieces([300, 700], [Run(1.), Reuse(), Run(.5)])
+    evaluator = DivergenceEvaluator(num_images=2).bind(problem)
+    calls = evaluator.work.calls
+    (_, found), = evaluator.samples([allocation], range(2))
+    model.unet.calls = 0
+    served = make_model()
+    served.unet = StepAwareUNet({w: OneWidth(model.unet, w) for w in (.5, 1.)}, allocation)
+    expected = served.sample(range(2), scheduler=problem.scheduler, num_steps=5)
+    torch.testing.assert_close(model.decode(found), expected, rtol=0, atol=0)
+    runs = [a for a in allocation.taken(problem.timesteps) if isinstance(a, Run)]
+    assert evaluator.work.calls - calls == model.unet.calls == 2 * len(runs) < 2 * len(problem.timesteps)
+    assert evaluator.problem.judged(allocation, 0.).macs == sum(COSTS.macs_of[run] for run in runs)
 
 
 class ImageMean(torch.nn.Module):
@@ -316,6 +343,20 @@ def test_slimmable_unet_step_by_step(real):
         torch.testing.assert_close(real.decode(found[i]), expected, rtol=0, atol=1e-5)
     judged = evaluator.evaluate(each)[1]
     assert judged.macs == costs.macs_of[1.] + costs.shallow_of[1.] + costs.macs_of[.5] + costs.shallow_of[.5]
+
+
+def test_a_network_in_bf16(real):
+    """Its inputs are cast as its pipeline casts them, and it stays what it is."""
+    model = copy.deepcopy(real)
+    torch.nn.Module.to(model.unet, torch.bfloat16)
+    costs = count_macs(model, (.5, ), features=True).with_latency(model, batch_size=1, rounds=1)
+    assert costs.macs_of[.5] > costs.shallow_of[.5] > 0 < costs.shallow_seconds_of[.5]
+    allocation = StepAllocation.from_pieces([300], [Reuse('features'), Run(.5)])
+    problems = [dataclasses.replace(make_problem(own, num_steps=2), costs=costs) for own in (model, real)]
+    found, wanted = (next(DivergenceEvaluator(num_images=1).bind(problem).samples([allocation], [0]))[1]
+                     for problem in problems)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.05)
+    assert model.unet.dtype == torch.bfloat16 and not torch.equal(found, wanted)
 
 
 def test_latency_of_the_real_network(real):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from slimdiff.sampling import Reuse, Run, StepAllocation
+from slimdiff.sampling import Reuse, Run
 from slimdiff.search import Genome, SearchSpace
 
 TIMES = [900, 700, 500, 300, 100]
@@ -35,15 +35,12 @@ def test_enumeration_is_every_sequence_once(kwargs):
     assert all(s.from_cells(s.per_cell(g)) == g for g in genomes)
 
 
-def test_decode_and_encode():
+def test_decode():
     s = space(reuse=('prediction', ))
     for genome in s.enumerate():
         allocation = s.decode(genome)
         assert allocation.actions(TIMES) == [s.actions[i] for i in s.per_cell(genome)]
-        assert s.encode(allocation) == genome
     assert s.decode(Genome((2, 3), (1, 2, 0))).actions(TIMES) == [Run(1), Run(1), Reuse(), Run(.5), Run(.5)]
-    with pytest.raises(ValueError, match="has 'width 0.25', the search space width 0.5, width 1"):
-        s.encode(StepAllocation.uniform(.25))
 
 
 def test_cells_group_steps():
@@ -51,9 +48,6 @@ def test_cells_group_steps():
     assert s.size == 2 + 3 * 2 and s.cell_of_step == tuple(i // 25 for i in range(100))
     allocation = s.decode(Genome((1, ), (0, 1)))
     assert [a.width for a in allocation.actions(range(990, -1, -10))] == [.5] * 25 + [1.] * 75
-    # A cell goes with most of its steps.
-    assert s.encode(StepAllocation.prefix(.5, 1, .30)) == Genome((1, ), (0, 1))
-    assert s.encode(StepAllocation.prefix(.5, 1, .45)) == Genome((2, ), (0, 1))
 
 
 def test_equal_timesteps_share_a_cell():

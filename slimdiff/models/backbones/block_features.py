@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,8 +17,11 @@ from slimdiff.models.backbones.reroute import reroute
 RESIDUAL = 'residual'
 
 
-class Patched:
-    """Features of a network whose blocks are rerouted: ``mode`` and ``cache`` say what they do in this call."""
+class Patched(threading.local):
+    """Features of a network whose blocks are rerouted: ``mode`` and ``cache`` say what they do in this call.
+
+    To another thread the network is what it was: all attributes are a thread's own, made by ``__init__`` again.
+    """
 
     def __init__(self) -> None:
         self.mode: str | None = None
@@ -62,7 +66,9 @@ class BlockFeatures(Patched):
     def store(self, forward: Callable[..., Any], args: tuple, kwargs: dict, cache: dict) -> Any:
         self._found = []
         output = super().store(forward, args, kwargs, cache)
-        cache[RESIDUAL], self._inputs, self._found = torch.cat(self._found, dim=1), [], []
+        if self._found:  # nothing where the network left out the first or the last of the blocks (skip_layers of SD3)
+            cache[RESIDUAL] = torch.cat(self._found, dim=1)
+        self._inputs, self._found = [], []
         return output
 
     def reuse(self, forward: Callable[..., Any], args: tuple, kwargs: dict, cache: dict) -> Any:
@@ -70,7 +76,7 @@ class BlockFeatures(Patched):
         try:
             return super().reuse(forward, args, kwargs, cache)
         finally:
-            self._rest = None
+            self._rest, self._inputs = None, []
 
     def _around(self, first: bool, last: bool, block: nn.Module) -> Callable[..., Any]:
         streams, names = streams_of(block), list(inspect.signature(type(block).forward).parameters)[1:]
@@ -80,10 +86,12 @@ class BlockFeatures(Patched):
             if self.mode is None:
                 return original(*args, **kwargs)
             inputs = [kwargs[key] if key in kwargs else args[names.index(key)] for key, _ in streams]
-            if self.mode == 'reuse':
-                return _in_place([old + self._take(old) for old in inputs] if last and self.kept else inputs, places)
             if first:
                 self._inputs = inputs
+            if self.mode == 'reuse':
+                # Of a ControlNet's residuals, which the network adds between blocks, those in the kept ones count.
+                return _in_place([old + self._take(old) for old in self._inputs] if last and self.kept else inputs,
+                                 places)
             output = original(*args, **kwargs)
             if last:
                 # A stream that the last block ends has nothing that anybody reads.

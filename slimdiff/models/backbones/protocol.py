@@ -208,7 +208,9 @@ def num_classes(network: nn.Module) -> int | None:
 
 def input_dtype(network: nn.Module) -> torch.dtype:
     """The precision in which ``network`` wants x_t: that of its weights, or float32 where it is preconditioned."""
-    return torch.float32 if getattr(network, 'precondition', None) is not None else network.dtype
+    if getattr(network, 'precondition', None) is not None:
+        return torch.float32
+    return getattr(network, 'dtype', None) or next(network.parameters()).dtype
 
 
 def example_inputs(network: nn.Module, batch: int = 1, context_length: int = 1, timesteps: int = 1000,

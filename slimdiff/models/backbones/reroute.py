@@ -54,9 +54,11 @@ def reclass(thing: Any, **methods: Callable[..., Any]) -> Callable[[], None]:
 
     own = {name: wrapped(getattr(cls, name), around) for name, around in methods.items() if hasattr(cls, name)}
     same = {name: getattr(cls, name) for name in ('__module__', '__qualname__', '__doc__')}
-    thing.__class__ = type(cls.__name__, (cls, ), {**own, **same})
+    thing.__class__ = mine = type(cls.__name__, (cls, ), {**own, **same})
 
     def undo() -> None:
         thing.__class__ = cls
+        for name in own:  # the class outlives the object, as a key of caches, and must not keep what they close over
+            delattr(mine, name)
 
     return undo

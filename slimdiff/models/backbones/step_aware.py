@@ -33,6 +33,9 @@ from slimdiff.sampling.actions import FULL, ByRun, Reuse, Run
 from slimdiff.sampling.allocation import StepAllocation
 from slimdiff.sampling.schedulers import build_scheduler
 
+#: calls of one step, each with its own conditions, that are told apart
+MOST_CONDITIONS = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Step:
@@ -41,11 +44,19 @@ class Step:
     Args:
         timestep: of the step.
         kind: shape, device and dtype of its batch, and whether it was in inference mode.
+        conditions: of the call.
         state: what it leaves to the next one.
     """
     timestep: float
     kind: tuple[Any, ...]
+    conditions: Mapping[str, Tensor]
     state: State
+
+
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device) and torch.equal(a, b)
+        for a, b in zip(one.values(), other.values()))
 
 
 class StepAwareUNet(ModelMixin, ConfigMixin):
@@ -55,7 +66,8 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
 
     A *scalar* timestep is a step of a trajectory: all samples go through one network, and ``Reuse`` takes what the step
     before has left: its prediction, or the deep features of the width last run, around which only the first stage runs
-    (:meth:`slimdiff.UNet.shallow`; DeepCache, Ma et al., CVPR 2024). A trajectory ends where the timestep does not
+    (:meth:`slimdiff.UNet.shallow`; DeepCache, Ma et al., CVPR 2024). Guidance may call once with each of its
+    conditions: a call reuses what one of the same conditions has left. A trajectory ends where the timestep does not
     fall, or the batch has another shape, device or dtype. One that begins lower than the last one ended (a picture that
     is noised half-way) looks like its continuation: call :meth:`reset` before it if the allocation reuses.
 
@@ -87,7 +99,7 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
         self.allocation = allocation
         self.networks = nn.ModuleDict({key_of(run): networks[run] for run in allocation.runs})
         self._full_bytes = size_of(full)
-        self._last: Step | None = None
+        self._last: list[Step] = []  # of each condition, the newest first
         self._compiled: dict[tuple[Run, str], Any] = {}
         widest = networks[max(allocation.runs)]
         self.register_to_config(**arguments_of(widest), _allocation=allocation.to_dict(), _supernet=None,
@@ -134,10 +146,10 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
         t = float(times)
         # Tensors of inference mode can't be used outside of it.
         kind = (sample.shape, sample.device, sample.dtype, torch.is_inference_mode_enabled())
-        action, last = self.allocation.action_at(t), self._last
+        action, kept = self.allocation.action_at(t), [s for s in self._last if s.kind == kind and s.timestep >= t]
+        same = next((step for step in kept if _equal(step.conditions, conditions)), None)
         # At a repeated timestep nothing is reused: it may be the first of another trajectory of a single step.
-        if last is None or last.kind != kind or t >= last.timestep:
-            last = None
+        last = same if same is not None and t < same.timestep else None
         if last is None and isinstance(action, Reuse):
             action = self.run_at(t)
         # A tensor of one stride for all steps: to torch.compile, a number would be another program at each.
@@ -146,7 +158,10 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
                           self._keeps_features)
         if self.allocation.uses_reuse:  # a copy is kept: what is returned is the caller's, who may overwrite it
             features = None if state.features is None else state.features.detach()
-            self._last = Step(t, kind, State(state.run, state.prediction.detach().clone(), features))
+            copied = same.conditions if same is not None else {k: v.detach().clone() for k, v in conditions.items()}
+            new = Step(t, kind, copied, State(state.run, state.prediction.detach().clone(), features))
+            # Conditions may be others at every step: no more are kept than guidance has.
+            self._last = [new, *(step for step in kept if step is not same)][:MOST_CONDITIONS]
         return state.prediction
 
     def _independent(self, sample: Tensor, times: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
@@ -170,7 +185,7 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
 
     def reset(self) -> None:
         """Forget the trajectory: the next step is the first of another."""
-        self._last = None
+        self._last = []
 
     # ---- the networks -----------------------------------------------------------------------------------------
 
@@ -202,7 +217,7 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
                 self._compiled[run, method] = torch.compile(getattr(self.network(run), method), **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), '_last': None, '_compiled': {}}  # a copy starts from scratch
+        return {**super().__getstate__(), '_last': [], '_compiled': {}}  # a copy starts from scratch
 
     # ---- files ------------------------------------------------------------------------------------------------
 
@@ -246,9 +261,11 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
             arguments = {k: v for k, v in config.items() if not k.startswith('_')}
             return cls.from_supernet(make(find_class(config['_supernet']), arguments),
                                      StepAllocation.from_dict(config['_allocation']))
-        networks = {Run.parse(size): make(find_class(found['class']), found['config'])
+        allocation = StepAllocation.from_dict(config['_allocation'])
+        runs = {run.size: run for run in allocation.runs}  # a size is rounded, such as that of 1/3
+        networks = {runs[size]: make(find_class(found['class']), found['config'])
                     for size, found in config['_networks'].items()}
-        return cls(networks, StepAllocation.from_dict(config['_allocation']))
+        return cls(networks, allocation)
 
 
 def make_step_aware(model: Any, allocation: StepAllocation) -> Any:

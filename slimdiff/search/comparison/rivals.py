@@ -120,7 +120,7 @@ def random_within(costs: NetworkCosts, timesteps: Sequence[float], total: int, b
     Raises:
         ValueError: none is within it.
     """
-    limit = budget * costs.macs(StepAllocation.uniform(max(costs.macs_of), total, process), timesteps)
+    limit = budget * costs.full(timesteps)
     drawn = [StepAllocation.random(sorted(costs.macs_of), SEGMENTS, seed * DRAWS + i, total, process)
              for i in range(DRAWS)]
     within = [allocation for allocation in drawn if costs.macs(allocation, timesteps) <= limit]

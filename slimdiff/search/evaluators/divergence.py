@@ -67,7 +67,7 @@ class DivergenceEvaluator(SamplingEvaluator):
         with Progress(self.num_images * len(allocations), 'judging') as bar:
             for batch, reference in zip(self.batches(), self._reference, strict=True):
                 for members, x0 in self.samples(allocations, batch):
-                    distance = (x0.double().cpu() - reference.double()).square().mean((1, 2, 3)).sum()
+                    distance = (x0.cpu().double() - reference.double()).square().mean((1, 2, 3)).sum()
                     sums[members] += distance
                     bar.update(len(batch) * len(members))
         return (sums / self.num_images).tolist()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import torch
 from torch import Tensor
 
@@ -40,7 +43,6 @@ class SensitivityEvaluator(AdditiveEvaluator):
                  amp: bool = False) -> None:
         if num_bins < 1:
             raise ValueError(f'SensitivityEvaluator: num_bins={num_bins} must be at least 1.')
-        self._divergence = DivergenceEvaluator(num_images, batch_size, seed, amp)
         self.num_images, self.num_bins, self.batch_size = num_images, num_bins, batch_size
         self.seed, self.amp = seed, amp
 
@@ -50,22 +52,23 @@ class SensitivityEvaluator(AdditiveEvaluator):
         count = len(problem.timesteps)
         bins = min(self.num_bins, count)
         self._bin_of_step = [step * bins // count for step in range(count)]
-        found = run_on_rank0(lambda: None if problem.cache is None else problem.cache.get(self.key('table'), ['table']))
+        key = self.key('table', json.dumps([dataclasses.astuple(run) for run in self._runs]))
+        found = run_on_rank0(lambda: None if problem.cache is None else problem.cache.get(key, ['table']))
         if found is None:
-            self._divergence.bind(problem)
-            found = {'table': run_on_rank0(self._measured)}
-            self._work = self._work + self._divergence.work
+            # Of this function alone: it holds a network of each run.
+            divergence = DivergenceEvaluator(self.num_images, self.batch_size, self.seed, self.amp).bind(problem)
+            found = {'table': run_on_rank0(lambda: self._measured(divergence))}
+            self._work = self._work + divergence.work
             if problem.cache is not None:
-                problem.cache.put(self.key('table'), found)
+                problem.cache.put(key, found)
         self._table: Tensor = found['table']
 
-    def _measured(self) -> Tensor:
+    def _measured(self, divergence: DivergenceEvaluator) -> Tensor:
         """(bins, runs) float64; zero at the widest and deepest."""
         parts, narrower = self._bin_of_step[-1] + 1, self._runs[:-1]
         table = torch.zeros(parts, len(self._runs), dtype=torch.float64)
         if narrower:
-            found = self._divergence.measure([self._one_part(part, run) for part in range(parts)
-                                              for run in narrower])
+            found = divergence.measure([self._one_part(part, run) for part in range(parts) for run in narrower])
             table[:, :-1] = torch.tensor(found, dtype=torch.float64).reshape(parts, len(narrower))
         return table
 

@@ -200,6 +200,26 @@ def test_when_a_trajectory_ends():
 
 
 @torch.no_grad()
+def test_a_call_reuses_what_one_of_the_same_conditions_has_left():
+    """Guidance by two calls a step: no half gets the other's prediction."""
+    nets = networks(num_classes=3)
+    unet = StepAwareUNet(nets, StepAllocation.from_pieces([500], [PREDICTION, Run(1.0)]))
+    x, labels, null = torch.randn(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor([3, 3])
+    for _ in range(2):  # of the first sampling nothing is left to the second
+        wanted = {part: nets[1.0](x, 800, part).sample for part in (labels, null)}
+        for t, order in ((800, (labels, null)), (400, (null, labels)), (200, (labels.clone(), null.clone()))):
+            for part in order:
+                torch.testing.assert_close(unet(x, t, part).sample, wanted[labels if part[0] == 0 else null])
+        x = x.flip(0)
+    with torch.no_grad():
+        for label in range(3):  # other conditions at every step have nothing to reuse, and do not pile up
+            unet(x, 900, torch.full((2, ), label))
+            unet(x, 890, torch.full((2, ), label))
+    assert len(unet._last) <= 4
+    torch.testing.assert_close(unet(x, 400, null).sample, nets[1.0](x, 400, null).sample)
+
+
+@torch.no_grad()
 def test_reused_features_are_those_of_the_width_last_run():
     nets = networks()
     allocation = StepAllocation.from_pieces([200, 400, 600], [FEATURES, PREDICTION, FEATURES, Run(0.25)])
@@ -384,6 +404,16 @@ def test_saved_and_loaded(tmp_path):
     with pytest.raises(ValueError, match='holds a SlimmableUNet, no StepAwareUNet'):
         StepAwareUNet.from_pretrained(tmp_path / 'plain')
     assert math.isclose(half.memory().total, cases['supernet'].memory().total / 2)
+
+
+def test_widths_that_no_decimal_is(tmp_path):
+    unet = StepAwareUNet.from_supernet(supernet(widths=(1 / 3, 2 / 3, 1.0), norm_groups=3, stages=[dict(channels=12)]),
+                                       StepAllocation.prefix(1 / 3, 2 / 3, 0.5)).eval()
+    unet.save_pretrained(tmp_path)
+    again = StepAwareUNet.from_pretrained(tmp_path).eval()
+    x = torch.randn(1, 3, 8, 8)
+    for t in (800, 100):
+        assert torch.equal(again(x, t).sample, unet(x, t).sample)
 
 
 def test_bytes_of_weights():
