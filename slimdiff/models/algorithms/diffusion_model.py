@@ -22,7 +22,7 @@ from slimdiff.models.algorithms.draws import (
 from slimdiff.models.algorithms.sampling import Sampling
 from slimdiff.models.backbones.adapt import predict
 from slimdiff.models.backbones.load import build_backbone
-from slimdiff.models.backbones.protocol import input_shape
+from slimdiff.models.backbones.protocol import input_dtype, input_shape
 from slimdiff.models.conditioners import build_conditioner
 from slimdiff.registry import LOSSES, MODELS, building
 from slimdiff.sampling import build_scheduler, noise_process, process_of
@@ -219,6 +219,7 @@ class DiffusionModel(Sampling, BaseModel):
             ValueError: integer timesteps for a flow network.
         """
         self.noise_process.check(t)
+        x_t = x_t.to(input_dtype(self.unet))  # a served network may be in half precision
         return predict(self.unet, x_t, t, None if self.num_classes is None else labels, context)
 
     def predict_eps(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None,

@@ -65,3 +65,12 @@ def test_labels_are_looked_at_before_they_move_to_a_device_where_that_would_wait
     monkeypatch.setattr(type(m), 'device', torch.device('meta'))
     with pytest.raises(ValueError, match=r'Labels must lie in 0\.\.2'):
         m.sample([0, 1], labels=torch.tensor([0, 7]))
+
+
+def test_a_network_in_half_precision_samples_and_measures_as_it_does_in_full():
+    m = model(sigma_data=None)
+    full, x, t = m.sample([0, 1]), torch.randn(2, 3, 8, 8), torch.tensor([10, 900])
+    expected = m.predict_eps(x, t)
+    torch.nn.Module.to(m.unet, torch.bfloat16)
+    torch.testing.assert_close(m.sample([0, 1]), full, rtol=0, atol=0.1)
+    torch.testing.assert_close(m.predict_eps(x, t), expected, rtol=0.05, atol=0.05)
