@@ -91,7 +91,7 @@ def load_model(cfg: Any, checkpoint: str | Path, weights: str, allocation: str |
 
 def labels_for(text: str | None, indices: list[int], num_classes: int | None = None) -> Any:
     import torch
-    if text is None:
+    if text is None or (text == 'none' and num_classes is None):
         return None
     if num_classes is None:
         raise ValueError(f'--labels {text}: the model has no classes; leave --labels out.')

@@ -94,6 +94,8 @@ def test_widths_that_a_checkpoint_names(unet, widths):
     assert trained_runs(unet) == (None if widths is None else set(map(Run, widths)))
     if unet.get('_networks'):
         assert trained_runs({'_networks': {'0.5 depth 0.75': {}}}) == {Run(.5, .75)}
+        said = StepAllocation.uniform(1 / 3).to_dict()
+        assert trained_runs({'_networks': {'0.333333': {}}, '_allocation': said}) == {Run(1 / 3)}
 
 
 def test_a_training_checkpoint_is_read_once(folder, capsys, monkeypatch):

@@ -117,9 +117,8 @@ class Sampling:
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
         if droppable:
             self.check_guidance(scale)
-        elif scale != 1:
+        elif guidance_scale not in (None, 1) and context is not None:
             raise ValueError(f'guidance_scale={scale:g}: guidance leads away from the null class or the empty caption, '
-                             f'and {"a context of your own has" if context is not None else "this model has"} neither. '
-                             'Sample with guidance 1.')
+                             'and a context of your own has neither. Sample with guidance 1.')
         predict = guided(self.predict, (labels, context), (null_labels, null_context) if droppable else None, scale)
         return lambda x, t: predict(x, t).float(), noise, generators
