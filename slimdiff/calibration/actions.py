@@ -305,8 +305,7 @@ def build(name: str, denoiser: nn.Module, also: nn.Module | None = None) -> Acti
         if kind == 'features' and is_unet(denoiser) and 0 < int(value) < len(denoiser.up_blocks):
             return ReuseFeatures(name, UNetFeatures(denoiser, int(value)))
         if kind == 'width':
-            own = {run.size: run for run in runs_of(denoiser)}  # a size is rounded, such as that of 1/3
-            return OtherNetwork(name, network_of(denoiser, own.get(value) or Run.parse(value)))
+            return OtherNetwork(name, network_of(denoiser, Run.parse(value, runs_of(denoiser))))
         if kind == 'blocks' and int(value) > 0 and (ranges := block_ranges(denoiser, int(value))):
             return ReuseFeatures(name, BlockFeatures(ranges))
         if kind == 'skip':

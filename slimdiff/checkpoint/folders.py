@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from slimdiff.checkpoint.files import temporary_beside
 
 #: what diffusers calls the weights of a network
@@ -45,7 +47,6 @@ def from_pretrained(cls: type, folder: str | Path, whose: str) -> Any:
     Raises:
         ValueError: a file that can't be read, or weights that are missing, left over or of another shape.
     """
-    import torch
     try:
         # Weights of another shape are not ignored: they are reported below, with those that are missing. diffusers
         # refuses that together with low_cpu_mem_usage, its default.

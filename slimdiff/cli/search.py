@@ -67,8 +67,9 @@ def trained_runs(unet: Mapping[str, Any]) -> set[Run] | None:
     if not unet:
         return None
     if unet.get('_networks'):  # of a step-aware folder
-        said = unet.get('_allocation')  # exactly, where names are rounded, such as that of 1/3
-        return set(StepAllocation.from_dict(said).runs if said else map(Run.parse, unet['_networks']))
+        said = unet.get('_allocation')
+        known = StepAllocation.from_dict(said).runs if said else ()
+        return {Run.parse(size, known) for size in unet['_networks']}
     parameters = inspect.signature(find_class(unet['type'])).parameters if unet.get('type') else {}
     widths, depths = (unet.get(axis) or getattr(parameters.get(axis), 'default', None) for axis in ('widths', 'depths'))
     return {Run(width, depth) for width in given_or_full(widths) for depth in given_or_full(depths)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,10 +39,10 @@ class Run:
         return f'width {self.size}'
 
     @classmethod
-    def parse(cls, size: str) -> Run:
-        """The reverse of :attr:`size`."""
+    def parse(cls, size: str, known: Iterable[Run] = ()) -> Run:
+        """The reverse of :attr:`size`, which is rounded: the ``known`` run of that size, if there is one."""
         width, _, depth = size.partition(' depth ')
-        return cls(float(width), float(depth or 1))
+        return next((run for run in known if run.size == size), None) or cls(float(width), float(depth or 1))
 
     @property
     def share(self) -> float:

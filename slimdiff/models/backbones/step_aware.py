@@ -262,8 +262,7 @@ class StepAwareUNet(ModelMixin, ConfigMixin):
             return cls.from_supernet(make(find_class(config['_supernet']), arguments),
                                      StepAllocation.from_dict(config['_allocation']))
         allocation = StepAllocation.from_dict(config['_allocation'])
-        runs = {run.size: run for run in allocation.runs}  # a size is rounded, such as that of 1/3
-        networks = {runs.get(size) or Run.parse(size): make(find_class(found['class']), found['config'])
+        networks = {Run.parse(size, allocation.runs): make(find_class(found['class']), found['config'])
                     for size, found in config['_networks'].items()}
         return cls(networks, allocation)
 
