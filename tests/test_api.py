@@ -105,7 +105,7 @@ def test_search(tmp_path, capsys):
         slimdiff.search(pipe)
 
 
-SMALL = dict(type='DiffusionModel', num_steps=4, unet=dict(
+SMALL = dict(type='DiffusionModel', unet=dict(
     type='UNet', sample_size=8, norm_groups=4, stages=[dict(channels=8, blocks=1, downsample=False)]))
 
 
@@ -157,7 +157,7 @@ def test_train(tmp_path, monkeypatch):
 
 def test_what_can_be_loaded(small, tmp_path, monkeypatch):
     """A checkpoint of an unconditional model, a work dir, unet/ and scheduler/ alone: the same images."""
-    expected = small.sample(range(2), seed=3).permute(0, 2, 3, 1).numpy() / 2 + 0.5
+    expected = small.sample(range(2), seed=3, num_steps=4).permute(0, 2, 3, 1).numpy() / 2 + 0.5
     meta = dict(format=FORMAT, format_version=2, config=dict(model=SMALL))
     save_checkpoint(dict(meta=meta, state_dict=small.state_dict()), tmp_path / 'run/iter_7.pth')
     export_pipeline(small, tmp_path / 'bare', unet_only=True)

@@ -1,4 +1,4 @@
-# A step-aware model small enough for two CPU cores: 16x16 patches, 23 M MACs at full width.
+# A step-aware model small enough for two CPU cores: 16x16 patches, 24 M MACs at full width.
 #   python tools/train.py configs/ddsm/photo_patches_16px.py
 _base_ = [
     '../_base_/models/ddsm_photo_patches.py',

@@ -1,4 +1,4 @@
-# The plain small UNet ("Lite") to compare configs/sd/fashion_mnist.py with: 23.8 M MACs.
+# The plain small UNet ("Lite") to compare configs/sd/fashion_mnist.py with: 23.7 M MACs.
 _base_ = [
     '../_base_/models/fashion_mnist.py',
     '../_base_/datasets/fashion_mnist.py',

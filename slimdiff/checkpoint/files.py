@@ -67,12 +67,14 @@ def atomic_write(path: str | Path, write: Any, flush: bool = True) -> None:
     Raises:
         OSError: as the system says, with the name of the file; the temporary file is gone and ``path`` as it was.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a link's target, not the link
     temporary = temporary_beside(path)
     try:
         with open(temporary, 'wb') as file:
             write(file)
             file.flush()
+            if path.exists():
+                shutil.copymode(path, temporary)
             if flush:
                 os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -69,14 +69,19 @@ def _described(key: Any) -> str:
     return key if isinstance(key, str) else f'{key[0]} {tuple(key[1])} instead of {tuple(key[2])}'
 
 
-def check_folder(folder: str | Path, own: Collection[str], what: str) -> Path:
-    """Raise ValueError unless ``folder`` is free, or holds nothing but what an earlier run wrote (``own`` names)."""
+def check_folder(folder: str | Path, own: Collection[str], what: str, mark: str | None = None) -> Path:
+    """Raise ValueError unless ``folder`` is free, or holds nothing but what an earlier run wrote (``own`` names).
+
+    Args:
+        mark: the name of a file that every earlier run has written.
+    """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'{what}: {folder} is a file; give a folder.')
     if folder.suffix.lower() in FILES and not folder.exists():
         raise ValueError(f'{what}: {folder} would be a folder of several files; give a name without {folder.suffix}.')
-    others = sorted(p.name for p in folder.iterdir() if p.name not in own) if folder.is_dir() else []
+    names = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+    others = sorted(names - set(own)) or (sorted(names) if mark not in {None, *names} else [])
     if others:
         raise ValueError(f'{what}: {folder} holds {", ".join(others[:3])}{", ..." if len(others) > 3 else ""}, which '
                          'this command has not written. Nothing was; give a new folder.')
@@ -89,7 +94,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
     After an error, or Ctrl-C, ``folder`` is as it was.
     """
-    folder = Path(folder).absolute()
+    folder = Path(folder).resolve()  # a link's target, not the link
     temporary, old = temporary_beside(folder), temporary_beside(folder, 'old')
     folder.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(temporary, ignore_errors=True)

@@ -13,7 +13,8 @@ from slimdiff.spelling import did_you_mean
 
 #: levels of a JSON file that are read: none of ours has a tenth of it, and code that walks through one recurses
 MAX_DEPTH = 100
-_NUMBERS = re.compile(r'\[[\d\s.,eE+-]+\]')
+#: a list of numbers over several lines; a string in JSON holds no line break
+_NUMBERS = re.compile(r'\[\n[\d\s.,eE+-]+\]')
 
 
 def read_json(path: str | Path, advice: str, kind: type = dict) -> Any:

@@ -112,7 +112,7 @@ def check_schedule(checkpoint: Any, scheduler: Any, config: str) -> None:
 
 
 def open_checkpoint(path: Path) -> tuple[Any, list[str]]:
-    """The file's weights (a dict, of DiT or SiT), and the names of the objects that were left out."""
+    """The file's weights (of DiT or SiT a dict of its sets), and the names of the objects that were left out."""
     from slimdiff.checkpoint.foreign import load_foreign
     from slimdiff.checkpoint.weights import check_finite
     from slimdiff.models.converters import recognise
@@ -122,16 +122,18 @@ def open_checkpoint(path: Path) -> tuple[Any, list[str]]:
         raise refuse_folder(path)
     content = load_foreign(path)
     found = weights_of(content.data) or recognise(content.data, path)
-    check_finite(found if isinstance(found, dict) else found.state, path)
+    for state in found.values() if isinstance(found, dict) else [found.state]:
+        check_finite(state, path)
     return found, content.stand_ins
 
 
-def convert_dit(state: dict[str, Any], args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
+def convert_dit(sets: dict[str, Any], args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
     """The transformer, its sampler, and what to record.
 
     Raises:
-        CheckpointError: weights of another size than the config's network.
+        CheckpointError: weights of another size than the config's network, or that are not in the file.
     """
+    from slimdiff.checkpoint import CheckpointError
     from slimdiff.configuration import check_config, load_config
     from slimdiff.models.backbones import build_backbone
     from slimdiff.models.converters.dit import from_original
@@ -140,13 +142,24 @@ def convert_dit(state: dict[str, Any], args: argparse.Namespace) -> tuple[Any, A
     if args.config is None:
         raise ValueError(f'--config is needed: {args.checkpoint} is of DiT (configs/dit/imagenet.py) or of SiT '
                          '(configs/dit/imagenet_flow.py), and does not tell which.')
+    chosen = args.weights or next(iter(sets))  # the averaged ones first
+    if chosen not in sets:
+        raise CheckpointError(f'--weights {chosen}: {args.checkpoint} holds only the weights {" and ".join(sets)}.')
     cfg = load_config(args.config, args.cfg_options)
     check_config(cfg)
-    noise = build_scheduler(cfg.model.get('noise_scheduler', dict(type='DDPMScheduler')))
-    network = from_original(state, is_flow(noise), cfg.model.unet.get('num_attention_heads'))
+    noise = build_scheduler(noise_scheduler(cfg, args))
+    network = from_original(sets[chosen], is_flow(noise), cfg.model.unet.get('num_attention_heads'))
     check_same_network(network, build_backbone(cfg.model.unet, cfg.model.get('num_classes')), args)
     sampler = build_scheduler(cfg.model.get('sampler', dict(type='DDIMScheduler')), base=noise, clip=False)
-    return network, sampler, {'config': args.config, 'weights': 'model', 'left_out_of_the_unet': {}}
+    return network, sampler, {'config': args.config, 'weights': chosen, 'left_out_of_the_unet': {}}
+
+
+def noise_scheduler(cfg: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """The config's, with the prediction that the command line says."""
+    scheduler = cfg.model.setdefault('noise_scheduler', dict(type='DDPMScheduler'))
+    if args.prediction_type:
+        scheduler['prediction_type'] = args.prediction_type
+    return scheduler
 
 
 def check_same_network(found: Any, wanted: Any, args: argparse.Namespace) -> None:
@@ -173,8 +186,7 @@ def convert_diffusion(checkpoint: Any, args: argparse.Namespace) -> tuple[Any, A
                          f'{advice(checkpoint)}')
     cfg = load_config(args.config, args.cfg_options)
     check_config(cfg)
-    if args.prediction_type:
-        cfg.model.noise_scheduler.prediction_type = args.prediction_type
+    scheduler = noise_scheduler(cfg, args)
     unet = empty_unet(cfg.model)
     if cfg.model.get('sigma_data', 0.5) is not None:
         raise ValueError(f'{args.config} preconditions its UNet (model.sigma_data={cfg.model.get("sigma_data", 0.5)}); '
@@ -192,7 +204,7 @@ def convert_diffusion(checkpoint: Any, args: argparse.Namespace) -> tuple[Any, A
         if args.prediction_type is None:
             raise ValueError(f'{checkpoint.path} is of Stable Diffusion 2, and does not tell what it predicts: '
                              '--prediction-type v_prediction (a model for 768 pixels) or epsilon (a "base" model).')
-    noise = build_scheduler(cfg.model.get('noise_scheduler', dict(type='DDPMScheduler')))
+    noise = build_scheduler(scheduler)
     check_schedule(checkpoint, noise, args.config)
     weights = checkpoint.choose_weights(args.weights)
     state, groups = convert_unet(checkpoint, unet, weights)
@@ -213,7 +225,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from slimdiff.checkpoint.folders import atomic_folder, check_folder
     from slimdiff.models.converters import convert_first_stage
-    out = check_folder(args.out, OURS_FIRST_STAGE if only else OURS, '--out')
+    out = check_folder(args.out, OURS_FIRST_STAGE if only else OURS, '--out', RECORD)
     checkpoint, stand_ins = open_checkpoint(path)
     if stand_ins:
         print(f'{path} holds objects besides weights; nothing of them was run or kept: {", ".join(stand_ins)}')
@@ -266,7 +278,8 @@ def report(out: Path, checkpoint: Any, unet: Any, first_stage: Any, record: dict
         return f'{sum(p.numel() for p in module.parameters()):,} parameters'
 
     if unet is not None:
-        both = not isinstance(checkpoint, dict) and checkpoint.has_average and checkpoint.has_trained
+        both = (len(checkpoint) == 2 if isinstance(checkpoint, dict)
+                else checkpoint.has_average and checkpoint.has_trained)
         why = '' if args.weights or not both else '; the papers sample with them; --weights model takes the others'
         print(f'{out}/unet: {count(unet)} (weights: {record["weights"]}{why})')
         groups = ', '.join(f'{name} ({number})' for name, number in record['left_out_of_the_unet'].items())

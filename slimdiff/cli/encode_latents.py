@@ -76,11 +76,12 @@ def without_random_steps(source: dict[str, Any]) -> dict[str, Any]:
         ValueError: another random transform in its pipeline.
     """
     steps = source.get('pipeline') or []
-    other = [step['type'] for step in steps if str(step['type']).startswith('Random') and step['type'] != 'RandomFlip']
+    names = [str(step['type']).rpartition('.')[2] for step in steps]
+    other = [name for name in names if name.startswith('Random') and name != 'RandomFlip']
     if other:
         raise ValueError(f"The images' pipeline has {', '.join(other)}: latents that are encoded once would keep one "
                          'draw of it in every epoch. Leave it out, or train from images.')
-    kept = [step for step in steps if step['type'] != 'RandomFlip']
+    kept = [step for step, name in zip(steps, names) if name != 'RandomFlip']
     if len(kept) < len(steps):
         print('RandomFlip is left out of the pipeline; --flip encodes both, and training draws one.', file=sys.stderr)
         source = {**source, 'pipeline': kept}

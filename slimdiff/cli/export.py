@@ -87,9 +87,9 @@ def describe(model: Any, args: argparse.Namespace) -> str:
 
 def export_folder(args: argparse.Namespace) -> None:
     """Write the folder, whole or not at all, and say how to open it."""
-    from slimdiff.checkpoint.folders import atomic_folder, check_folder
-    from slimdiff.export.folder import OURS, export_pipeline
-    folder = check_folder(args.out, OURS, 'OUT')
+    from slimdiff.checkpoint.folders import atomic_folder
+    from slimdiff.export.folder import check_export_folder, export_pipeline
+    folder = check_export_folder(args.out)
     model = load_model(args)
     import torch
     # Not diffusers' own `to`, which warns of modules to keep in float32, though the list of them is empty.
@@ -140,6 +140,7 @@ def export_program(args: argparse.Namespace) -> None:
         info |= {f'latent_{key}': value for key, value in getattr(model.autoencoder, 'describe', dict)().items()
                  if key in ('mean', 'std')}
     traced = programs.trace(model.unet, inputs)
+    most = programs.largest_batch(traced)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
         file, what = Path(folder) / out.name, 'torch.export'
@@ -152,7 +153,8 @@ def export_program(args: argparse.Namespace) -> None:
         found = programs.compare(model.unet, run, inputs)
         for part in sorted(Path(folder).iterdir(), reverse=True):  # the weights' file before the one that names it
             os.replace(part, out.with_name(part.name))
-    print(f'{out}: {describe(model, args)} as {what}; any batch size')
+    print(f'{out}: {describe(model, args)} as {what}; '
+          + ('any batch size' if most is None else f'batches of up to {most}'))
     for name, value in inputs(1).items():
         print(f'  {name}  {" x ".join(["batch", *map(str, value.shape[1:])])}  {str(value.dtype)[6:]}')
     name = 'ONNX Runtime' if args.format == 'onnx' else 'the program'

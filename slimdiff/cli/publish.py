@@ -72,14 +72,15 @@ def main(argv: list[str] | None = None) -> int:
 
     from slimdiff.checkpoint import load_checkpoint
     from slimdiff.checkpoint.folders import atomic_folder, check_folder
-    from slimdiff.export.folder import OURS, export_pipeline
+    from slimdiff.export.folder import check_export_folder, export_pipeline
     from slimdiff.export.load import load_checked_weights
     from slimdiff.export.model_card import Facts, model_card, run_metrics
     from slimdiff.export.publish import CARD, published_checkpoint, published_names, sha256, write_published
     from slimdiff.models.serving import serving_config
     from slimdiff.registry import MODELS
     out, source = Path(args.out), Path(args.checkpoint)
-    out = check_folder(out, OURS | {CARD} if args.format == 'diffusers' else published_names(out, args.name), 'OUT')
+    out = (check_export_folder(out, {CARD}) if args.format == 'diffusers'
+           else check_folder(out, published_names(out, args.name), 'OUT'))
     model = MODELS.build(serving_config(cfg.model))
     meta = load_checked_weights(model, source, args.weights, args.trust_config)
     model.eval()

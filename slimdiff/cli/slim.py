@@ -42,7 +42,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--recipe', choices=RECIPES, help="gated: wavelet-gated resamplers, and the teacher's most "
                         "important channels to start from; spectral: that, and spectral distillation; pruned: the "
                         "start, and the teacher's own resamplers; plain: none of these, to compare with (default: "
-                        'gated; spectral where the teacher is no UNet or DiT of slimdiff, which has no such channels)')
+                        'gated; spectral where the teacher has other layers than the UNet and DiT of slimdiff)')
     parser.add_argument('--step-aware', type=float, metavar='BUDGET', help='train it at several widths, and search a '
                         "width for each denoising step, for this share of the student's MACs")
     length = parser.add_mutually_exclusive_group()

@@ -25,14 +25,33 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
         _check_key(view, key)
         if key.endswith('.type') and isinstance(value, str):  # its arguments may come with it
             view.merge_from_dict({key: value}, allow_list_keys=True)
+    merged, nested = copy.deepcopy(cfg), {}
     for key, value in overrides.items():
         parts = key.split('.')
-        _open_none(cfg, parts if isinstance(value, dict) else parts[:-1])
+        if not _set_item(merged, parts, value):
+            nested[key] = value
+            _open_none(merged, parts if isinstance(value, dict) else parts[:-1])
     try:
-        cfg.merge_from_dict(dict(overrides), allow_list_keys=True)
+        merged.merge_from_dict(nested, allow_list_keys=True)
     except (TypeError, KeyError, AssertionError) as error:
         raise ConfigError(f'{_name(cfg)}: the overrides {", ".join(overrides)} do not fit: '
                           f'{merge_problem(error)}') from error
+    object.__setattr__(cfg, '_cfg_dict', merged._cfg_dict)  # as merge_from_dict does
+
+
+def _set_item(cfg: Config, parts: list[str], value: Any) -> bool:
+    """Set a plain item of a list or tuple (``betas.1``), which mmengine takes for a dict; False for any other key."""
+    node, owner = cfg, None
+    for part in parts[:-1]:
+        owner, node = node, node[int(part)] if isinstance(node, (list, tuple)) else node.get(part)
+        if node is None:
+            return False
+    if not isinstance(node, (list, tuple)) or isinstance(node[int(parts[-1])], (Mapping, list, tuple)):
+        return False
+    items = list(node)
+    items[int(parts[-1])] = value
+    owner[int(parts[-2]) if isinstance(owner, list) else parts[-2]] = type(node)(items)
+    return True
 
 
 def merge_problem(error: Exception) -> str:

@@ -220,6 +220,17 @@ def _quiet(name: str):
         logger.setLevel(level)
 
 
+@contextmanager
+def _unfused():
+    """``nn.TransformerEncoderLayer`` as separate operators: evaluation takes one fused operator, which has no count."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
 def count_cost(module: nn.Module, *inputs: Any, **kwargs: Any) -> Cost:
     """Count one forward pass of ``module(*inputs, **kwargs)`` by tracing it.
 
@@ -231,7 +242,7 @@ def count_cost(module: nn.Module, *inputs: Any, **kwargs: Any) -> Cost:
         analysis.set_op_handle(operator, _counter(operator.removeprefix('aten::'), macs))
     analysis.set_op_handle('aten::group_norm', _group_norm)
     # fvcore warns of every elementwise operator; those that count as zero are in Cost.uncounted.
-    with eval_mode(call), torch.no_grad(), _quiet('fvcore.nn.jit_analysis'):
+    with eval_mode(call), torch.no_grad(), _quiet('fvcore.nn.jit_analysis'), _unfused():
         counts = analysis.by_module_and_operator()
         uncounted = analysis.unsupported_ops()
     modules = [_module_cost(name, child, counts.get(f'module.{name}' if name else 'module', Counter()))

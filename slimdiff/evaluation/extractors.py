@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,13 @@ class RandomConvExtractor(nn.Module):
             x = F.leaky_relu(F.conv2d(x, getattr(self, f'weight{i}'), stride=1 if i == 0 else 2), 0.2)
             features.append(x.mean((2, 3)))
         return torch.cat(features, 1)
+
+
+def random_extractor(side: int) -> dict[str, Any]:
+    """The config of a :class:`RandomConvExtractor` for images whose shorter side has so many pixels: its default from
+    20 pixels on, with fewer layers below."""
+    layers = max(1, min(3, (side // 5).bit_length()))
+    return dict(type='RandomConvExtractor', **(dict(channels=(32, 64, 128)[:layers]) if layers < 3 else {}))
 
 
 @EXTRACTORS.register_module()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from diffusers import DiffusionPipeline, VQModel
 from torch import Tensor
 
+from slimdiff.checkpoint import read_json
+from slimdiff.checkpoint.folders import check_folder
 from slimdiff.export.pipeline import SlimDiffusionPipeline
 from slimdiff.models import computation
 from slimdiff.models.algorithms.diffusion_model import DiffusionModel
@@ -24,17 +26,24 @@ from slimdiff.sampling.process import training_config
 
 #: the stock pipeline that samples with a scheduler as slimdiff does
 STOCK = {'DDIMScheduler': 'DDIMPipeline', 'DDPMScheduler': 'DDPMPipeline'}
+STOCK_STEPS = {'DDIMPipeline': 50, 'DDPMPipeline': 1000}
+#: the parts that are first stages
+FIRST_STAGES = {'vae': KLAutoencoder, 'vqvae': VQAutoencoder}
 #: what an export leaves in its folder
 OURS = {'unet', 'scheduler', 'vae', 'vqvae', 'text_encoder', 'tokenizer', 'model_index.json'}
 
 
 def stock_pipeline(model: Any) -> str | None:
-    """The name of diffusers' own pipeline that samples ``model`` alike: unconditional in pixels, by DDIM or DDPM."""
+    """The name of diffusers' own pipeline that samples ``model`` alike: unconditional in pixels, by DDIM or DDPM, in
+    the pipeline's own number of steps."""
+    name = STOCK.get(type(model.sampler).__name__)
     plain = (isinstance(model.autoencoder, IdentityAutoencoder) and model.num_classes is None
              and expected_context(model.unet) is None and not eta_of(model.sampler)
+             and name is not None and model.num_steps == STOCK_STEPS[name]
+             and model.unet.dtype != torch.bfloat16  # which their conversion to numpy refuses
              # diffusers' pipelines want its own outputs, and know no other class of network than these
              and type(model.unet).__module__.partition('.')[0] in ('slimdiff', 'diffusers'))
-    return STOCK.get(type(model.sampler).__name__) if plain else None
+    return name if plain else None
 
 
 def make_pipeline(model: Any) -> DiffusionPipeline | None:
@@ -113,7 +122,7 @@ def model_of(pipeline: DiffusionPipeline) -> DiffusionModel:
         stage = parts['vae'] or parts['vqvae']
         pipeline = SlimDiffusionPipeline(**parts, latent_scale=stage.config.scaling_factor if stage else 1.0)
     config, process, model = pipeline.config, pipeline.config.process, {}
-    for name, kind in (('vae', KLAutoencoder), ('vqvae', VQAutoencoder)):
+    for name, kind in FIRST_STAGES.items():
         if parts[name] is not None:
             model['autoencoder'] = kind.around(parts[name], config.latent_scale)
     if parts['text_encoder'] is not None and parts['tokenizer'] is not None:
@@ -125,6 +134,17 @@ def model_of(pipeline: DiffusionPipeline) -> DiffusionModel:
     names = {int(label): name for label, name in (config.id2label or {}).items()}
     model.check_classes([names[label] for label in sorted(names)], 'the pipeline')
     return model.eval()
+
+
+def check_export_folder(folder: str | Path, own: Collection[str] = ()) -> Path:
+    """Raise ValueError unless ``folder`` is free, or holds an earlier export, with ``own`` files beside it."""
+    folder = check_folder(folder, OURS | set(own), 'OUT')
+    if folder.is_dir() and any(folder.iterdir()):
+        config = read_json(folder / 'unet' / 'config.json', 'Give a new folder.')
+        if computation.RECORD not in config:
+            raise ValueError(f'OUT: {folder} holds a pipeline that slimdiff has not written. Nothing was; give a new '
+                             'folder.')
+    return folder
 
 
 def export_pipeline(model: Any, folder: Path, unet_only: bool = False) -> str | None:

@@ -11,8 +11,9 @@ from mmengine.model import BaseModel
 
 from slimdiff.checkpoint import read_json
 from slimdiff.checkpoint.files import CheckpointError, load_checkpoint
-from slimdiff.checkpoint.folders import variant_of
+from slimdiff.checkpoint.folders import from_pretrained, variant_of
 from slimdiff.checkpoint.weights import ArchitectureError, check_finite, check_weights, load_weights, put_weights
+from slimdiff.export.folder import FIRST_STAGES
 from slimdiff.export.pipeline import SlimDiffusionPipeline
 from slimdiff.models import computation
 from slimdiff.models.backbones import make_step_aware
@@ -83,7 +84,7 @@ def load_model(path: str | Path, weights: str | None = None) -> Any:
 
 def load_pipeline(folder: str | Path) -> DiffusionPipeline:
     """The pipeline of a folder of ``export`` or of diffusers, its network strictly; around ``unet/`` and ``scheduler/``
-    alone, ours.
+    alone, ours, with the first stage that lies beside them.
 
     Raises:
         ValueError: a folder of something else, or a damaged one; a network of latents without its first stage.
@@ -101,8 +102,12 @@ def load_pipeline(folder: str | Path) -> DiffusionPipeline:
     if not (place / 'scheduler_config.json').is_file():
         raise ValueError(f'{folder} holds a network alone, without the scheduler that it is sampled with '
                          '(scheduler/scheduler_config.json). Give the folder of a pipeline.')
-    network = load_folder(folder)
-    if computation.of_folder(folder, source).get('first_stage'):
+    network, stages = load_folder(folder), {}
+    for name, kind in FIRST_STAGES.items():  # beside what convert has written
+        if (folder / name).is_dir():
+            stages[name] = from_pretrained(kind.find_network_class(), folder / name, 'first stage')
+            stages['latent_scale'] = stages[name].config.scaling_factor
+    if not stages and computation.of_folder(folder, source).get('first_stage'):
         raise ValueError(f'The network in {folder} works on latents, and their first stage is not there. Export it '
                          'without --unet-only.')
     name = read_json(place / 'scheduler_config.json', 'Save the scheduler again.').get('_class_name')
@@ -110,7 +115,7 @@ def load_pipeline(folder: str | Path) -> DiffusionPipeline:
     if scheduler is None:
         raise ValueError(f"{place} holds a scheduler '{name}', which diffusers does not have.")
     with building(f'The scheduler in {place}', TypeError):
-        return SlimDiffusionPipeline(network, scheduler.from_pretrained(place))
+        return SlimDiffusionPipeline(network, scheduler.from_pretrained(place), **stages)
 
 
 def load_network(model: Any, folder: str | Path, trust_config: bool = False) -> dict[str, Any]:

@@ -217,6 +217,9 @@ class SlimDiffusionPipeline(DiffusionPipeline):
         for name, value in (('prompt_embeds', embeds), ('negative_prompt_embeds', negative_embeds)):
             if value is not None and (value.dim() != 3 or value.shape[-1] != width):
                 raise ValueError(f'{name}: got the shape {tuple(value.shape)}, it must be (N, tokens, {width}).')
+        if embeds is not None and negative_embeds is not None and embeds.shape[1] != negative_embeds.shape[1]:
+            raise ValueError(f'prompt_embeds has {embeds.shape[1]} tokens and negative_prompt_embeds '
+                             f'{negative_embeds.shape[1]}: they must have as many.')
 
     def _class_conditions(self, labels: list[int] | None, turn: list[int],
                           device: torch.device) -> tuple[Tensor | None, Tensor | None]:

@@ -59,12 +59,26 @@ def random_inputs(unet: nn.Module, batch: int, context_length: int = 77, timeste
 
 
 def trace(unet: nn.Module, make_inputs: Callable[[int], dict[str, Tensor]]) -> torch.export.ExportedProgram:
-    """Export a UNet with a batch axis of any size; the other axes are those of ``make_inputs(batch)``."""
+    """Export a UNet with a batch axis of any size (see :func:`largest_batch`); the other axes are those of
+    ``make_inputs(batch)``."""
     inputs = make_inputs(TRACED_BATCH)
-    batch = torch.export.Dim(BATCH_AXIS, min=1)
-    with torch.no_grad(), quiet():
+
+    def export(most: int | None = None) -> torch.export.ExportedProgram:
+        batch = torch.export.Dim(BATCH_AXIS, min=1, max=most)
         return torch.export.export(UNetProgram(unet.eval()), (), inputs, strict=False,
                                    dynamic_shapes={name: {0: batch} for name in inputs})
+
+    with torch.no_grad(), quiet():
+        try:
+            return export()
+        except torch._dynamo.exc.UserError:
+            return export(63)  # diffusers' up-samplers take another way from 64 images on
+
+
+def largest_batch(program: torch.export.ExportedProgram) -> int | None:
+    """The most images that a program takes at once; None for any number."""
+    upper = min((bounds.upper for bounds in program.range_constraints.values()), default=None)
+    return int(upper) if upper is not None and upper < 2**20 else None
 
 
 # ---- torch.export -----------------------------------------------------------------------------------------------

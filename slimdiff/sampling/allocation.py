@@ -372,6 +372,9 @@ class StepAllocation:
             OSError: no such file.
         """
         data = read_json(path, 'Search again, or give another allocation.', object)
+        if isinstance(data, Mapping) and 'actions' in data:
+            raise ValueError(f'{path} is a plan of slimdiff calibrate, an action for each step of one pipeline: '
+                             'slimdiff.apply(pipe, path) uses it.')
         try:
             return cls.from_dict(data)
         except ValueError as error:

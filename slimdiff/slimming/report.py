@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 from slimdiff.evaluation import throughput
 from slimdiff.evaluation.cost import human
 from slimdiff.evaluation.evaluate import evaluate, noise_floor
+from slimdiff.evaluation.extractors import random_extractor
 from slimdiff.evaluation.metrics import BandwiseDenoisingError
 from slimdiff.evaluation.metrics.frechet import FrechetDistance
 from slimdiff.evaluation.page import figure_uri, grid_uri, write_page
@@ -25,7 +27,8 @@ from slimdiff.models.backbones.protocol import example_inputs
 from slimdiff.optional import install_command
 from slimdiff.sampling.images import image_grid, to_uint8
 
-EDGES = (0, 100, 300, 600, 900, 1000)
+#: timesteps between which the errors are averaged; the last bin ends with the process
+EDGES = (0, 100, 300, 600, 900)
 #: rounds and batch of the timing
 ROUNDS, BATCH = 8, 8
 
@@ -59,7 +62,8 @@ def sizes_of(models: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 def errors_of(models: Mapping[str, Any], loader: DataLoader, images: int) -> dict[str, Any]:
     """The paired denoising error of each model by band and timestep, and what the student has more than the teacher:
     mean and standard error over the same images and noise."""
-    edges = [*EDGES[:-1], models['teacher'].noise_process.num_train_timesteps]
+    steps = models['teacher'].noise_process.num_train_timesteps
+    edges = [*(edge for edge in EDGES if edge < steps), steps]
     metric = BandwiseDenoisingError(images, edges)
     tables = {name: metric.table(model, loader, f'denoising error, {name}') for name, model in models.items()}
     return dict(edges=edges, bands=list(metric.band_names),
@@ -70,12 +74,14 @@ def errors_of(models: Mapping[str, Any], loader: DataLoader, images: int) -> dic
 def distances_of(models: Mapping[str, Any], loader: DataLoader, images: int) -> dict[str, Any]:
     """The Frechet distance of ``images`` samples of each from as many real images, and its floor, real against real.
 
-    On the features of EfficientNet-Lite0 where it is installed, else on random ones.
+    On the features of EfficientNet-Lite0 where it is installed and the images are square, else on random ones.
     """
-    try:
-        metric = FrechetDistance(extractor=dict(type='EfficientNetLite0'))
-    except ImportError:
-        metric = FrechetDistance(extractor=dict(type='RandomConvExtractor'))
+    height, width = models['teacher'].image_shape[1:]
+    metric = FrechetDistance(extractor=random_extractor(min(height, width)))
+    if height == width:
+        with contextlib.suppress(ImportError):
+            # A multiple of 32 that does not shrink the images.
+            metric = FrechetDistance(extractor=dict(type='EfficientNetLite0', size=max(64, -(-height // 32) * 32)))
     found = {name: evaluate(model, loader, [metric], images, num_real=images) for name, model in models.items()}
     floor = noise_floor(loader, [metric], images, images, splits=4)[metric.prefix]
     return dict(features=type(metric.extractor).__name__, dims=metric.extractor.num_features, images=images,

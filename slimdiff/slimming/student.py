@@ -13,6 +13,7 @@ from slimdiff.arguments import accepted_arguments, plain
 from slimdiff.checkpoint import find_path
 from slimdiff.configuration import load_config
 from slimdiff.configuration.source import value_source
+from slimdiff.evaluation.extractors import random_extractor
 from slimdiff.evaluation.unet_cost import network_cost
 from slimdiff.models.algorithms.draws import CLASS_DROPOUT
 from slimdiff.models.backbones.classes import find_class
@@ -216,6 +217,7 @@ def student_config(model: Mapping[str, Any], data: Mapping[str, Any], iterations
     workers = 0 if data['train']['type'] in ('FashionMNIST', 'MNIST', 'PhotoPatches') or latent else 2
     loader = dict(batch_size=batch, num_workers=workers, **(dict(persistent_workers=True) if workers else {}))
     warm = min(100, max(1, iterations // 20))
+    extractor = dict(type='RandomConvExtractor') if latent else random_extractor(model['unet']['sample_size'])
     config = dict(
         model=dict(model),
         train_dataloader=dict(**loader, sampler=dict(type='ResumableSampler', shuffle=True), dataset=data['train']))
@@ -224,7 +226,7 @@ def student_config(model: Mapping[str, Any], data: Mapping[str, Any], iterations
             test_dataloader=dict(**loader, sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
                                  dataset=data['test']),
             test_cfg=dict(type='EvaluationLoop', num_images=1000, num_real=1000, floor_splits=4),
-            test_evaluator=[dict(type='FrechetDistance', extractor=dict(type='RandomConvExtractor')),
+            test_evaluator=[dict(type='FrechetDistance', extractor=extractor),
                             dict(type='BandwiseDenoisingError', num_images=1000)])
     return config | dict(
         train_cfg=dict(type='IterTrainLoop', max_iters=iterations),

@@ -48,22 +48,23 @@ its ordinary resamplers, and no distillation. Each has the channels of the `_ldm
     Family('sd', 'Spectral Diffusion', 'SD: Spectral Diffusion', SD_PAPER,
            ('UNet', 'Wavelet gating', 'Spectrum-aware distillation', 'Self-attention', 'Cross-attention'), '''\
 Students of Yang et al. (CVPR 2023): wavelet-gated down- and up-sampling, trained with spatial and spectrum-aware
-distillation from a network of `configs/ldm/`. Of every data set there are two readings:
+distillation from a network of `configs/ldm/`. Of the papers' data sets there are two readings:
 
 * `<data set>.py` is the table of the supplement (Tables 4-7), literally. Its counts are not those of the paper;
 * `<data set>_ldm-layout.py` is the layout of the teacher with fewer channels. Its counts are those that the paper
   prints, where it prints any.
 
-`photo_patches*` are students small enough to train on two CPU cores within minutes, and their ablations.'''),
+`fashion_mnist*` and `photo_patches*` are students small enough to train on two CPU cores, and their ablations.'''),
     Family('ddsm', 'DDSM', 'DDSM: step-aware models', DDSM_PAPER,
            ('UNet', 'Slimmable network', 'Residual blocks', 'Self-attention'), '''\
-Slimmable networks of four widths, which a search (`slimdiff search`) gives to the denoising steps. Counts are those of
-the full width. The paper prints FLOPs, twice the MACs, of which half is given here; its FIDs are of its full network
+Slimmable networks of several widths, which a search (`slimdiff search`) gives to the denoising steps. Counts are those
+of the full width. The paper prints FLOPs, twice the MACs, of which half is given here; its FIDs are of its full network
 and of its step-aware one, which has 3.1 G MACs a step on average on CIFAR-10, 9.79 on CelebA, 9.7 on ImageNet. The
 layers are known of CIFAR-10's network alone: the others are networks of about the same size from the literature.'''),
     Family('sd_ddsm', 'SD + DDSM', 'SD + DDSM: both slimmings', DDSM_PAPER,
            ('UNet', 'Slimmable network', 'Wavelet gating', 'Spectrum-aware distillation'), '''\
-Wavelet-gated networks of four widths, each distilled from a network of `configs/ldm/`. No paper has trained these.'''),
+Wavelet-gated networks of several widths, distilled from a network of `configs/ldm/` or started from one. No paper has
+trained these.'''),
     Family('dit', 'DiT', 'DiT and SiT: transformers', DIT_PAPER, ('Diffusion transformer', 'adaLN-Zero'), '''\
 Plain diffusion transformers, by noise prediction (DiT, Peebles and Xie, ICCV 2023) and by flow matching (SiT, Ma et
 al., ECCV 2024). `slimdiff convert` brings the published weights in. Counts are those of the paper with attention: it

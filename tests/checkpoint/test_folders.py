@@ -2,6 +2,7 @@
 
 import pytest
 
+from slimdiff.checkpoint import atomic_write
 from slimdiff.checkpoint.folders import atomic_folder, check_folder
 
 
@@ -66,3 +67,27 @@ def test_check_folder(tmp_path):
         check_folder(tmp_path, {'unet'}, 'OUT')
     with pytest.raises(ValueError, match='is a file; give a folder'):
         check_folder(tmp_path / 'thesis.tex', {'unet'}, 'OUT')
+
+
+def test_check_folder_by_a_mark(tmp_path):
+    """Names that others use as well: only a file of our own says that it was us."""
+    (tmp_path / 'config.json').touch()
+    with pytest.raises(ValueError, match=r'holds config\.json, which this command has not written'):
+        check_folder(tmp_path, {'config.json', 'record.json'}, 'OUT', 'record.json')
+    (tmp_path / 'record.json').touch()
+    assert check_folder(tmp_path, {'config.json', 'record.json'}, 'OUT', 'record.json') == tmp_path
+
+
+def test_links_stay_links(tmp_path):
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'file').write_text('0')
+    (tmp_path / 'file').chmod(0o600)
+    for name, target in (('out', 'disk'), ('link', 'file')):
+        (tmp_path / name).symlink_to(tmp_path / target)
+    with atomic_folder(tmp_path / 'out') as folder:
+        (folder / 'a').write_text('1')
+    atomic_write(tmp_path / 'link', lambda file: file.write(b'2'))
+    assert (tmp_path / 'out').is_symlink() and content(tmp_path / 'disk') == {'a': '1'}
+    assert (tmp_path / 'link').is_symlink() and (tmp_path / 'file').read_text() == '2'
+    assert (tmp_path / 'file').stat().st_mode & 0o777 == 0o600
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['disk', 'file', 'link', 'out']

@@ -7,7 +7,7 @@ import pytest
 
 from slimdiff.checkpoint import read_json, write_json
 
-CONTENT = dict(name='a [b]', none=None, numbers=[1, -2.5, 3e-7], nested=[dict(x=[[1, 2], [3, 4]]), [], ['a', 1]])
+CONTENT = dict(name='[1,  2]', none=None, numbers=[1, -2.5, 3e-7], nested=[dict(x=[[1, 2], [3, 4]]), [], ['a', 1]])
 
 
 @pytest.mark.parametrize('indent', [1, 2, None])

@@ -92,6 +92,10 @@ def test_sample_reads_it(tmp_path):
     expected = to_uint8(images.clamp(-1, 1)).permute(0, 2, 3, 1).numpy()
     ours = np.load(tmp_path / 'a.npz')['images']
     assert expected.std() > 20 and np.abs(ours.astype(int) - expected).max() <= 1
+    # And from Python, with the first stage in the folder.
+    pipeline = slimdiff.load(out, device='cpu')
+    images = pipeline(num_images=2, num_inference_steps=3, seed=0, output_type='np').images
+    assert np.abs(255 * images - expected).max() <= 1
 
 
 def test_weights_are_chosen(tmp_path, capsys):
@@ -374,6 +378,16 @@ def test_a_checkpoint_of_dit_or_sit(flow, tmp_path, capsys):
     x, s, labels = torch.randn(2, 4, 8, 8), torch.tensor([0.3, 0.8]), torch.tensor([1, CLASSES])
     expected = -reference(state, x, 1 - s, labels) if flow else reference(state, x, 1000 * s, labels)
     torch.testing.assert_close(teacher(x, 1000 * s, labels)[0], expected[:, :4], rtol=1e-4, atol=1e-4)
+    # The other set, which is all zeros, and what the network predicts.
+    words = ('--weights', 'model') if flow else ('--weights', 'model', '--prediction-type', 'v_prediction')
+    run(tmp_path / 'dit.pt', '--config', config, '--out', tmp_path / 'zeros', *words)
+    assert not Teacher(str(tmp_path / 'zeros'))(x, 1000 * s, labels)[0].any()
+    assert json.loads((tmp_path / 'zeros/conversion.json').read_text())['weights'] == 'model'
+    scheduler = json.loads((tmp_path / 'zeros/scheduler/scheduler_config.json').read_text())
+    assert scheduler['prediction_type'] == ('flow_prediction' if flow else 'v_prediction')
+    torch.save(state, tmp_path / 'plain.pt')
+    run(tmp_path / 'plain.pt', '--config', config, '--out', tmp_path / 'other', '--weights', 'ema', status=2)
+    assert 'plain.pt holds only the weights model' in capsys.readouterr().err
     config.write_text(f'model = {dict(model, unet=dict(unet, layers=(3, )))!r}\n')
     run(tmp_path / 'dit.pt', '--config', config, '--out', tmp_path / 'other', status=2)
     assert 'layers=' in capsys.readouterr().err

@@ -375,8 +375,10 @@ def test_a_config_that_trains_from_latents_says_of_what(setting, tmp_path, capsy
 
 
 def test_random_steps_of_a_pipeline(capsys):
-    flip, rest = dict(type='RandomFlip', prob=1.0), [dict(type='PackImage')]
-    assert without_random_steps(dict(type='x', pipeline=[flip, *rest])) == dict(type='x', pipeline=rest)
+    rest = [dict(type='PackImage')]
+    for name in ('RandomFlip', 'mmcv.RandomFlip'):
+        flip = dict(type=name, prob=1.0)
+        assert without_random_steps(dict(type='x', pipeline=[flip, *rest])) == dict(type='x', pipeline=rest)
     assert '--flip encodes both' in capsys.readouterr().err
     with pytest.raises(ValueError, match='pipeline has RandomCrop'):
         without_random_steps(dict(type='x', pipeline=[dict(type='RandomCrop'), *rest]))

@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDPMPipeline, DiffusionPipeline, UniPCMultistepScheduler
+from diffusers import (
+    DDIMPipeline,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiffusionPipeline,
+    UNet2DModel,
+    UniPCMultistepScheduler,
+)
 from first_stages import tiny_vq
 
 import slimdiff
@@ -53,7 +60,8 @@ def as_images(pixels):
 
 @pytest.mark.parametrize('classes', [None, 12])
 def test_ddim_pipeline_gives_the_images_of_sample(tmp_path, run_tool, capsys, classes):
-    config, checkpoint, model = make(tmp_path, num_classes=classes)
+    steps = 50 if classes is None else 5  # 50 are DDIMPipeline's own
+    config, checkpoint, model = make(tmp_path, num_classes=classes, num_steps=steps)
     out = tmp_path / 'exported'
     assert main([str(config), str(checkpoint), str(out)]) == 0
     said = capsys.readouterr()
@@ -61,7 +69,7 @@ def test_ddim_pipeline_gives_the_images_of_sample(tmp_path, run_tool, capsys, cl
     assert 'should be kept in float32' not in said.err  # a warning of diffusers about nothing
     pipeline = DDIMPipeline.from_pretrained(out)
     indices = [0, 1, 5]
-    images = pipeline(batch_size=3, generator=image_generators(7, indices), num_inference_steps=5,
+    images = pipeline(batch_size=3, generator=image_generators(7, indices), num_inference_steps=steps,
                       output_type='np').images
     null = None if classes is None else torch.full((3, ), classes)
     expected = as_images(model.sample(indices, seed=7, labels=null))
@@ -79,14 +87,46 @@ def test_ddim_pipeline_gives_the_images_of_sample(tmp_path, run_tool, capsys, cl
 
 
 def test_ddpm_pipeline_too(tmp_path):
-    config, checkpoint, model = make(tmp_path, sampler=dict(_delete_=True, type='DDPMScheduler'), num_classes=None)
+    config, checkpoint, model = make(tmp_path, sampler=dict(_delete_=True, type='DDPMScheduler'), num_classes=None,
+                                     num_steps=1000)
     assert main([str(config), str(checkpoint), str(tmp_path / 'out')]) == 0
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / 'out')
     assert type(pipeline) is DDPMPipeline
     images = pipeline(batch_size=2, generator=image_generators(1, range(2)), num_inference_steps=5,
                       output_type='np').images
-    expected = as_images(model.sample(range(2), seed=1))
+    expected = as_images(model.sample(range(2), seed=1, num_steps=5))
     np.testing.assert_allclose(images, expected, atol=1e-5)
+
+
+def test_the_number_of_steps_is_kept(tmp_path):
+    """Which stock pipelines have no place for."""
+    config, checkpoint, model = make(tmp_path, num_classes=None, num_steps=4)
+    assert main([str(config), str(checkpoint), str(tmp_path / 'out')]) == 0
+    pipeline = slimdiff.load(tmp_path / 'out', device='cpu')
+    assert pipeline.config.num_inference_steps == 4
+    images = pipeline(num_images=2, seed=1, output_type='np').images
+    np.testing.assert_allclose(images, as_images(model.sample(range(2), seed=1)), atol=1e-5)
+
+
+def test_a_pipeline_of_somebody_else_is_not_replaced(tmp_path, capsys):
+    config, checkpoint, _ = make(tmp_path, num_classes=None)
+    DDPMPipeline(UNet2DModel(sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
+                             down_block_types=('DownBlock2D', ) * 2, up_block_types=('UpBlock2D', ) * 2),
+                 DDPMScheduler()).save_pretrained(tmp_path / 'theirs')
+    for _ in range(2):
+        assert main([str(config), str(checkpoint), str(tmp_path / 'theirs')]) == 2
+        assert 'holds a pipeline that slimdiff has not written' in capsys.readouterr().err
+        assert type(DiffusionPipeline.from_pretrained(tmp_path / 'theirs').unet) is UNet2DModel
+        assert main([str(config), str(checkpoint), str(tmp_path / 'ours')]) == 0  # twice: an earlier export is
+
+
+def test_bfloat16_of_an_unconditional_model(tmp_path):
+    """diffusers' own pipelines cannot turn bfloat16 into images."""
+    config, checkpoint, _ = make(tmp_path, num_classes=None, num_steps=50)
+    assert main([str(config), str(checkpoint), str(tmp_path / 'out'), '--dtype', 'bfloat16']) == 0
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / 'out', torch_dtype=torch.bfloat16)
+    assert pipeline.unet.dtype == torch.bfloat16
+    assert pipeline(num_images=1, num_inference_steps=2).images[0].size == (16, 16)
 
 
 def test_a_distilled_student_leaves_without_teacher_and_projections(tmp_path):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from diffusers import DDIMPipeline, DiffusionPipeline
+from diffusers import DiffusionPipeline
 
+import slimdiff
 from slimdiff.arguments import plain
 from slimdiff.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from slimdiff.cli.publish import main
@@ -123,7 +124,7 @@ def test_a_folder_of_diffusers(run, tmp_path):
     assert publish(folder, out, '--format', 'diffusers') == 0
     assert sorted(p.name for p in out.iterdir()) == ['README.md', 'model_index.json', 'scheduler', 'unet']
     pipeline = DiffusionPipeline.from_pretrained(out)
-    assert type(pipeline) is DDIMPipeline
+    assert type(pipeline) is slimdiff.SlimDiffusionPipeline and pipeline.config.num_inference_steps == 2
     assert torch.equal(pipeline.unet.stem.weight, model.unet.stem.weight)
     card = re.sub(' +', ' ', (out / 'README.md').read_text())
     weights = out / 'unet/diffusion_pytorch_model.safetensors'

@@ -24,6 +24,15 @@ def test_existing_keys_and_list_items(cfg):
     assert cfg.model.unet.type == 'UNet'
 
 
+def test_single_numbers_of_lists_and_tuples(cfg):
+    cfg.optim_wrapper.optimizer.betas = (0.9, 0.999)
+    cfg.numbers = [1, [2, 3], dict(of=[4, 5])]
+    apply_overrides(cfg, {'optim_wrapper.optimizer.betas.1': 0.95, 'numbers.0': 7, 'numbers.1.1': 8,
+                          'numbers.2.of.0': 9})
+    assert cfg.optim_wrapper.optimizer.betas == (0.9, 0.95)
+    assert cfg.numbers == [7, [2, 8], dict(of=[9, 5])]
+
+
 @pytest.mark.parametrize('key, value', [
     ('optim_wrapper.optimizer.betas', [0.9, 0.99]),  # AdamW takes it
     ('model.unet.dropout', 0.1),

@@ -55,6 +55,16 @@ def test_both_conventions_by_hand(product):
     assert module.training and module.conv.training
 
 
+def test_a_transformer_layer_of_pytorch():
+    """In evaluation it is one fused operator unless that is turned off."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    fused = torch.backends.mha.get_fastpath_enabled()
+    cost = count_cost(layer, torch.zeros(1, 10, 8))
+    linear = 10 * 8 * (3 * 8 + 8 + 16 + 16)
+    assert (cost.conv_linear_macs, cost.macs_with_attention) == (linear, linear + 2 * 10 * 10 * 8)
+    assert torch.backends.mha.get_fastpath_enabled() == fused
+
+
 def test_cross_attention_with_other_lengths_and_a_broadcast_matmul():
     class Cross(nn.Module):
         def forward(self, q, kv, w):

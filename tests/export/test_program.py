@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from diffusers import UNet2DModel
 from torch import nn
 
 from slimdiff import DiT, PreconditionedBackbone, UNet
@@ -137,3 +138,16 @@ def test_a_program_that_onnx_runtime_cannot_open(tmp_path):
     (tmp_path / 'x.onnx').write_bytes(b'no program')
     with pytest.raises(programs.ProgramError, match='cannot open the program'):
         programs.open_onnx(tmp_path / 'x.onnx')
+
+
+def test_a_unet_of_diffusers_takes_batches_up_to_63():
+    """Its up-samplers branch at 64 images."""
+    unet = UNet2DModel(sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
+                       down_block_types=('DownBlock2D', ) * 2, up_block_types=('UpBlock2D', ) * 2).eval()
+    traced = programs.trace(unet, lambda batch: programs.random_inputs(unet, batch))
+    assert programs.largest_batch(traced) == 63
+    inputs = programs.random_inputs(unet, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(traced.module()(**inputs), unet(**inputs).sample)
+    ours = network()
+    assert programs.largest_batch(programs.trace(ours, lambda batch: programs.random_inputs(ours, batch, 7))) is None

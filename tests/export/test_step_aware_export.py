@@ -64,7 +64,7 @@ def test_the_pipeline_reproduces_sample(tmp_path, name, capsys):
     assert type(pipeline.unet) is slimdiff.StepAwareUNet and pipeline.unet.allocation == allocation
     pipeline.set_progress_bar_config(disable=True)
     call = dict(generator=image_generators(7, range(2)), num_inference_steps=6, output_type='np')
-    call |= dict(batch_size=2) if classes is None else dict(labels=[0, 1])
+    call |= dict(num_images=2) if classes is None else dict(labels=[0, 1])
     images = pipeline(**call).images
     np.testing.assert_allclose(images, expected.permute(0, 2, 3, 1).numpy() / 2 + 0.5, atol=1e-5)
     assert images.std() > 0.05

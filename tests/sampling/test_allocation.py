@@ -238,3 +238,11 @@ def test_timesteps_that_meet_in_another_process_are_moved_apart():
     assert len(there.timesteps) == 6 == len(there.translated(flow, diffusion).timesteps)
     flowing = StepAllocation(both.segments, 1000, 'rectified_flow', (1000.0, 500.0, 3.0, 2.0, 1.0))
     assert flowing.translated(flow, diffusion).timesteps[-3:] == (2, 1, 0)  # cleaner than it has them
+
+
+def test_a_plan_of_calibrate_is_named(tmp_path):
+    """Both commands write an allocation.json; each says whose the other is."""
+    plan = dict(version=1, kind='per-step actions', actions=['full', 'prediction'])
+    (tmp_path / 'allocation.json').write_text(json.dumps(plan))
+    with pytest.raises(ValueError, match=r'allocation\.json is a plan of slimdiff calibrate.*slimdiff\.apply'):
+        StepAllocation.load(tmp_path / 'allocation.json')

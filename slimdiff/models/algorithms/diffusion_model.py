@@ -160,7 +160,8 @@ class DiffusionModel(Sampling, BaseModel):
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of a generated image."""
         (channels, *size), factor = input_shape(self.unet), self.autoencoder.downsampling
-        return (3 if factor > 1 else channels, *(side * factor for side in size))
+        channels = getattr(self.autoencoder, 'image_channels', 3 if factor > 1 else channels)
+        return (channels, *(side * factor for side in size))
 
     @property
     def device(self) -> torch.device:

@@ -108,6 +108,10 @@ class PretrainedAutoencoder(nn.Module):
         return 2**(len(self.config['block_out_channels']) - 1)
 
     @property
+    def image_channels(self) -> int:
+        return self.config.get('out_channels', 3)
+
+    @property
     def latent_channels(self) -> int:
         return self.config.get('vq_embed_dim') or self.config.get('latent_channels', self.layout['latent_channels'])
 

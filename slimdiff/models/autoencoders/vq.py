@@ -31,6 +31,6 @@ class VQAutoencoder(PretrainedAutoencoder):
         return network.encode(images).latents
 
     def _decode(self, network: nn.Module, raw: Tensor) -> Tensor:
-        codes = network.quantize(raw)[0].to(self._dtype)
+        codes = network.quantize(raw.to(network.quantize.embedding.weight.dtype))[0].to(self._dtype)
         spatial = codes if network.config.norm_type == 'spatial' else None
         return network.decoder(network.post_quant_conv(codes), spatial)

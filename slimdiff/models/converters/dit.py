@@ -44,15 +44,16 @@ def is_dit(state: Mapping[str, Any]) -> bool:
     return {'x_embedder.proj.weight', 't_embedder.mlp.0.weight', 'blocks.0.adaLN_modulation.1.weight'} <= state.keys()
 
 
-def weights_of(content: Any) -> dict[str, Tensor] | None:
-    """The weights in a file of DiT or SiT: the averaged ones of a training checkpoint (``ema``), or the file itself.
+def weights_of(content: Any) -> dict[str, dict[str, Tensor]]:
+    """The weights in a file of DiT or SiT: of a training checkpoint ``ema`` (averaged) and ``model``, else ``model``.
 
-    None for any other file.
+    Empty for any other file.
     """
-    for state in (content.get('ema'), content.get('model'), content) if isinstance(content, dict) else ():
-        if isinstance(state, dict) and is_dit(state):
-            return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
-    return None
+    if not isinstance(content, dict):
+        return {}
+    sets = {'ema': content.get('ema'), 'model': content if is_dit(content) else content.get('model')}
+    return {key: {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+            for key, state in sets.items() if isinstance(state, dict) and is_dit(state)}
 
 
 def from_original(state: Mapping[str, Tensor], flow: bool, heads: int | None = None, mean_only: bool = True) -> DiT:
@@ -67,6 +68,8 @@ def from_original(state: Mapping[str, Tensor], flow: bool, heads: int | None = N
     Raises:
         CheckpointError: names or shapes of another network.
     """
+    if lacking := [name for name in ('y_embedder.embedding_table.weight', 'pos_embed') if name not in state]:
+        raise CheckpointError(f'This is not a network of DiT or SiT: it lacks {" and ".join(lacking)}.')
     channels, in_channels, patch, _ = state['x_embedder.proj.weight'].shape
     depth = len({name.split('.')[1] for name in state if name.startswith('blocks.')})
     classes = state['y_embedder.embedding_table.weight'].shape[0] - 1
@@ -83,6 +86,11 @@ def from_original(state: Mapping[str, Tensor], flow: bool, heads: int | None = N
         names |= {f'blocks.{i}.{ours}.{kind}': f'blocks.{i}.{theirs}.{kind}' for kind in ('weight', 'bias')
                   for ours, theirs in [('qkv', 'attn.qkv'), *((ours, theirs[0]) for ours, theirs in BLOCK.items())]}
     _load(network, {ours: state[theirs] for ours, theirs in names.items() if theirs in state}, 'DiT or SiT')
+    others = [name for name in state if name not in {*names.values(), 'pos_embed'}
+              and not name.startswith('projectors.')]  # of REPA, for its loss alone
+    if others:
+        raise CheckpointError(f'This is not a network of DiT or SiT: it has {len(others)} other weights, such as '
+                              f'{", ".join(others[:3])}, and computes something else.')
     if flow:
         reversed_time(network)
     return without_variance(network) if mean_only and network.config.out_channels == 2 * in_channels else network
@@ -127,8 +135,8 @@ def from_diffusers(theirs: DiTTransformer2DModel, mean_only: bool = False) -> Di
     if state:
         raise CheckpointError(f'This DiTTransformer2DModel is not a slimdiff.DiT: it also has {next(iter(state))}.')
     _load(network, found, 'DiTTransformer2DModel')
-    check_same(theirs, network)
     network = nn.Module.to(network, theirs.dtype).train(theirs.training)
+    check_same(theirs, network)
     return without_variance(network) if mean_only and network.config.out_channels == 2 * config.in_channels else network
 
 

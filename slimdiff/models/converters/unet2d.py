@@ -5,6 +5,7 @@ The layouts are the same but for the up-samplers: diffusers' end a stage of the 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,8 +48,13 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
                    cross_attention=crosses[i]) for i, (c, b) in enumerate(zip(channels, blocks))]
     middle = config.get('add_attention', True) if context is None else True
     size = config['sample_size']
+    if not isinstance(size, int):
+        if size[0] != size[1]:
+            raise ValueError(f'This UNet is for images of {size[0]} x {size[1]}, and ours are square. Use it as it is: '
+                             "unet=dict(type='UNet2DModel', ...).")
+        size = size[0]
     return dict(
-        sample_size=size if isinstance(size, int) else size[0], in_channels=config['in_channels'],
+        sample_size=size, in_channels=config['in_channels'],
         out_channels=config['in_channels'], stages=stages, mid_heads=heads[-1] if middle else None,
         mid_cross_attention=bool(context), context_channels=context, norm_groups=config.get('norm_num_groups') or 32,
         scale_shift_norm=config.get('resnet_time_scale_shift') == 'scale_shift', norm_eps=config.get('norm_eps', 1e-5),
@@ -114,10 +120,14 @@ def places_of(part: str, stages: int, crosses: bool) -> list[str]:
 @torch.no_grad()
 def check_same(theirs: nn.Module, ours: nn.Module) -> None:
     """Raise ValueError unless two networks compute the same: names don't tell how the layers are put together."""
-    inputs = example_inputs(theirs, 2, 1, random=True)
-    x, t = inputs.pop('sample'), inputs.pop('timestep')
-    expected, found = (as_tensor(call(network, x, t, named(network, inputs)), type(network).__name__)
-                       for network in (theirs, ours))
+    outputs = []
+    for network in (theirs, ours):
+        if network.dtype != torch.float32:  # half precision rounds by more than is allowed below
+            network = copy.deepcopy(network).float()
+        inputs = {name: value.to(network.device) for name, value in example_inputs(network, 2, 1, random=True).items()}
+        x, t = inputs.pop('sample'), inputs.pop('timestep')
+        outputs.append(as_tensor(call(network, x, t, named(network, inputs)), type(network).__name__).cpu())
+    expected, found = outputs
     if not torch.allclose(expected, found, rtol=1e-2, atol=1e-2 * expected.abs().max().item()):
         raise _other(theirs, 'the same weights compute something else', type(ours).__name__)
 

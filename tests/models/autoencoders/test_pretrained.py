@@ -187,3 +187,24 @@ def test_latents_are_normalised_as_the_checkpoint_says(tmp_path, given, mean, st
                                      process=dict(schedule=dict(num_train_timesteps=10), prediction_type='epsilon'))
     torch.testing.assert_close(pipeline.decode(latents), expected.clamp(-1, 1), rtol=1e-4, atol=1e-5)
     assert (network.decode(latents / 1.5305).sample - expected).abs().max() > 1e-3  # what was decoded before
+
+
+def test_channels_of_an_image(vq):
+    """A first stage of grey images: its model says so."""
+    assert vq[1].image_channels == 3
+    grey = dict(type='KLAutoencoder', architecture=dict(in_channels=1, out_channels=1, block_out_channels=(8, 8),
+                                                        norm_num_groups=4, layers_per_block=1, latent_channels=2))
+    unet = dict(type='UNet', sample_size=8, in_channels=2, out_channels=2, norm_groups=4, stages=[dict(channels=8)])
+    model = MODELS.build(dict(type='DiffusionModel', unet=unet, autoencoder=grey, num_steps=1)).eval()
+    assert model.image_shape == tuple(model.sample([0]).shape[1:]) == (1, 16, 16)
+
+
+@torch.no_grad()
+def test_a_network_in_half_precision_decodes(vq):
+    theirs, _ = vq
+    stage = VQAutoencoder.around(theirs.to(torch.bfloat16), 1.0)
+    latents = torch.randn(2, theirs.config.latent_channels, 8, 8)
+    images = stage.decode(latents)
+    assert images.shape[1] == 3 and images.isfinite().all()
+    exact = theirs.float().decode(latents.to(torch.bfloat16).float()).sample
+    assert (images.float() - exact).abs().mean() < 0.05 * exact.abs().mean()

@@ -87,6 +87,30 @@ def test_files_that_are_not_dit():
         from_original(state, flow=False, heads=HEADS)
 
 
+@pytest.mark.parametrize('change, message', [
+    (lambda state: state.update({'blocks.0.attn.q_norm.weight': torch.ones(8)}),
+     r'has 1 other weights, such as blocks\.0\.attn\.q_norm\.weight'),
+    (lambda state: state.pop('y_embedder.embedding_table.weight'), r'lacks y_embedder\.embedding_table\.weight'),
+    (lambda state: state.pop('pos_embed'), 'lacks pos_embed')])
+def test_variants_of_dit_are_refused(change, message):
+    """A network that computes something else is not converted into one that ignores its weights."""
+    state = original_state()
+    change(state)
+    with pytest.raises(CheckpointError, match=message):
+        from_original(state, flow=False, heads=HEADS)
+    state = original_state() | {'projectors.0.0.weight': torch.ones(2)}  # REPA's, which only its loss reads
+    from_original(state, flow=False, heads=HEADS)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision(dtype):
+    torch.manual_seed(0)
+    ours = DiT(sample_size=8, in_channels=3, out_channels=3, num_attention_heads=2, attention_head_dim=8, layers=(2, ),
+               num_classes=5, norm_eps=1e-5, freq_shift=1.0)
+    back = from_diffusers(to_diffusers(ours).to(dtype))
+    assert back.dtype == dtype and torch.equal(back.proj_out.weight, ours.proj_out.weight.to(dtype))
+
+
 def test_there_and_back():
     torch.manual_seed(0)
     ours = DiT(sample_size=8, in_channels=3, out_channels=3, num_attention_heads=2, attention_head_dim=8, layers=(3, ),

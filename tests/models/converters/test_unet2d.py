@@ -37,6 +37,19 @@ def test_the_converted_network_computes_the_same(cls, settings):
     assert not ours.training
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision(dtype):
+    theirs = shake(UNet2DModel(**DDPM), std=0.3).eval().to(dtype)
+    ours = from_diffusers(theirs)
+    assert ours.dtype == theirs.dtype == dtype
+    assert torch.equal(ours.stem.weight, theirs.conv_in.weight)
+
+
+def test_images_that_are_not_square():
+    with pytest.raises(ValueError, match='for images of 16 x 32, and ours are square'):
+        from_diffusers(UNet2DModel(**DDPM | dict(sample_size=(16, 32))))
+
+
 @pytest.mark.parametrize('cls, settings, reason', [
     (UNet2DModel, DDPM | dict(add_attention=False, down_block_types=('DownBlock2D', ) * 3,
                               up_block_types=('UpBlock2D', 'AttnUpBlock2D', 'UpBlock2D')), 'it also has up_blocks.1'),
