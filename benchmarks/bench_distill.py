@@ -10,9 +10,7 @@ Memory: the weights, optimizer state and gradients, and above them the peak of w
 within a step (on CPU counted by the profiler, on CUDA by max_memory_allocated). On CPU it is checked against the
 system's count (VmHWM, Linux) of three processes that do one of the three each, less that of one that does nothing.
 
-On CUDA a fourth part takes turns with them: (4) the distillation with ``Teacher(overlap=False)``, whose forward waits
-for its turn on the student's stream; the ratio (4) / (3) is what the second stream gains. A teacher whose checkpoint
-isn't there gets random weights, which take the same time.
+A teacher whose checkpoint isn't there gets random weights, which take the same time.
 """
 
 from __future__ import annotations
@@ -37,16 +35,13 @@ from slimdiff.models.serving import serving_config
 from slimdiff.registry import MODELS
 
 PARTS = ('student', 'teacher', 'distillation')
-IN_TURN = 'distillation, one stream'
 
 
 class Part:
     """One of the three: what a turn does, and the tensors that it keeps between turns."""
 
     def __init__(self, name: str, cfg: Any, batch: int, device: torch.device, amp: bool = False) -> None:
-        model_cfg = cfg.model if name in ('distillation', IN_TURN) else serving_config(cfg.model)
-        if name == IN_TURN:
-            model_cfg = {**model_cfg, 'teacher': {**model_cfg['teacher'], 'overlap': False}}
+        model_cfg = cfg.model if name == 'distillation' else serving_config(cfg.model)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=amp)
         size, classes = cfg.model.unet.sample_size, cfg.model.get('num_classes')
         generator = torch.Generator().manual_seed(0)
@@ -121,11 +116,8 @@ def measure_time(parts: dict[str, Part], rounds: int, steps: int, device: torch.
 
     seconds = timing.interleave({name: turn(part) for name, part in parts.items()}, rounds, warmup=3)
     ratio = [d / (s + t) for s, t, d in zip(*(seconds[name] for name in PARTS))]
-    found = dict(milliseconds={name: timing.spread([1000 * t / steps for t in times])
-                               for name, times in seconds.items()}, ratio=timing.spread(ratio))
-    if IN_TURN in seconds:
-        found['one_stream_over_two'] = timing.spread([a / b for a, b in zip(seconds[IN_TURN], seconds['distillation'])])
-    return found
+    return dict(milliseconds={name: timing.spread([1000 * t / steps for t in times])
+                              for name, times in seconds.items()}, ratio=timing.spread(ratio))
 
 
 def peak_resident() -> int:
@@ -186,8 +178,7 @@ def main() -> None:
                         part.run()
                 print(peak_resident())
                 return
-            names = (*PARTS, IN_TURN) if device.type == 'cuda' else PARTS
-            parts = {name: Part(name, cfg, int(batch), device, args.amp) for name in names}
+            parts = {name: Part(name, cfg, int(batch), device, args.amp) for name in PARTS}
             result = dict(batch_size=int(batch), image_size=cfg.model.unet.sample_size,
                           **measure_time(parts, args.rounds, args.steps, device))
             peaks = {name: peak_bytes(part, device) for name, part in parts.items()}
@@ -213,9 +204,6 @@ def describe(result: dict[str, Any]) -> None:
     for name, value in result['milliseconds'].items():
         print(f'  {name:13} {value["median"]:8.2f} ms  ({value["q25"]:.2f} - {value["q75"]:.2f}), '
               f'peak {result["peak_bytes"][name] / 1e6:.1f} MB')
-    if 'one_stream_over_two' in result:
-        gain = result['one_stream_over_two']
-        print(f'  one stream / two: {gain["median"]:.3f} ({gain["q25"]:.3f} - {gain["q75"]:.3f})')
     ratio = result['ratio']
     print(f'  distillation / (student + teacher): time {ratio["median"]:.3f} '
           f'({ratio["q25"]:.3f} - {ratio["q75"]:.3f}), '

@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from slimdiff.evaluation.figures import octave_ticks, save_figure
+from slimdiff.evaluation.figures import save_figure
 from slimdiff.sampling.images import as_rgb, image_grid
+from studies.spectra_report import octave_ticks
 
 
 def image_rows(images: Tensor, rows: int, columns: int, gap: int = 1) -> np.ndarray:
@@ -32,7 +33,7 @@ def plot_side_by_side(sets: Mapping[str, Tensor], titles: Sequence[str], spectra
     Args:
         sets: name -> uint8 images (N, C, H, W); those of one index should come from one seed.
         titles: one for each set.
-        spectra: what :func:`~slimdiff.evaluation.spectra.compare_spectra` returns; sets it does not know have no curve.
+        spectra: what :func:`~studies.spectra.compare_spectra` returns; sets it does not know have no curve.
     """
     figure = Figure(figsize=(11, 0.62 * (rows + 0.6) * len(sets)), layout='constrained')
     left, right = figure.subfigures(1, 2, width_ratios=(2.3, 1))

@@ -53,10 +53,7 @@ class Arm:
     def __init__(self, name: str, cfg: Any, seed: int, device: torch.device, rates: Sequence[float]) -> None:
         torch.manual_seed(seed)
         self.name, self.seed, self.rates = name, seed, rates
-        model_cfg = {**cfg.model}
-        if 'teacher' in model_cfg:
-            model_cfg['teacher'] = {**model_cfg['teacher'], 'overlap': False}
-        self.model = MODELS.build(model_cfg).train().to(device)
+        self.model = MODELS.build(cfg.model).train().to(device)
         # Outside a graph these are copied from the host at every iteration, which a graph can't.
         process = self.model.noise_process
         process.alphas_cumprod = process.alphas_cumprod.to(device)
@@ -125,6 +122,7 @@ class Group:
         self.noise = torch.zeros(self.draws, batch, *shape, device=device)
         self.drop = torch.zeros(self.draws, batch, dtype=torch.bool, device=device)
         self.teacher = next((arm.model.teacher for arm in arms if hasattr(arm.model, 'teacher')), None)
+        self.ask: Any = None if self.teacher is None else self.teacher._forward
         self.answer: Any = None
         for arm in arms:
             self._share(arm.model)
@@ -140,7 +138,7 @@ class Group:
 
         model.draw, model.restart_draws = draw, lambda: counter.__setitem__(0, 0)
         if hasattr(model, 'teacher'):
-            model.teacher.start = lambda *inputs: lambda: (self.answer[0], dict(self.answer[1]))
+            model.teacher._forward = lambda *inputs: (self.answer[0], dict(self.answer[1]))
             model._check_teacher = lambda *inputs: None  # it looks at the device's values
 
     def prepare(self, iteration: int) -> None:
@@ -161,7 +159,7 @@ class Group:
             model.restart_draws()
             seen = model.noised_batch(self.inputs, self.labels)
             with torch.no_grad():
-                self.answer = self.teacher._forward(seen.x_t, seen.t, seen.labels, None)
+                self.answer = self.ask(seen.x_t, seen.t, seen.labels, None)
         here = torch.cuda.current_stream() if self.stream is not None else None
         for arm in self.arms:
             arm.model.restart_draws()

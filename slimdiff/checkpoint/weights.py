@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,6 @@ class ArchitectureError(CheckpointError):
                  "a copy lies beside a training's checkpoints")
         super().__init__(f'Use the config that {Path(path).name} was trained with ({where}): {path} is of another '
                          f'architecture than the model of this config ({differences}). Nothing was loaded.')
-
-
-def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
-    """Hash of the architecture: names and shapes of all weights."""
-    text = '\n'.join(f'{name} {tuple(value.shape)}' for name, value in sorted(state_dict.items()))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def count_some(names: Sequence[str], limit: int = 1) -> str:

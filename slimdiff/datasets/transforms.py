@@ -8,9 +8,12 @@ import mmengine.fileio as fileio
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from slimdiff.registry import TRANSFORMS
+
+# Pillow refuses a whole PNG file for more than 1 MB of text beside its pixels.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 
 
 def to_rgb(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
@@ -39,24 +42,6 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255
     return image.convert('RGB')
 
 
-def without_metadata(png: bytes) -> bytes | None:
-    """A PNG file without texts, profile and EXIF data, over which pillow refuses the whole file (more than 1 MB, say).
-
-    None for what is not a PNG file, or has none of these.
-    """
-    signature = b'\x89PNG\r\n\x1a\n'
-    if not png.startswith(signature):
-        return None
-    kept, start = [signature], len(signature)
-    while start + 8 <= len(png):  # a chunk: length, name, content, checksum
-        end = start + 12 + int.from_bytes(png[start:start + 4], 'big')
-        if png[start + 4:start + 8] not in (b'tEXt', b'zTXt', b'iTXt', b'iCCP', b'eXIf'):
-            kept.append(png[start:end])
-        start = end
-    bare = b''.join(kept)
-    return bare if len(bare) < len(png) else None
-
-
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile`` through pillow, with every kind of image made 8-bit colour by :func:`to_rgb`.
@@ -78,20 +63,11 @@ class LoadImage(LoadImageFromFile):
         content = results.pop('img_bytes', None)
         if content is None:
             content = fileio.get(results['img_path'], backend_args=self.backend_args)
-        try:
-            rgb = self._decode(content)
-        except Exception:
-            bare = without_metadata(content)
-            if bare is None:
-                raise
-            rgb = self._decode(bare)
+        with Image.open(io.BytesIO(content)) as image:
+            rgb = np.asarray(to_rgb(image, self.background))
         results['img'] = np.ascontiguousarray(rgb[:, :, ::-1])
         results['img_shape'] = results['ori_shape'] = rgb.shape[:2]
         return results
-
-    def _decode(self, content: bytes) -> np.ndarray:
-        with Image.open(io.BytesIO(content)) as image:
-            return np.asarray(to_rgb(image, self.background))
 
 
 @TRANSFORMS.register_module()

@@ -9,9 +9,8 @@ from typing import Any
 from mmengine.logging import MessageHub, print_log
 
 from slimdiff.arguments import plain
-from slimdiff.checkpoint import files, weights
+from slimdiff.checkpoint import files
 from slimdiff.checkpoint.plain_data import decode, encode, encode_or_drop
-from slimdiff.configuration import config_source
 from slimdiff.models import computation
 from slimdiff.version import __version__
 
@@ -19,14 +18,14 @@ from slimdiff.version import __version__
 SCHEDULER_PROGRESS = ('last_step', '_global_step', '_last_value')
 
 
-def description(runner: Any, state: Mapping[str, Any], done: int) -> dict[str, Any]:
-    """The ``meta`` of a checkpoint after ``done`` iterations; ``state`` is that of the model without a wrapper."""
+def description(runner: Any, done: int) -> dict[str, Any]:
+    """The ``meta`` of a checkpoint after ``done`` iterations."""
     config, _ = encode_or_drop(plain(runner.cfg._cfg_dict))
     dataset_meta, _ = encode_or_drop(plain(dict(runner.visualizer.dataset_meta or {})))
     return {
         'format': files.FORMAT, 'format_version': files.FORMAT_VERSION, 'slimdiff_version': __version__, 'iter': done,
         'epoch': runner.epoch, 'seed': runner.seed, 'world_size': runner.world_size,
-        'architecture': weights.fingerprint(state), 'config': config, 'config_text': config_source(runner.cfg),
+        'config': config,
         'computes': computation.of_model(runner.unwrapped_model), 'dataset_meta': dataset_meta,
         'teacher': teacher_of(runner)}
 

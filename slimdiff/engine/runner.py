@@ -371,7 +371,7 @@ class SlimRunner(Runner):
         done = self.iter + (0 if by_epoch else 1) if iteration is None else iteration
         state = self.unwrapped_model.state_dict()
         checkpoint = dict(
-            meta={**run_state.description(self, state, done), **(meta or {})},
+            meta={**run_state.description(self, done), **(meta or {})},
             state_dict=dict(state),
             optimizer=self.optim_wrapper.state_dict(),
             param_schedulers=run_state.scheduler_states(self.param_schedulers),

@@ -21,7 +21,6 @@ HARMLESS = (
     'model.gradient_checkpointing', 'model.num_steps', 'model.guidance_scale', 'model.sampler*',
     'model.autoencoder.decode_batch', 'train_dataloader.dataset.verify',
     'train_dataloader.dataset.source*', 'model.teacher.cache', 'model.teacher.compile', 'model.teacher.micro_batch',
-    'model.teacher.overlap',
     # A longer run moves the end of its schedules.
     'param_scheduler*.end', 'param_scheduler*.T_max', 'param_scheduler*.total_iters')
 

@@ -7,7 +7,7 @@ as the paper has it, is seen by recording it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -156,9 +156,3 @@ def gates_while_sampling(model: Any, num_images: int, seed: int = 0, batch_size:
             model.sample(part, seed=seed, num_steps=num_steps, guidance_scale=1.0,
                          on_step=functools.partial(on_batch, len(part)))
     return recorder.statistics
-
-
-def mean_over_runs(runs: Iterable[Mapping[str, Any]]) -> tuple[Tensor, Tensor | None]:
-    """Mean of the runs' entries ``mean``, (T, 4), and their standard deviation over runs (None for one)."""
-    values = torch.stack([torch.tensor(run['mean'], dtype=torch.float64) for run in runs])
-    return values.mean(0), values.std(0) if len(values) > 1 else None

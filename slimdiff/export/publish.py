@@ -14,7 +14,6 @@ from torch import nn
 
 from slimdiff.checkpoint.files import FORMAT, FORMAT_VERSION
 from slimdiff.checkpoint.plain_data import encode
-from slimdiff.checkpoint.weights import fingerprint
 from slimdiff.models.computation import of_model
 from slimdiff.models.serving import serving_config
 from slimdiff.version import __version__
@@ -37,7 +36,7 @@ def published_checkpoint(model: nn.Module, config: Mapping[str, Any], meta: Mapp
     return encode({
         'meta': {
             'format': FORMAT, 'format_version': FORMAT_VERSION, 'slimdiff_version': __version__,
-            'architecture': fingerprint(state), 'computes': of_model(model),
+            'computes': of_model(model),
             'config': {'model': serving_config(config)},
             'iter': meta.get('iter'), 'seed': meta.get('seed'), 'dataset_meta': _classes_of(meta),
             'published': {'weights': weights, 'trained_with': meta.get('slimdiff_version')}},

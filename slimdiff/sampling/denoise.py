@@ -192,7 +192,6 @@ def denoise(predict: Predict,
             noise: Tensor,
             num_steps: int,
             generators: Sequence[torch.Generator] | None = None,
-            eta: float | None = None,
             on_step: Callable[[], None] | None = None) -> Tensor:
     """Run ``num_steps`` steps of ``scheduler`` from ``noise`` (N, C, H, W) to clean samples.
 
@@ -201,15 +200,13 @@ def denoise(predict: Predict,
         scheduler: any of diffusers'; it is copied.
         num_steps: at most the scheduler's training timesteps.
         generators: one for each image, for stochastic samplers.
-        eta: DDIM's noise (0 deterministic, 1 like DDPM), in place of the scheduler's own; ignored by samplers without
-            it.
         on_step: called after every step (progress bars).
 
     Raises:
         ValueError: as :func:`prepared`.
     """
     scheduler = prepared(scheduler, num_steps, noise.device)
-    extra = step_options(scheduler, generators, eta)
+    extra = step_options(scheduler, generators)
     x = first_input(scheduler, noise)
     for t, told in zip(scheduler.timesteps, network_timesteps(scheduler)):
         prediction = predict(scaled(scheduler, x, t), told)

@@ -17,7 +17,7 @@ IRRELEVANT = (
     'visualizer*', 'vis_backends*', 'env_cfg*', 'default_scope', 'runner_type', 'randomness.seed', 'test_*',
     '*dataloader.num_workers', '*dataloader.persistent_workers', '*dataloader.pin_memory',
     '*dataloader.prefetch_factor', 'train_cfg.sync_interval', '*_cfg.progress',
-    'model.teacher.cache', 'model.teacher.compile', 'model.teacher.micro_batch', 'model.teacher.overlap',
+    'model.teacher.cache', 'model.teacher.compile', 'model.teacher.micro_batch',
     '*dataloader.collate_fn.type',
     'output_losses*')  # a variable of a base config, which `model` names
 #: what a result says -> what the same thing is called now

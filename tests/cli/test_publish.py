@@ -44,7 +44,7 @@ def run(tmp_path):
     averages = {name: value.clone() for name, value in model.state_dict().items()}
     state = {name: value + 1 for name, value in averages.items()} | {'projections.up1.weight': torch.zeros(32, 8, 1, 1)}
     meta = dict(format='slimdiff-checkpoint', format_version=2, slimdiff_version='0.0.1', iter=70, seed=3, world_size=1,
-                config=plain(cfg._cfg_dict), config_text=cfg.pretty_text, dataset_meta={})
+                config=plain(cfg._cfg_dict), dataset_meta={})
     moments = {i: {'exp_avg': torch.randn(50_000)} for i in range(2)}
     save_checkpoint(dict(meta=meta, state_dict=state, ema={'decay': 0.99, 'state_dict': averages},
                          optimizer={'state': moments}, message_hub={'log_scalars': {}}), folder / 'iter_70.pth')

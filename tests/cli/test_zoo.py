@@ -14,7 +14,8 @@ def test_names():
 
 
 @pytest.mark.parametrize('name, least', [('sd/fashion_mnist', 0.7), ('lite_ldm/fashion_mnist', 0.7),
-                                         ('sd/photo_patches_quick', 0.7), ('lite_ldm/photo_patches_quick', 0.3)])
+                                         ('sd/photo_patches_quick', 0.7), ('lite_ldm/photo_patches_quick', 0.3),
+                                         ('sd_ddsm/photo_patches_quick', 0.6)])
 def test_samples_are_recognised(name, least, tmp_path):
     assert sample.main([name, '--out', str(tmp_path / 'x.npz'), '-n', '60', '--steps', '10']) == 0
     images = torch.from_numpy(np.load(tmp_path / 'x.npz')['images']).permute(0, 3, 1, 2) / 127.5 - 1
@@ -31,8 +32,10 @@ def test_a_config_without_weights_names_those_with_some(capsys):
 
 
 def test_the_zoo_is_small():
-    """Networks and classifiers that come with slimdiff: at most 8 MB."""
+    """Networks that come with slimdiff: at most 8 MB; the classifiers of the metrics: at most 1 MB."""
     configs = installation_roots()[0] / 'configs'
-    files = [*configs.glob('*/*_weights/**/*.safetensors'), *configs.glob('classifiers/*.safetensors')]
-    assert len(files) == len(zoo()) + 2 and sum(file.stat().st_size for file in files) <= 8e6
+    networks, classifiers = (list(configs.glob(f'{place}/*.safetensors'))
+                             for place in ('*/*_weights/**', 'classifiers'))
+    assert len(networks) == len(zoo()) and sum(file.stat().st_size for file in networks) <= 8e6
+    assert len(classifiers) == 2 and sum(file.stat().st_size for file in classifiers) <= 1e6
     assert all((zoo_weights(name) / 'README.md').is_file() for name in zoo())

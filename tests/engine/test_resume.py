@@ -189,7 +189,7 @@ def test_checkpoint_has_only_plain_data(tmp_path):
     runner.train()
     data = torch.load(tmp_path / 'iter_8.pth', weights_only=True)
     assert data['meta']['seed'] == 0 and data['meta']['world_size'] == 1 and data['meta']['iter'] == 8
-    assert data['meta']['config']['model'] == {'type': 'TinyDenoiser'} and 'TinyDenoiser' in data['meta']['config_text']
+    assert data['meta']['config']['model'] == {'type': 'TinyDenoiser'}
     assert 'object' not in data['message_hub']['runtime_info']
     assert set(data['ema']['state_dict']) == {k for k in data['state_dict'] if k.startswith('unet.')}
 

@@ -33,7 +33,7 @@ def test_differing_keys():
         )) == []
     teacher = dict(checkpoint='t', bf16=True)
     assert differing_keys(dict(model=dict(teacher=teacher)), dict(model=dict(teacher=dict(
-        teacher, cache='answers', compile=True, micro_batch=4, overlap=False)))) == []
+        teacher, cache='answers', compile=True, micro_batch=4)))) == []
     new = tiny_run.tiny_config('a', optim_wrapper__optimizer__lr=0.5, model__width=4,
                                default_hooks__ema__decay=0.5).to_dict()
     assert differing_keys(old, new) == [

@@ -13,10 +13,9 @@ from slimdiff.evaluation.gates import (
     find_gates,
     gates_on_noised_images,
     gates_while_sampling,
-    mean_over_runs,
 )
-from slimdiff.evaluation.gates_report import gates_figure, gates_section, gates_table, plot_gates
 from slimdiff.models import DiffusionModel, UNet
+from studies.gates_report import gates_figure, gates_section, gates_table, mean_over_runs, plot_gates
 
 STAGES = [dict(channels=8, blocks=1), dict(channels=16, blocks=1)]
 GATED = dict(downsampler=dict(type='WaveletGatedDown'), upsampler=dict(type='WaveletGatedUp'))

@@ -29,10 +29,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from slimdiff.arguments import plain
     from slimdiff.evaluation.evaluate import quantise, stratified_split
-    from slimdiff.evaluation.image_sets import real_halves
     from slimdiff.evaluation.metrics import FrechetDistance, KernelDistance
     from slimdiff.registry import DATASETS
     from studies.blur import gaussian_blur
+    from studies.image_sets import real_halves
     (ours, labels), (others, other_labels) = real_halves(DATASETS.build(plain(cfg.val_dataloader.dataset)),
                                                          args.num_images)
     changed = {f'σ² = {variance:g}': quantise(gaussian_blur(ours, variance)) for variance in args.sigma2}

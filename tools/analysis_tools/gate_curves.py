@@ -14,6 +14,8 @@ from pathlib import Path
 
 from slimdiff.cli.common import add_config_arguments, load_checked_config, runs_cleanly
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # studies/ is not part of the installed package
+
 DOCS = dict(json='benchmarks/results', png='docs/en/_static', md='docs/en/experiments/_generated')
 
 
@@ -43,11 +45,11 @@ def main(argv: list[str] | None = None) -> int:
     from slimdiff.arguments import plain
     from slimdiff.cli.sample import build_model
     from slimdiff.evaluation.gates import even_timesteps, find_gates, gates_on_noised_images, gates_while_sampling
-    from slimdiff.evaluation.gates_report import gates_section, gates_table, plot_gates
-    from slimdiff.evaluation.image_sets import content_hash, real_halves
     from slimdiff.evaluation.record import provenance, publish
     from slimdiff.progress import Progress
     from slimdiff.registry import DATASETS
+    from studies.gates_report import gates_section, gates_table, plot_gates
+    from studies.image_sets import content_hash, real_halves
     models = [build_model(cfg, path, args.weights) for path in args.checkpoints]
     for model in models:  # all checked before the first is measured
         find_gates(model.unet)

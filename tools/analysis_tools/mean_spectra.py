@@ -19,6 +19,8 @@ from typing import Any
 
 from slimdiff.cli.common import runs_cleanly
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # studies/ is not part of the installed package
+
 DOCS = dict(json='benchmarks/results', png='docs/en/_static', md='docs/en/experiments/_generated',
             images='work_dirs/mean_spectra')
 
@@ -53,8 +55,8 @@ def load(spec: SimpleNamespace, weights: str) -> tuple[Any, dict[str, Any], func
     from slimdiff.checkpoint import find_path
     from slimdiff.cli.sample import build_model
     from slimdiff.configuration import check_config, load_config
-    from slimdiff.evaluation.image_sets import content_hash
     from slimdiff.models.serving import serving_config
+    from studies.image_sets import content_hash
     cfg = load_config(spec.config)
     check_config(cfg)
     path = Path(find_path(spec.checkpoint) or spec.checkpoint)
@@ -74,11 +76,11 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from slimdiff.arguments import plain
-    from slimdiff.evaluation.image_sets import generated_images, real_halves
     from slimdiff.evaluation.record import provenance, publish
-    from slimdiff.evaluation.spectra import compare_spectra, reduced_spectra
-    from slimdiff.evaluation.spectra_report import plot_spectra, spectra_section, spectra_table
     from slimdiff.registry import DATASETS
+    from studies.image_sets import generated_images, real_halves
+    from studies.spectra import compare_spectra, reduced_spectra
+    from studies.spectra_report import plot_spectra, spectra_section, spectra_table
     loaded = [load(spec, args.weights) for spec in args.model]  # all of them first: an error should come at once
     sets: dict[str, list[Any]] = {}
     sources: dict[str, list[dict[str, Any]]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -96,7 +96,7 @@ class Distiller(DiffusionModel):
         t = self.noise_process.timesteps(mine['timestep'].double())
         batch = NoisedBatch(x, x, t, x, labels, mine.get('encoder_hidden_states'))
         training, _ = self.unet.training, self.unet.eval()
-        student, teacher = self.student_outputs(batch), self._start_teacher(batch, context)()
+        student, teacher = self.student_outputs(batch), self._teacher_outputs(batch, context)
         self.unet.train(training)
         self.projectors: dict[tuple[str, str], FeatureProjector] = {}
         for pair in pairs:
@@ -113,23 +113,17 @@ class Distiller(DiffusionModel):
         features = self.recorder.take()
         return {OUTPUT: prediction} | {tap: features[path] for tap, path in self.student_paths.items()}
 
-    def start_teacher(self, batch: NoisedBatch) -> Callable[[], dict[str, Tensor]]:
-        """Run the teacher on what the student sees, and return what gives its outputs by tap; {} if no loss counts."""
+    def teacher_outputs(self, batch: NoisedBatch) -> dict[str, Tensor]:
+        """As :meth:`student_outputs`, of the teacher on what the student sees; {} if no loss counts."""
         if not any(loss.weight > 0 for loss in self.distillation_losses):
-            return dict
+            return {}
         batch = batch.first(math.ceil(self.teacher.share * len(batch.x0)))
-        return self._start_teacher(batch, self.teacher.context_for(batch.caption, batch.context))
+        return self._teacher_outputs(batch, self.teacher.context_for(batch.caption, batch.context))
 
-    def _start_teacher(self, batch: NoisedBatch, context: Tensor | None) -> Callable[[], dict[str, Tensor]]:
-        finish = self.teacher.start(*self.teacher.own_input(batch.x_t, batch.t, self), batch.labels, context)
-
-        def outputs() -> dict[str, Tensor]:
-            nonlocal finish
-            (prediction, features), finish = finish(), None  # which would keep the maps
-            self._check_teacher(prediction, batch)
-            return {OUTPUT: self.teacher.convert(prediction, batch.x_t, batch.t, self)} | features
-
-        return outputs
+    def _teacher_outputs(self, batch: NoisedBatch, context: Tensor | None) -> dict[str, Tensor]:
+        prediction, features = self.teacher(*self.teacher.own_input(batch.x_t, batch.t, self), batch.labels, context)
+        self._check_teacher(prediction, batch)
+        return {OUTPUT: self.teacher.convert(prediction, batch.x_t, batch.t, self)} | features
 
     def _check_teacher(self, prediction: Tensor, batch: NoisedBatch) -> None:
         """Raise ValueError for a prediction of the teacher with NaN or infinity in it, which its input has not.
@@ -159,25 +153,22 @@ class Distiller(DiffusionModel):
 
     def loss_terms(self, batch: NoisedBatch) -> dict[str, Tensor]:
         """``denoising``, and one weighted term a loss and tap: ``spatial_output``, ``spectral_up1``, ..."""
-        # Before the student's: what its forward needs is free again when the student's activations are kept; or both
-        # run at once (Teacher's `overlap`), and nothing here may wait for the device until the student's is under way.
-        teacher = self.start_teacher(batch)
+        teacher = self.teacher_outputs(batch)  # first: what its forward needs is free again then
         return self.compare(batch, self.student_outputs(batch), teacher)
 
     def compare(self, batch: NoisedBatch, student: dict[str, Tensor],
-                teacher: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+                teacher: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms of what student and teacher gave at the taps; each dict is emptied when it has been read."""
         terms = {'denoising': self.denoising_loss(student[OUTPUT], batch)}
         active = [loss for loss in self.distillation_losses if loss.weight > 0]
         # What several losses need is made once: maps of one shape in float32, and the input at their sizes.
-        theirs = teacher()
-        seen = len(theirs[OUTPUT]) if theirs else 0  # the teacher's share of the batch, the first ones
-        projected = {pair: [x.float() for x in self.projectors[pair](student[pair[0]][:seen], theirs[pair[1]])]
+        seen = len(teacher[OUTPUT]) if teacher else 0  # the teacher's share of the batch, the first ones
+        projected = {pair: [x.float() for x in self.projectors[pair](student[pair[0]][:seen], teacher[pair[1]])]
                      for pair in dict.fromkeys(pair for loss in active for pair in loss.taps.items())}
         x0 = batch.x0[:seen].float()
         inputs = {size: resize(x0, size) for size in {maps[1].shape[-2:] for maps in projected.values()}}
         student.clear()  # the maps at the taps are large: they are not kept while the losses are computed
-        del theirs, teacher
+        del teacher
         for loss in active:
             for pair in loss.taps.items():
                 name = f'{loss.name}_{pair[0].replace(".", "_")}'

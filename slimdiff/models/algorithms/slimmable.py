@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -193,7 +192,7 @@ class SlimmableDistiller(SandwichTraining, Distiller):
     def run_terms(self, batch: NoisedBatch, run: Run, shared: dict[str, Any]) -> dict[str, Tensor]:
         """The terms of :class:`Distiller` at the active width and depth. Runs of the same noise share the teacher's."""
         if shared.get('batch') is not batch:
-            shared.update(batch=batch, teacher=functools.cache(self.start_teacher(batch)))
+            shared.update(batch=batch, teacher=self.teacher_outputs(batch))
         return self.compare(batch, self.student_outputs(batch, run), shared['teacher'])
 
     def student_outputs(self, batch: NoisedBatch, run: Run = FULL) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,10 +26,11 @@ from slimdiff.models.backbones.protocol import (
 )
 from slimdiff.models.conditioners import build_conditioner
 from slimdiff.models.distillation.loading import load_teacher
-from slimdiff.models.distillation.overlap import Outputs, beside
 from slimdiff.models.distillation.taps import OUTPUT, TapRecorder, find_tap
 from slimdiff.models.distillation.teacher_cache import TeacherCache
 
+#: prediction, and features by tap
+Outputs = tuple[Tensor, dict[str, Tensor]]
 #: share of the student's timesteps whose signal-to-noise ratio a teacher of another process must know
 COVERED = 0.9
 
@@ -55,8 +56,6 @@ class Teacher:
         cache: a folder that keeps the outputs, for other students of the same seed and data (see
             :class:`~slimdiff.models.distillation.teacher_cache.TeacherCache`); 4 bytes a value, for as long as the
             folder is there. It pays where the teacher is slow and runs share their seeds, as in a study on a CPU.
-        overlap: on a GPU, let the forward run beside the student's, on a CUDA stream of its own: the same outputs, and
-            the activations of both in memory at once. Without effect on a CPU, or with a ``cache``.
 
     Raises:
         ValueError: see ``load_teacher``; a micro-batch below 1; a share out of (0, 1]; a cache that can't be written.
@@ -65,8 +64,7 @@ class Teacher:
     def __init__(self, checkpoint: str | Mapping[str, Any], weights: str = 'ema',
                  scheduler: Mapping[str, Any] | None = None, config: str | None = None,
                  bf16: bool = False, micro_batch: int | None = None, share: float = 1.0, compile: bool = False,
-                 conditioner: Mapping[str, Any] | None = None, cache: str | None = None,
-                 overlap: bool = True) -> None:
+                 conditioner: Mapping[str, Any] | None = None, cache: str | None = None) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f'teacher: micro_batch must be at least 1 (or None), got {micro_batch}.')
         if not 0 < share <= 1:
@@ -85,7 +83,7 @@ class Teacher:
         self.unet = loaded.unet.eval().requires_grad_(False)
         if all(weight.dim() < 5 for weight in self.unet.parameters()):  # else PyTorch refuses
             self.unet.to(memory_format=torch.channels_last)
-        self.micro_batch, self.compile, self.overlap = micro_batch, compile, overlap
+        self.micro_batch, self.compile = micro_batch, compile
         self.conditioner = build_conditioner(conditioner, self.unet, f'conditioner of the teacher ({self.source})')
         self.wants_bf16, self.bf16 = bf16, False
         self._settle_precision()
@@ -228,22 +226,14 @@ class Teacher:
             self.unet.compile()
         return paths
 
+    @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, context: Tensor | None = None) -> Outputs:
         """Prediction (N, C, H, W) float32, of the teacher's own type, and features by tap.
 
         Args:
             x_t: (N, C, H, W) noisy inputs; t (N,); labels (N,); context (N, S, D).
         """
-        return self.start(x_t, t, labels, context)()
-
-    @torch.no_grad()
-    def start(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None,
-              context: Tensor | None = None) -> Callable[[], Outputs]:
-        """As a call, but returns a function that gives the outputs: the caller works on meanwhile (``overlap``)."""
-        if self.overlap and self.cache is None and x_t.is_cuda:
-            return beside(self._forward, x_t, t, labels, context)
-        outputs = (self._forward if self.cache is None else self._cached)(x_t, t, labels, context)
-        return lambda: outputs
+        return (self._forward if self.cache is None else self._cached)(x_t, t, labels, context)
 
     def _cached(self, x_t: Tensor, t: Tensor, labels: Tensor | None, context: Tensor | None) -> Outputs:
         """The outputs in the cache, or else the network's, which are then kept there."""

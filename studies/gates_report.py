@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from slimdiff.evaluation.figures import save_figure
-from slimdiff.evaluation.gates import BANDS, mean_over_runs
+from slimdiff.evaluation.gates import BANDS
 from slimdiff.tables import markdown_table
 
 COLORS = ('black', 'tab:orange', 'tab:green', 'tab:blue')
@@ -99,3 +99,9 @@ def gates_section(result: Mapping[str, Any]) -> str:
         f'validation images and {runs[0]["sampling"]["samples"]} generated ones for each.\n',
         f'Made by\n\n```text\n{result["command"]}\n```\n',
         f'on {result["machine"]}, PyTorch {result["versions"]["torch"]}.', ''])
+
+
+def mean_over_runs(runs: Iterable[Mapping[str, Any]]) -> tuple[Tensor, Tensor | None]:
+    """Mean of the runs' entries ``mean``, (T, 4), and their standard deviation over runs (None for one)."""
+    values = torch.stack([torch.tensor(run['mean'], dtype=torch.float64) for run in runs])
+    return values.mean(0), values.std(0) if len(values) > 1 else None

@@ -9,9 +9,9 @@ import torch
 from slimdiff.datasets.photo_patches import PhotoPatches
 from slimdiff.evaluation import RadialSpectrumDistance
 from slimdiff.evaluation.metrics.spectrum import QUANTISATION_POWER
-from slimdiff.evaluation.spectra import ReducedSpectra, band_log_ratio, compare_spectra, log_ratio, reduced_spectra
-from slimdiff.evaluation.spectra_report import plot_spectra, spectra_section, spectra_table
 from slimdiff.functional.spectrum import radial_bins
+from studies.spectra import ReducedSpectra, band_log_ratio, compare_spectra, log_ratio, reduced_spectra
+from studies.spectra_report import plot_spectra, spectra_section, spectra_table
 
 
 def test_a_cosine_has_its_power_in_its_ring():

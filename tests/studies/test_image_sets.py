@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from slimdiff.datasets import ImageFolder
-from slimdiff.evaluation.image_sets import content_hash, generated_images, real_halves
+from studies.image_sets import content_hash, generated_images, real_halves
 from tests.datasets.pictures import encoded
 
 

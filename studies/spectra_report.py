@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from slimdiff.evaluation.figures import octave_ticks, save_figure
-from slimdiff.evaluation.spectra import CONFIDENCE
+from slimdiff.evaluation.figures import save_figure
 from slimdiff.tables import markdown_table
+from studies.spectra import CONFIDENCE
 
 
 def plot_spectra(result: Mapping[str, Any], path: str | Path) -> None:
@@ -75,3 +76,11 @@ def spectra_section(result: Mapping[str, Any]) -> str:
         f'{result["seed"]}. The networks:\n', *sources, '',
         f'Made by\n\n```text\n{result["command"]}\n```\n',
         f'on {result["machine"]}, PyTorch {result["versions"]["torch"]}.', ''])
+
+
+def octave_ticks(axis: Axes, frequencies: Sequence[float]) -> None:
+    """Label a logarithmic frequency axis by octaves: 1/16, 1/8, 1/4, 1/2 cycles per pixel."""
+    octaves = [2**-k for k in range(1, 12) if 2**-k >= min(frequencies) * 0.99]
+    axis.set_xticks(octaves, [f'1/{round(1 / f)}' for f in octaves])
+    axis.set_xticks([], minor=True)
+    axis.set_xlabel('frequency (cycles per pixel)')
