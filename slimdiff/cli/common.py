@@ -133,7 +133,7 @@ def check_files(args: argparse.Namespace) -> None:
         FileNotFoundError: no such checkpoint, allocation or file of captions; names the nearest beside it.
     """
     from slimdiff.configuration import find_config
-    from slimdiff.installation import shipped_weights, zoo
+    from slimdiff.installation import find_path, shipped_weights, zoo
     config = find_config(args.config)
     if getattr(args, 'checkpoint', None) == SHIPPED:
         args.checkpoint = shipped_weights(config)
@@ -142,9 +142,13 @@ def check_files(args: argparse.Namespace) -> None:
                                     f'{", ".join(zoo())}.')
     for what in ('checkpoint', 'resume', 'allocation', 'captions'):
         file = getattr(args, what, None)
-        if file is not None and (what, file) != ('resume', 'auto') and not Path(file).expanduser().exists():
+        if file is None or (what, file) == ('resume', 'auto') or Path(file).expanduser().exists():
+            continue
+        found = find_path(file)  # what came with slimdiff, from any folder
+        if found is None:
             what = 'checkpoint' if what == 'resume' else what
             raise FileNotFoundError(f'{file}: there is no such {what} file.{nearest_files(Path(file))}')
+        setattr(args, what, str(found))
     if 'torch' not in sys.modules and first_rank():
         print(f'loading {args.config} ...', file=sys.stderr, flush=True)
 
