@@ -168,7 +168,7 @@ class Distiller(DiffusionModel):
         x0 = batch.x0[:seen].float()
         inputs = {size: resize(x0, size) for size in {maps[1].shape[-2:] for maps in projected.values()}}
         student.clear()  # the maps at the taps are large: they are not kept while the losses are computed
-        del teacher
+        teacher.clear()
         for loss in active:
             for pair in loss.taps.items():
                 name = f'{loss.name}_{pair[0].replace(".", "_")}'

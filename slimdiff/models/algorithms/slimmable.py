@@ -193,7 +193,7 @@ class SlimmableDistiller(SandwichTraining, Distiller):
         """The terms of :class:`Distiller` at the active width and depth. Runs of the same noise share the teacher's."""
         if shared.get('batch') is not batch:
             shared.update(batch=batch, teacher=self.teacher_outputs(batch))
-        return self.compare(batch, self.student_outputs(batch, run), shared['teacher'])
+        return self.compare(batch, self.student_outputs(batch, run), dict(shared['teacher']))
 
     def student_outputs(self, batch: NoisedBatch, run: Run = FULL) -> dict[str, Tensor]:
         """As of a :class:`Distiller`; a narrower width's features have zeros where the width has no channels."""
